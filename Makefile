@@ -1,0 +1,29 @@
+# make train    installs into .venv, trains on the embedded real digits, shows the accuracy
+# make test     installs into .venv, runs the tests
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+
+.PHONY: train test lint
+
+train: $(VENV)/.installed
+	$(VENV)/bin/python train_cifar.py --recipe digits --run-dir runs/digits
+
+test: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+lint: $(VENV)/.installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: setup.cfg | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-test: setup.cfg | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --editable '.[test,jax]'
+	touch $@ $(VENV)/.installed

@@ -1,0 +1,24 @@
+"""All-convolutional residual networks without normalization, after Hardt & Ma (arXiv 1611.04231)."""
+
+from allconv_resnet import recipes, theory
+from allconv_resnet.initializers import NearIdentityNormal
+from allconv_resnet.layers import RandomProjection, ResidualBlock
+from allconv_resnet.model import AllConvResNet, Stage, Stem, cifar_resnet, imagenet_resnet
+from allconv_resnet.optimizer import Momentum
+from allconv_resnet.schedules import EpochExponentialDecay, StepDecay
+
+__all__ = [
+    "AllConvResNet",
+    "EpochExponentialDecay",
+    "Momentum",
+    "NearIdentityNormal",
+    "RandomProjection",
+    "ResidualBlock",
+    "Stage",
+    "Stem",
+    "StepDecay",
+    "cifar_resnet",
+    "imagenet_resnet",
+    "recipes",
+    "theory",
+]

@@ -1,0 +1,47 @@
+"""The paper's augmentation (Hardt & Ma, section 4.1) as pure functions on batches: every image has its own draw.
+
+All of them run eagerly and inside tf.data, and none draws a random number of its own.
+"""
+
+import tensorflow as tf
+
+
+def crop_and_flip(images, offsets, flips, padding):
+    """Pads with zeros, crops each image back to its size at its own offset, and mirrors some left to right.
+
+    Args:
+        images: Tensor `[n, h, w, c]` of any dtype.
+        offsets: Integer tensor `[n, 2]`: first row and column of each crop in the padded image, in
+            `[0, 2 * padding]`. An offset equal to `padding` leaves the image where it was.
+        flips: Boolean tensor `[n]`.
+        padding: Integer, pixels of zeros on each of the four sides.
+
+    Returns:
+        Tensor `[n, h, w, c]` of the dtype of `images`.
+    """
+    height, width = images.shape[1:3]
+    border = [padding, padding]
+    padded = tf.pad(images, [[0, 0], border, border, [0, 0]])
+    rows = offsets[:, :1] + tf.range(height)
+    # A mirrored image is the crop with its columns read backwards: one gather does both.
+    columns = tf.range(width)
+    columns = offsets[:, 1:] + tf.where(flips[:, None], columns[::-1], columns)
+    return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+
+
+def standardize(images):
+    """Gives each image mean 0 and standard deviation 1 over its pixels and channels.
+
+    The deviation is taken as at least `1 / sqrt(h w c)`, as `tf.image.per_image_standardization` does.
+
+    Args:
+        images: Tensor `[n, h, w, c]`, uint8 or floating.
+
+    Returns:
+        float32 tensor `[n, h, w, c]`.
+    """
+    images = tf.cast(images, tf.float32)
+    images -= tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True)
+    variance = tf.reduce_mean(tf.square(images), axis=[1, 2, 3], keepdims=True)
+    floor = 1 / tf.cast(tf.reduce_prod(tf.shape(images)[1:]), tf.float32)
+    return images * tf.math.rsqrt(tf.maximum(variance, floor))

@@ -1,0 +1,61 @@
+"""TF1's momentum with coupled weight decay, the optimizer of Hardt & Ma."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="allconv_resnet")
+class Momentum(keras.optimizers.Optimizer):
+    """Momentum as `tf.compat.v1.train.MomentumOptimizer` has it, with an L2 loss on the weights.
+
+    ```
+    g <- g + weight_decay * w          # the gradient of 0.5 * weight_decay * |w|^2
+    v <- momentum * v + g
+    w <- w - learning_rate * v
+    ```
+
+    `keras.optimizers.SGD` keeps the learning rate inside v and decouples the weight decay from the momentum: after a
+    drop of the learning rate the two differ.
+
+    Args:
+        learning_rate: Float, schedule, or callable.
+        momentum: Float in [0, 1).
+        weight_decay: Float, at least 0. `exclude_from_weight_decay` leaves variables out, for instance
+            `exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])`.
+        name: Name of the optimizer.
+        **kwargs: Of `keras.optimizers.Optimizer`: `clipnorm`, `global_clipnorm`, `use_ema`, ... Clipping sees the
+            gradient without the weight decay.
+
+    Raises:
+        ValueError: if `momentum` or `weight_decay` is out of its range.
+
+    Example:
+
+    >>> model.compile(Momentum(StepDecay(0.05, [30_000, 50_000], 0.1), weight_decay=1e-4), loss=...)
+    """
+
+    def __init__(self, learning_rate=0.05, momentum=0.9, weight_decay=0.0, name="momentum", **kwargs):
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be at least 0 and below 1. Received: momentum={momentum}")
+        if not weight_decay >= 0:
+            raise ValueError(f"weight_decay must be at least 0. Received: weight_decay={weight_decay}")
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.momentum = momentum
+        self.coupled_weight_decay = weight_decay  # Keras would apply its own `weight_decay`, decoupled
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.velocities = self.add_optimizer_variables(variables, "velocity")
+
+    def update_step(self, gradient, variable, learning_rate):
+        velocity = self.velocities[self._get_variable_index(variable)]
+        gradient = ops.cast(gradient, variable.dtype)
+        if self.coupled_weight_decay and self._use_weight_decay(variable):
+            gradient = gradient + self.coupled_weight_decay * variable
+        self.assign(velocity, self.momentum * velocity + gradient)
+        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * velocity)
+
+    def get_config(self):
+        return {**super().get_config(), "momentum": self.momentum, "weight_decay": self.coupled_weight_decay}

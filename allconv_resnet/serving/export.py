@@ -1,0 +1,145 @@
+"""A trained network as a SavedModel that takes images as they come: what evaluation does to them is in the graph."""
+
+import os
+import shutil
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from allconv_resnet.data import augment
+from allconv_resnet.errors import BadInput
+
+MAX_PIXELS = 2**25  # of an encoded image; what claims to be larger is not decoded
+TOP = 5  # classes in an answer, where there are so many
+
+
+def export(model, labels, directory, version):
+    """Writes `directory/version`, a SavedModel that TensorFlow Serving or `tf.saved_model.load` runs without Keras.
+
+    | signature | takes |
+    |---|---|
+    | `serving_default` | `images`: float32 `[n, h, w, c]`, pixels from 0 to 255 |
+    | `serve_uint8` | `images`: uint8 `[n, h, w, c]` |
+    | `serve_bytes` | `images`: string `[n]`, each a JPEG or PNG file |
+
+    Images of another size than the network's are resized, their aspect kept, and cropped in the middle. All signatures
+    answer, for the k = 5 most probable classes (or as many as there are), the most probable first:
+    `classes` int64 `[n, k]`, `labels` string `[n, k]`, `probabilities` float32 `[n, k]`; and `logits` float32
+    `[n, num_classes]`.
+
+    Args:
+        model: Keras model from standardized images to logits.
+        labels: Names of the classes.
+        directory: Path, the base directory of all versions.
+        version: Integer. A version that is there already is replaced once the new one is complete.
+
+    Returns:
+        Path of the SavedModel.
+
+    Raises:
+        BadInput: if there are not as many labels as logits, or the directory cannot be written to.
+    """
+    height, width, channels = model.input_shape[1:]
+    if len(labels) != model.output_shape[-1]:
+        raise BadInput(f"The model has {model.output_shape[-1]} classes. Received: {len(labels)} labels")
+    names = tf.constant([str(label) for label in labels])
+
+    def answer(images):
+        logits = model(augment.standardize(images), training=False)
+        probabilities, classes = tf.math.top_k(tf.nn.softmax(logits), k=min(TOP, len(labels)))
+        return {
+            "classes": tf.cast(classes, tf.int64),
+            "labels": tf.gather(names, classes),
+            "probabilities": probabilities,
+            "logits": logits,
+        }
+
+    def serve(images):
+        return answer(fit(images, height, width))
+
+    def serve_bytes(images):
+        spec = tf.TensorSpec((height, width, channels), tf.float32)
+        return answer(tf.map_fn(lambda image: decode(image, height, width, channels), images, fn_output_signature=spec))
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    pixels = (None, None, None, channels)
+    for name, function, spec in (
+        ("serving_default", serve, tf.TensorSpec(pixels, tf.float32, name="images")),
+        ("serve_uint8", serve, tf.TensorSpec(pixels, tf.uint8, name="images")),
+        ("serve_bytes", serve_bytes, tf.TensorSpec((None,), tf.string, name="images")),
+    ):
+        archive.add_endpoint(name, tf.function(function), input_signature=[spec])
+
+    target = Path(directory) / str(version)
+    temporary = target.with_name(f".{version}.{os.getpid()}")
+    try:
+        archive.write_out(str(temporary), verbose=False)
+        replace_directory(temporary, target)
+    except (OSError, tf.errors.OpError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise BadInput(f"The export cannot be written to {target}: {str(error).splitlines()[0]}") from error
+    return target
+
+
+def replace_directory(new, target):
+    """Puts the directory `new` in the place of `target`, which is never there in part."""
+    old = target.with_name(f"{new.name}.old")
+    if target.exists():
+        os.rename(target, old)
+    os.rename(new, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def fit(images, height, width):
+    """Returns images of the given size: resized to cover it with their aspect kept, then cropped in the middle.
+
+    Args:
+        images: Tensor `[n, h, w, c]` of any numeric dtype. Images that have the size already are left as they are.
+        height: Integer, pixels.
+        width: Integer, pixels.
+
+    Returns:
+        float32 tensor `[n, height, width, c]`.
+    """
+    images = tf.cast(images, tf.float32)
+    size = tf.shape(images)[1:3]
+
+    def cover():
+        scale = tf.reduce_max(tf.constant([height, width], tf.float32) / tf.cast(size, tf.float32))
+        covering = tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), [height, width])
+        resized = tf.image.resize(images, covering, antialias=True)
+        top, left = tf.unstack((covering - [height, width]) // 2)
+        return resized[:, top : top + height, left : left + width]
+
+    images = tf.cond(tf.reduce_all(size == [height, width]), lambda: images, cover)
+    return tf.ensure_shape(images, (None, height, width, None))
+
+
+def decode(contents, height, width, channels):
+    """Returns the image in a JPEG or PNG file, as `fit` does: float32 `[height, width, channels]`.
+
+    What is neither, is damaged, or claims more than `MAX_PIXELS` pixels fails with an `InvalidArgumentError`, the last
+    before any memory is taken for it.
+    """
+    is_png = tf.strings.substr(contents, 0, 8) == b"\x89PNG\r\n\x1a\n"
+    is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
+    long_enough = tf.strings.length(contents) >= 33  # of a PNG: signature and first chunk, which has the size
+    with tf.control_dependencies(
+        [tf.debugging.Assert((is_png & long_enough) | is_jpeg, ["An image must be a JPEG or a PNG file"])]
+    ):
+        size = tf.cond(is_png, lambda: png_size(contents), lambda: tf.io.extract_jpeg_shape(contents)[:2])
+    pixels = tf.reduce_prod(tf.cast(size, tf.int64))
+    valid = tf.reduce_all(size > 0) & (pixels <= MAX_PIXELS)
+    too_large = tf.debugging.Assert(valid, [f"An image must have from 1 to {MAX_PIXELS} pixels. Received:", size])
+    with tf.control_dependencies([too_large]):
+        image = tf.io.decode_image(contents, channels=channels, expand_animations=False)
+    image = tf.ensure_shape(image, (None, None, channels))
+    return fit(image[None], height, width)[0]
+
+
+def png_size(contents):
+    """Returns height and width as the first chunk of a PNG file has them: int32 `[2]`."""
+    width_and_height = tf.io.decode_raw(tf.strings.substr(contents, 16, 8), tf.int32, little_endian=False)
+    return tf.reshape(width_and_height, (2,))[::-1]

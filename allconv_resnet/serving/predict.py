@@ -1,0 +1,94 @@
+"""Predictions of an exported network for image files. Needs TensorFlow and the export, nothing else."""
+
+import sys
+from pathlib import Path
+
+import tensorflow as tf
+
+from allconv_resnet.errors import BadInput
+
+SUFFIXES = {".jpg", ".jpeg", ".png"}
+BATCH = 64
+
+
+def latest_version(export):
+    """Returns the directory of the newest version of an export, or the export itself if it is one version.
+
+    Raises:
+        BadInput: if there is none.
+    """
+    export = Path(export)
+    if (export / "saved_model.pb").exists():
+        return export
+    versions = [path for path in export.glob("*/saved_model.pb") if path.parent.name.isdigit()]
+    if not versions:
+        raise BadInput(f"{export} has no exported model: neither saved_model.pb nor a numbered directory with one")
+    return max(versions, key=lambda path: int(path.parent.name)).parent
+
+
+def image_files(paths):
+    """Yields the names and contents of image files: files as they are, directories searched, `-` standard input.
+
+    Raises:
+        BadInput: if a path does not exist, or a directory has no JPEG or PNG file.
+    """
+    for path in map(Path, paths):
+        if str(path) == "-":
+            yield "-", sys.stdin.buffer.read()
+        elif path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            if not files:
+                raise BadInput(f"The directory {path} has no JPEG or PNG file")
+            yield from ((str(file), file.read_bytes()) for file in files)
+        elif path.exists():
+            yield str(path), path.read_bytes()
+        else:
+            raise BadInput(f"There is no image {path}")
+
+
+def predict(export, paths, top=5):
+    """Yields, for each image, its name and its most probable classes.
+
+    Args:
+        export: Path of an export, or of one version of it.
+        paths: Image files, directories, or `-`.
+        top: Integer, how many classes, at most those that the export answers.
+
+    Yields:
+        `{"image": name, "predictions": [{"class": int, "label": str, "probability": float}, ...]}`.
+
+    Raises:
+        BadInput: if there is no such export, no such image, or a file is not an image; images before it have been
+            yielded.
+    """
+    serve = tf.saved_model.load(str(latest_version(export))).signatures["serve_bytes"]
+    names, contents = [], []
+    for name, content in image_files(paths):
+        names.append(name)
+        contents.append(content)
+        if len(names) == BATCH:
+            yield from _answers(serve, names, contents, top)
+            names, contents = [], []
+    if names:
+        yield from _answers(serve, names, contents, top)
+
+
+def _answers(serve, names, contents, top):
+    try:
+        outputs = {key: value.numpy() for key, value in serve(images=tf.constant(contents)).items()}
+    except tf.errors.OpError as error:
+        if len(names) == 1:
+            raise BadInput(f"{names[0]} is not an image that can be read: {_reason(error)}") from error
+        for name, content in zip(names, contents, strict=True):  # one by one, to name the bad one
+            yield from _answers(serve, [name], [content], top)
+        return
+    for i, name in enumerate(names):
+        best = zip(*(outputs[key][i, :top] for key in ("classes", "labels", "probabilities")), strict=True)
+        predictions = [{"class": int(c), "label": label.decode(), "probability": float(p)} for c, label, p in best]
+        yield {"image": name, "predictions": predictions}
+
+
+def _reason(error):
+    lines = [line.strip() for line in error.message.splitlines()]
+    # TensorFlow puts the operation first; the cause stands behind it.
+    return next((line for line in lines if "An image" in line or "decode" in line or "Invalid" in line), lines[0])

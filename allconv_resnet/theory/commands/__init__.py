@@ -1,0 +1,1 @@
+"""The theory as commands: `allconv-resnet theory linear|expressivity|landscape|isometry`."""

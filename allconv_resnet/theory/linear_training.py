@@ -1,0 +1,110 @@
+"""Gradient descent on a deep linear network in two parameterizations, `I + A_i` and `A_i` (section 2 of Hardt & Ma)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from allconv_resnet.errors import BadInput, RunFailed
+from allconv_resnet.theory import matrices
+
+PARAMETERIZATIONS = ("residual", "standard")
+
+
+@dataclass(frozen=True)
+class LinearTraining:
+    """What `train_linear` saw; entry 0 of `risk` and `gradient_norm` belongs to the starting point."""
+
+    A: np.ndarray  # [depth, d, d], the weights at the end
+    risk: np.ndarray  # [steps + 1], the excess risk ||(P - R) cov^(1/2)||_F^2
+    gradient_norm: np.ndarray  # [steps + 1], Frobenius norm over all weights
+    learning_rate: float
+
+
+def train_linear(
+    R, cov, depth, parameterization="residual", *, steps=200, learning_rate=None, deviation=0.0, seed=0
+) -> LinearTraining:
+    """Minimizes the risk of a deep linear network by gradient descent, to contrast the two parameterizations.
+
+    With `"residual"` the factors are `I + A_i`, with `"standard"` they are `A_i`; both start from the same weights
+    for the same seed. At `A = 0` the residual gradient is `2 (I - R) cov` in every factor. The standard one is zero at
+    any depth above 1: a critical point that is not a minimum, which descent never leaves. Small weights of deviation e
+    leave it at the speed e^(depth-1), which is why depth slows the standard parameterization and not the residual one.
+
+    Args:
+        R: `[d, d]`.
+        cov: `[d, d]`, symmetric positive semidefinite, not zero.
+        depth: Integer, at least 1.
+        parameterization: `"residual"` or `"standard"`.
+        steps: Integer, the number of steps of gradient descent.
+        learning_rate: Positive float, or None for `1 / (4 depth smax(cov) max(1, smax(R))^2)`, half of one over the
+            curvature at a balanced optimum.
+        deviation: Standard deviation of the initial entries of `A`; 0 starts at `A = 0`.
+        seed: Integer.
+
+    Returns:
+        A `LinearTraining`.
+
+    Raises:
+        BadInput: if a matrix, `depth`, `steps`, `learning_rate`, `deviation` or `parameterization` cannot be used.
+        RunFailed: if the risk stops being finite.
+
+    Example:
+    >>> R = np.diag([2.0, 0.5])
+    >>> bool(train_linear(R, np.eye(2), depth=4).risk[-1] < 1e-6)
+    True
+    >>> float(train_linear(R, np.eye(2), depth=4, parameterization="standard").gradient_norm[-1])
+    0.0
+    """
+    R = matrices.square(R)
+    cov = matrices.covariance(cov, len(R))
+    depth = matrices.positive_integer(depth, "depth")
+    steps = matrices.positive_integer(steps, "steps")
+    if parameterization not in PARAMETERIZATIONS:
+        raise BadInput(
+            f"parameterization must be one of {', '.join(PARAMETERIZATIONS)}. Received: {parameterization!r}."
+        )
+    largest = np.linalg.norm(cov, 2)
+    if learning_rate is None:
+        if largest == 0:
+            raise BadInput("cov must not be zero: the risk would be constant. Received: a matrix of zeros.")
+        learning_rate = 1 / (4 * depth * largest * max(1.0, np.linalg.norm(R, 2)) ** 2)
+    if not (np.isfinite(learning_rate) and learning_rate > 0):
+        raise BadInput(f"learning_rate must be a finite number above 0. Received: {learning_rate}.")
+    if not (np.isfinite(deviation) and deviation >= 0):
+        raise BadInput(f"deviation must be a finite number of at least 0. Received: {deviation}.")
+
+    A = deviation * np.random.default_rng(seed).standard_normal((depth, *R.shape))
+    offset = np.eye(len(R)) if parameterization == "residual" else np.zeros_like(R)
+    risks, norms = np.empty(steps + 1), np.empty(steps + 1)
+    for step in range(steps + 1):
+        with np.errstate(over="ignore", invalid="ignore"):
+            slope, error = product_gradient(offset + A, R, cov, with_error=True)
+            risks[step] = max(0.0, np.sum((error @ cov) * error)) if np.isfinite(error).all() else np.inf
+            norms[step] = np.linalg.norm(slope)
+        if not np.isfinite(risks[step]):
+            raise RunFailed(
+                f"The risk is no longer finite at step {step}: the learning rate {learning_rate:g} is too large."
+            )
+        if step < steps:
+            A = A - learning_rate * slope
+    return LinearTraining(A, risks, norms, float(learning_rate))
+
+
+def product_gradient(factors, R, cov, with_error=False):
+    """Returns the gradient of `||(F_l ... F_1 - R) cov^(1/2)||_F^2` in each factor `F_i` (lemma 2.4).
+
+    Args:
+        factors: `[depth, d, d]`; `factors[0]` acts first.
+        R: `[d, d]`.
+        cov: `[d, d]`, symmetric.
+        with_error: Whether to return `(gradient, F_l ... F_1 - R)`.
+    """
+    depth, d, _ = factors.shape
+    before, after = np.empty((depth + 1, d, d)), np.empty((depth + 1, d, d))
+    before[0] = after[depth] = np.eye(d)
+    for i in range(depth):
+        before[i + 1] = factors[i] @ before[i]
+        after[depth - 1 - i] = after[depth - i] @ factors[depth - 1 - i]
+    error = before[depth] - R
+    slope = 2 * after[1:].transpose(0, 2, 1) @ (error @ cov) @ before[:-1].transpose(0, 2, 1)
+    return (slope, error) if with_error else slope

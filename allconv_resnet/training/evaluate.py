@@ -1,0 +1,53 @@
+"""Evaluation of a run's checkpoint, apart from training."""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from allconv_resnet.data import sources
+from allconv_resnet.errors import BadInput
+from allconv_resnet.training import run_directory, steps
+from allconv_resnet.training.checkpoints import Checkpoints
+
+
+def load_model(run_dir, checkpoint="latest"):
+    """Returns the network of a run with its trained weights, the recipe, and the step it was trained to.
+
+    Args:
+        run_dir: Path.
+        checkpoint: `"latest"` or `"best"`, the one with the lowest test error.
+
+    Raises:
+        BadInput: if the directory has no run, or the run no such checkpoint that can be read.
+    """
+    recipe = run_directory.read_recipe(run_dir)
+    model = recipe.build_model()
+    directory = Path(run_dir) / "checkpoints" / ("best" if checkpoint == "best" else "")
+    step, _ = Checkpoints(directory, model=model).restore(partial=True)
+    if step is None:
+        raise BadInput(f"{run_dir} has no {checkpoint} checkpoint yet")
+    return model, recipe, step
+
+
+def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest"):
+    """Returns the loss and the error of a run's network.
+
+    Args:
+        run_dir: Path.
+        data_dir: Path of tensorflow-datasets, see `sources.load`.
+        split: `"train"` or `"test"`.
+        checkpoint: As in `load_model`.
+
+    Returns:
+        Dictionary: `step`, `loss` (nats), `error` (a fraction), `images` (how many).
+
+    Raises:
+        BadInput: if the run or the data are not there, or do not fit each other.
+    """
+    model, recipe, step = load_model(run_dir, checkpoint)
+    data = sources.load(recipe.dataset, data_dir)
+    data.check(recipe.image_size, recipe.num_classes)
+    images, labels = data.split(split)
+    strategy = tf.distribute.get_strategy()
+    loss, error = steps.evaluate(strategy, steps.make_evaluate_step(strategy, model), images, labels, recipe.batch_size)
+    return {"step": step, "loss": loss, "error": error, "images": len(labels)}

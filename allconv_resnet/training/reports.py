@@ -1,0 +1,156 @@
+"""What a run tells: metrics.jsonl, TensorBoard events, curves.png, and a line of progress."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import tensorflow as tf
+
+
+class Metrics:
+    """metrics.jsonl and the TensorBoard events of a run.
+
+    Args:
+        run_dir: Path.
+        step: Integer. Lines of later steps, left by a process that was killed after its last checkpoint, are dropped:
+            they will be written again.
+    """
+
+    def __init__(self, run_dir, step):
+        self.path = Path(run_dir) / "metrics.jsonl"
+        self.lines = [line for line in read_metrics(run_dir) if line["step"] <= step]
+        temporary = self.path.with_name(".metrics.jsonl")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
+        os.replace(temporary, self.path)
+        self._file = open(self.path, "a")  # noqa: SIM115 - open as long as the run
+        self._writers = {
+            split: tf.summary.create_file_writer(str(self.path.parent / "tensorboard" / split))
+            for split in ("train", "test")
+        }
+
+    def add(self, step, split, loss, error, **more):
+        """Writes one line. The loss is in nats, the error a fraction: means over the images since the last line."""
+        values = {"loss": loss, "error": error, **more}
+        self.lines.append({"step": step, "split": split, **values})
+        self._file.write(json.dumps(self.lines[-1]) + "\n")
+        self._file.flush()
+        with self._writers[split].as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+
+    def flush(self):
+        """Puts all lines on the disk."""
+        os.fsync(self._file.fileno())
+        for writer in self._writers.values():
+            writer.flush()
+
+
+def read_metrics(run_dir):
+    """Returns the lines of metrics.jsonl as dictionaries; a last line that was cut short is left out."""
+    path = Path(run_dir) / "metrics.jsonl"
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def best(lines):
+    """Returns the test line with the lowest error (the first of equals), or None."""
+    return min((line for line in lines if line["split"] == "test"), key=lambda line: line["error"], default=None)
+
+
+def summary(lines):
+    """Returns how well a run did, in a sentence."""
+    tests = [line for line in lines if line["split"] == "test"]
+    if not tests:
+        return "It was never evaluated."
+    return (
+        f"Test accuracy {1 - tests[-1]['error']:.2%} at step {tests[-1]['step']:,}; "
+        f"best {1 - best(tests)['error']:.2%} at step {best(tests)['step']:,}."
+    )
+
+
+def plot(run_dir, title=""):
+    """Draws curves.png, the paper's figure 1: training and test error, and losses, against steps.
+
+    Args:
+        run_dir: Path with a metrics.jsonl.
+        title: String.
+
+    Returns:
+        Path of the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = read_metrics(run_dir)
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, name, scale, label in zip(
+        figure.subplots(1, 2), ("error", "loss"), (100, 1), ("error (%)", "cross-entropy (nats)"), strict=True
+    ):
+        for split, style in (("train", {"color": "C0", "lw": 1}), ("test", {"color": "C3", "marker": "o", "ms": 3})):
+            points = [(line["step"], line[name] * scale) for line in lines if line["split"] == split]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=f"{split}: {points[-1][1]:.3g} at the end", **style)
+        axes.set(xlabel="step", ylabel=label, ylim=(0, None))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.suptitle(title)
+    path = Path(run_dir) / "curves.png"
+    figure.savefig(path, dpi=120)
+    return path
+
+
+class Progress:
+    """A line that is rewritten in a terminal, and one every half minute elsewhere.
+
+    Args:
+        steps: Integer, steps of the whole run.
+        first_step: Integer, the step this process began with.
+        stream: Where to write. Defaults to standard error.
+    """
+
+    def __init__(self, steps, first_step=0, stream=None):
+        self.steps, self.first_step, self.stream = steps, first_step, stream or sys.stderr
+        self.terminal = self.stream.isatty()
+        self.began = self.shown = time.monotonic()
+
+    def elapsed(self):
+        """Returns the seconds since this process began to step."""
+        return time.monotonic() - self.began
+
+    def due(self):
+        """Returns whether it is time for a line."""
+        return time.monotonic() - self.shown >= (1 if self.terminal else 30)
+
+    def show(self, step, loss, error, images_per_second):
+        """Shows how far the run is. Errors are fractions."""
+        self.shown = time.monotonic()
+        left = self.elapsed() / max(1, step - self.first_step) * (self.steps - step)
+        line = (
+            f"step {step:,}/{self.steps:,}  loss {loss:.4f}  error {error:6.2%}  "
+            f"{images_per_second:,.0f} images/s  {duration(left)} left"
+        )
+        print(
+            f"\r\033[K{line}" if self.terminal else line,
+            end="" if self.terminal else "\n",
+            file=self.stream,
+            flush=True,
+        )
+
+    def say(self, message):
+        """Shows a message on a line of its own."""
+        print(f"\r\033[K{message}" if self.terminal else message, file=self.stream, flush=True)
+
+
+def duration(seconds):
+    """Returns a time as a person says it."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

@@ -1,0 +1,121 @@
+"""The run directory: whose it is, and what the user keeps.
+
+config.json        the resolved recipe, written before the first step
+labels.txt         the names of the classes, one a line
+environment.json   versions, hardware, precision and commit of every session that worked on the run
+metrics.jsonl      one object a line
+tensorboard/       events
+curves.png         training and test error against steps
+checkpoints/       the newest three, and best/
+model.keras        the trained network, when the run has finished
+"""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+from allconv_resnet.errors import BadInput
+from allconv_resnet.recipes import Recipe
+
+MODEL = "model.keras"
+MAY_CHANGE = ("steps", "log_every", "evaluate_every", "checkpoint_every")  # these do not change any step's weights
+
+
+def resolve(run_dir, recipe, precision):
+    """Returns the recipe that this run continues or begins with. Writes nothing.
+
+    Args:
+        run_dir: Path.
+        recipe: `Recipe` that the user asked for.
+        precision: What `auto` means on this hardware, for a new run. A run begun in one precision keeps it.
+
+    Raises:
+        BadInput: if the directory belongs to another recipe; the fields that differ are listed.
+    """
+    before = read_recipe(run_dir) if (Path(run_dir) / "config.json").exists() else None
+    if recipe.precision == "auto":
+        recipe = recipe.replace(precision=before.precision if before else precision)
+    if before:
+        old, new = before.to_dict(), recipe.to_dict()
+        differences = [f"{key} is {old[key]!r} there and {new[key]!r} here" for key in old if old[key] != new[key]]
+        differences = [difference for difference in differences if difference.split()[0] not in MAY_CHANGE]
+        if differences:
+            raise BadInput(f"{run_dir} belongs to another recipe, and was left as it is: {'; '.join(differences)}")
+    return recipe
+
+
+def read_recipe(run_dir):
+    """Returns the recipe of a run directory.
+
+    Raises:
+        BadInput: if the directory has none, or not one that can be read.
+    """
+    path = Path(run_dir) / "config.json"
+    try:
+        return Recipe.from_dict(json.loads(path.read_text()))
+    except FileNotFoundError as error:
+        raise BadInput(f"{run_dir} is not a run directory: it has no config.json") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path} is not a recipe of this version: {error}") from error
+
+
+def read_sessions(run_dir):
+    """Returns the sessions of environment.json, the first one first."""
+    path = Path(run_dir) / "environment.json"
+    return json.loads(path.read_text())["sessions"] if path.exists() else []
+
+
+def read_labels(run_dir):
+    """Returns the names of the classes."""
+    return (Path(run_dir) / "labels.txt").read_text().splitlines()
+
+
+class RunDirectory:
+    """A run directory, as a context in which this process alone writes to it.
+
+    Args:
+        run_dir: Path; made if it does not exist.
+
+    Raises:
+        BadInput: if it cannot be written to, or another process is at work in it.
+    """
+
+    def __init__(self, run_dir):
+        self.path = Path(run_dir)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held as long as the run
+        except OSError as error:
+            raise BadInput(f"The run directory {run_dir} cannot be written to: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise BadInput(f"Another process is training in {run_dir}") from error
+
+    def write_recipe(self, recipe, label_names):
+        """Writes config.json and labels.txt."""
+        self._replace("labels.txt", "".join(f"{name}\n" for name in label_names))
+        self._replace("config.json", json.dumps(recipe.to_dict(), indent=2) + "\n")
+
+    def add_session(self, first_step, environment):
+        """Adds an entry to environment.json: from which step on this process, in this environment, did the work."""
+        sessions = [*read_sessions(self.path), {"first_step": first_step, **environment}]
+        self._replace("environment.json", json.dumps({"sessions": sessions}, indent=2) + "\n")
+
+    def _replace(self, name, text):
+        # A rename is all or nothing: a kill or a full disk leaves the old file or the new one.
+        temporary = self.path / f".{name}"
+        temporary.write_text(text)
+        os.replace(temporary, self.path / name)
+
+    def finished(self):
+        """Returns whether a run has come to its end here."""
+        return (self.path / MODEL).exists()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._lock.close()

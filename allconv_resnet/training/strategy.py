@@ -1,0 +1,82 @@
+"""One flag -> the devices that share the work, and the precision they compute in."""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from allconv_resnet.errors import BadInput
+
+STRATEGIES = ("auto", "one", "mirrored")
+
+
+def create(name="auto", replicas=None, batch_size=None):
+    """Returns the `tf.distribute.Strategy` of a run.
+
+    Args:
+        name: `"one"` device, `"mirrored"` over all GPUs of this machine, or `"auto"`: mirrored where there are several.
+        replicas: Integer or None: how many devices to mirror over. Without GPUs the CPU is split into that many
+            logical devices, which is of use for tests alone.
+        batch_size: Integer or None: images a step, over all devices; replicas must divide it.
+
+    Raises:
+        BadInput: if there is no such strategy, there are fewer GPUs than replicas, or the batch does not divide.
+    """
+    if name not in STRATEGIES:
+        raise BadInput(f"strategy must be one of {', '.join(STRATEGIES)}. Received: strategy={name!r}")
+    gpus = tf.config.list_physical_devices("GPU")
+    if name == "one" or (name == "auto" and replicas is None and len(gpus) < 2):
+        if (replicas or 1) != 1:
+            raise BadInput(f"strategy one has one replica. Received: replicas={replicas}")
+        return tf.distribute.get_strategy()
+    replicas = len(gpus) or 1 if replicas is None else replicas
+    if replicas < 1 or (gpus and replicas > len(gpus)):
+        raise BadInput(f"replicas must lie in [1, {len(gpus) or 'any'}] on this machine. Received: replicas={replicas}")
+    if batch_size is not None and batch_size % replicas:
+        raise BadInput(f"batch_size must be a multiple of the replicas, {replicas}. Received: batch_size={batch_size}")
+    kind = "GPU" if gpus else "CPU"
+    if not gpus:
+        _split_cpu(replicas)
+    return tf.distribute.MirroredStrategy([f"/{kind.lower()}:{i}" for i in range(replicas)])
+
+
+def _split_cpu(replicas):
+    try:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+    except RuntimeError as error:  # TensorFlow has started
+        if len(tf.config.list_logical_devices("CPU")) < replicas:
+            raise BadInput(
+                f"TensorFlow has already started with fewer logical CPUs than replicas={replicas}"
+            ) from error
+
+
+def resolve_precision(precision, cpu_flags=None, gpu_capabilities=None):
+    """Returns what `auto` means on this hardware; `float32` and `bfloat16` are returned as they are.
+
+    bfloat16 is chosen where it has instructions of its own: AMX or AVX512-BF16 on a CPU, compute capability 8.0 and up
+    on every GPU.
+
+    Args:
+        precision: `"auto"`, `"float32"` or `"bfloat16"`.
+        cpu_flags: Set of strings, as in /proc/cpuinfo. Defaults to this machine's.
+        gpu_capabilities: Sequence of `(major, minor)`, one for each GPU. Defaults to this machine's.
+    """
+    if precision != "auto":
+        return precision
+    if gpu_capabilities is None:
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+        gpu_capabilities = [detail.get("compute_capability", (0, 0)) for detail in details]
+    if gpu_capabilities:
+        return "bfloat16" if min(gpu_capabilities) >= (8, 0) else "float32"
+    flags = cpu_info()[1] if cpu_flags is None else cpu_flags
+    return "bfloat16" if {"amx_bf16", "avx512_bf16"} & set(flags) else "float32"
+
+
+def cpu_info():
+    """Returns the name of the processor and the set of its flags, empty where the system does not tell."""
+    try:
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    except OSError:
+        return "unknown", set()
+    fields = {key.strip(): value.strip() for key, _, value in lines}
+    return fields.get("model name", "unknown"), set(fields.get("flags", fields.get("Features", "")).split())

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from allconv_resnet.data import augment
+
+RNG = np.random.default_rng(0)
+
+
+def reference_crop_and_flip(images, offsets, flips, padding):
+    """One image at a time, in NumPy."""
+    results = []
+    for image, (row, column), flip in zip(images, offsets, flips, strict=True):
+        padded = np.pad(image, [(padding, padding), (padding, padding), (0, 0)])
+        crop = padded[row : row + image.shape[0], column : column + image.shape[1]]
+        results.append(crop[:, ::-1] if flip else crop)
+    return np.stack(results)
+
+
+def in_dataset(function, *batches):
+    """Runs `function` inside tf.data."""
+    dataset = tf.data.Dataset.from_tensors(batches).map(function)
+    return next(iter(dataset)).numpy()
+
+
+@pytest.mark.parametrize("padding", [0, 2, 4])
+@pytest.mark.parametrize("shape", [(32, 32, 3), (5, 8, 1)])
+def test_crop_and_flip_equals_one_image_at_a_time_eagerly_and_in_tf_data(padding, shape):
+    images = RNG.integers(0, 256, (20, *shape), dtype=np.uint8)
+    offsets = RNG.integers(0, 2 * padding + 1, (20, 2), dtype=np.int32)
+    flips = RNG.integers(0, 2, 20).astype(bool)
+    expected = reference_crop_and_flip(images, offsets, flips, padding)
+    eager = augment.crop_and_flip(images, offsets, flips, padding)
+    assert eager.dtype == tf.uint8
+    np.testing.assert_array_equal(eager, expected)
+    np.testing.assert_array_equal(
+        in_dataset(lambda x, o, f: augment.crop_and_flip(x, o, f, padding), images, offsets, flips), expected
+    )
+
+
+def test_every_corner_of_the_border_can_be_reached():
+    image = RNG.integers(1, 256, (1, 8, 8, 3), dtype=np.uint8)
+    corner = augment.crop_and_flip(image, tf.constant([[0, 0]]), tf.constant([False]), 4).numpy()[0]
+    assert (corner[:4] == 0).all() and (corner[:, :4] == 0).all()
+    np.testing.assert_array_equal(corner[4:, 4:], image[0, :4, :4])
+    corner = augment.crop_and_flip(image, tf.constant([[8, 8]]), tf.constant([False]), 4).numpy()[0]
+    np.testing.assert_array_equal(corner[:4, :4], image[0, 4:, 4:])
+
+
+def test_standardize_equals_per_image_standardization():
+    images = RNG.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+    images[0] = 255  # no deviation: the floor
+    images[1] = 7
+    images[1, 0, 0, 0] = 8
+    expected = tf.image.per_image_standardization(images)
+    np.testing.assert_allclose(augment.standardize(images), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(in_dataset(augment.standardize, images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_standardized_images_have_mean_0_and_deviation_1():
+    result = augment.standardize(RNG.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)).numpy()
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result.mean((1, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(result.std((1, 2, 3)), 1, atol=1e-5)

@@ -1,0 +1,84 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from allconv_resnet.data import pipeline
+from allconv_resnet.recipes import DIGITS
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
+LABELS = np.arange(50)
+RECIPE = DIGITS.replace(batch_size=12, padding=2, flip=True)
+
+
+def take(n, **arguments):
+    batches = pipeline.training_batches(IMAGES, LABELS, arguments.pop("recipe", RECIPE), **arguments)
+    return [(x.numpy(), y.numpy()) for x, y in itertools.islice(batches, n)]
+
+
+def same(first, second):
+    return all(
+        np.array_equal(a, b) for one, two in zip(first, second, strict=True) for a, b in zip(one, two, strict=True)
+    )
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    run = take(9)
+    assert same(run, take(9))
+    assert same(run[5:], take(4, first_step=5))
+    assert not same(run, take(9, recipe=RECIPE.replace(seed=1)))
+
+
+def test_every_epoch_shows_every_example_once_in_an_order_of_its_own():
+    labels = np.concatenate([y for _, y in take(25)])[:300].reshape(6, 50)
+    assert all(sorted(epoch) == list(LABELS) for epoch in labels)
+    assert len({tuple(epoch) for epoch in labels}) == 6
+
+
+def test_workers_share_the_global_batch():
+    whole = take(6)
+    parts = [take(6, worker=worker, workers=3) for worker in range(3)]
+    for step, (x, y) in enumerate(whole):
+        # Sums over a batch of another size may round differently.
+        np.testing.assert_allclose(x, np.concatenate([part[step][0] for part in parts]), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(y, np.concatenate([part[step][1] for part in parts]))
+
+
+def test_draws_are_uniform_and_differ_between_images_and_steps():
+    offsets, flips = zip(*(pipeline.augmentation_draws(3, step, 128, 4) for step in range(100)), strict=True)
+    offsets, flips = np.stack(offsets), np.stack(flips)
+    counts = np.bincount(offsets.ravel(), minlength=9)
+    assert len(counts) == 9 and abs(counts / counts.sum() - 1 / 9).max() < 0.01
+    assert abs(flips.mean() - 0.5) < 0.02
+    assert abs(np.corrcoef(offsets[..., 0].ravel(), offsets[..., 1].ravel())[0, 1]) < 0.04
+    assert abs(np.corrcoef(offsets[..., 0].ravel(), flips.ravel())[0, 1]) < 0.04
+    assert len({tuple(step.ravel()) for step in offsets}) == 100
+
+
+def test_order_and_augmentation_do_not_repeat_with_neighbouring_seeds():
+    orders = {tuple(pipeline.example_indices(seed, step, 10, 1_000).numpy()) for seed in range(5) for step in range(5)}
+    assert len(orders) == 25
+    draws = {tuple(pipeline.augmentation_draws(seed, 0, 10, 4)[0].numpy().ravel()) for seed in range(5)}
+    assert len(draws) == 5
+
+
+def test_flip_false_never_mirrors():
+    ramp = np.broadcast_to(np.arange(8, dtype=np.uint8)[:, None], (50, 8, 8, 3)) * 10  # columns of one value rise
+    ramp = np.ascontiguousarray(ramp.transpose(0, 2, 1, 3))
+    batches = pipeline.training_batches(ramp, LABELS, RECIPE.replace(flip=False, padding=0))
+    x, _ = next(iter(batches))
+    rises = np.diff(x.numpy(), axis=1).mean((1, 2, 3)), np.diff(x.numpy(), axis=2).mean((1, 2, 3))
+    assert (rises[0] > 0).all() or (rises[1] > 0).all()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_evaluation_shows_every_image_once_in_order(workers):
+    seen = []
+    for worker in range(workers):
+        for x, y, weights in pipeline.evaluation_batches(IMAGES, LABELS, 12, worker, workers):
+            assert x.shape == (12 // workers, 8, 8, 3)
+            seen += list(y.numpy()[weights.numpy() == 1])
+    assert sorted(seen) == list(LABELS)
+    if workers == 1:
+        assert seen == list(LABELS)

@@ -1,0 +1,193 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import allconv_resnet as acr
+
+RNG = np.random.default_rng(0)
+SMALL = {"input_shape": (8, 8, 3), "num_classes": 4, "stem": (4, 3, 1, 1), "stages": ((2, 8, 1), (1, 16, 2))}
+
+
+def count(weights):
+    return sum(int(np.prod(weight.shape)) for weight in weights)
+
+
+def images(n, size=8):
+    return RNG.standard_normal((n, size, size, 3)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def cifar():
+    return acr.cifar_resnet(10)
+
+
+def test_table_1_has_55_convolutions_and_13_538_736_trainable_parameters(cifar):
+    convolutions = [layer for layer in cifar._flatten_layers() if isinstance(layer, keras.layers.Conv2D)]
+    assert len(convolutions) == 55
+    assert all(conv.kernel_size == (3, 3) and not conv.use_bias for conv in convolutions)
+    assert count(cifar.trainable_weights) == 13_538_736
+    assert count(cifar.non_trainable_weights) == 2_560
+
+
+def test_table_1_has_three_stages_of_nine_blocks(cifar):
+    blocks = [layer for layer in cifar.layers if isinstance(layer, acr.ResidualBlock)]
+    shapes = [tuple(block.output.shape[1:]) for block in blocks]
+    assert shapes == 9 * [(32, 32, 64)] + 9 * [(16, 16, 128)] + 9 * [(8, 8, 256)]
+    kinds = {type(layer).__name__ for layer in cifar.layers}
+    assert kinds == {"InputLayer", "Conv2D", "ResidualBlock", "GlobalAveragePooling2D", "RandomProjection"}
+
+
+def test_initial_deviations_are_the_papers(cifar):
+    expected = {"stem": 1 / (3 * 16**0.5), "projection": 1 / 256**0.5}
+    for name, deviation in expected.items():
+        kernel = ops.convert_to_numpy(cifar.get_layer(name).kernel)
+        assert abs(kernel.mean()) < 4 * deviation / kernel.size**0.5
+        assert kernel.std() == pytest.approx(deviation, rel=4 / (2 * kernel.size) ** 0.5)
+    for stage, c in ((1, 64), (2, 128), (3, 256)):
+        for block in (1, 9):
+            layer = cifar.get_layer(f"stage{stage}_block{block}")
+            for conv in (layer.conv1, layer.conv2):
+                kernel = ops.convert_to_numpy(conv.kernel)
+                assert kernel.std() == pytest.approx(1 / (9 * c), rel=4 / (2 * kernel.size) ** 0.5)
+
+
+def test_no_two_kernels_are_alike(cifar):
+    first = [float(ops.convert_to_numpy(w).ravel()[0]) for w in cifar.weights if len(w.shape) == 4]
+    assert len(set(first)) == len(first) == 55
+
+
+def test_cifar_100_projects_to_100_classes():
+    model = acr.cifar_resnet(100)
+    assert model.output_shape == (None, 100)
+    assert count(model.trainable_weights) == 13_538_736
+    assert count(model.non_trainable_weights) == 25_600
+
+
+@pytest.mark.parametrize(
+    ("widths", "parameters"),
+    [((), 35_673_120), ((83, 166, 333, 666), 35_675_772), ((64, 128, 256, 512), 21_095_616)],
+)
+def test_imagenet_networks_have_34_layers_and_their_parameters(widths, parameters):
+    model = acr.imagenet_resnet(1000, *[widths] if widths else [])
+    convolutions = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Conv2D)]
+    assert len(convolutions) + 1 == 34  # and the projection
+    assert count(model.trainable_weights) == parameters
+    last_width = (widths or (656,))[-1]
+    assert count(model.non_trainable_weights) == last_width * 1000
+    assert model.get_layer("stem_pool").output.shape == (None, 56, 56, (widths or (96,))[0])
+    assert model.layers[-3].output.shape == (None, 7, 7, last_width)
+
+
+def numpy_convolution(x, kernel, stride):
+    _, h, w, _ = x.shape
+    total = {size: max((-(-size // stride) - 1) * stride + 3 - size, 0) for size in (h, w)}  # SAME as TensorFlow has it
+    pad = [(0, 0), *((total[size] // 2, total[size] - total[size] // 2) for size in (h, w)), (0, 0)]
+    x = np.pad(x, pad)
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))[:, ::stride, ::stride]
+    return np.einsum("nhwcij,ijco->nhwo", windows, kernel)
+
+
+@pytest.mark.parametrize(("channels", "filters", "strides"), [(8, 8, 1), (4, 8, 1), (3, 8, 2), (8, 8, 2)])
+def test_block_equals_its_formula(channels, filters, strides):
+    block = acr.ResidualBlock(filters, strides, initialization="he", seed=3)
+    x = RNG.standard_normal((2, 6, 6, channels)).astype("float32")
+    y = ops.convert_to_numpy(block(x))
+    c1, c2 = (ops.convert_to_numpy(conv.kernel).astype("float64") for conv in (block.conv1, block.conv2))
+    shortcut = x.reshape(2, 6 // strides, strides, 6 // strides, strides, channels).mean((2, 4))
+    extra = filters - channels
+    shortcut = np.pad(shortcut, [(0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)])
+    hidden = np.maximum(numpy_convolution(x.astype("float64"), c1, strides), 0)
+    np.testing.assert_allclose(y, shortcut + numpy_convolution(hidden, c2, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_projection_is_never_trained_and_survives_saving(tmp_path):
+    model = acr.AllConvResNet(**SMALL, seed=5)
+    before = ops.convert_to_numpy(model.get_layer("projection").kernel).copy()
+    stem = ops.convert_to_numpy(model.get_layer("stem").kernel).copy()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(acr.Momentum(0.05, weight_decay=1e-2), loss)
+    model.fit(images(32), np.arange(32) % 4, epochs=2, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for other in (model, loaded, acr.AllConvResNet(**SMALL, seed=5)):
+        np.testing.assert_array_equal(before, ops.convert_to_numpy(other.get_layer("projection").kernel))
+    assert not np.array_equal(stem, ops.convert_to_numpy(model.get_layer("stem").kernel))
+    other_seed = acr.AllConvResNet(**SMALL, seed=6).get_layer("projection").kernel
+    assert not np.array_equal(before, ops.convert_to_numpy(other_seed))
+
+
+def test_saved_file_continues_training_where_it_was(tmp_path):
+    x, y = images(32), np.arange(32) % 4
+    model = acr.AllConvResNet(**SMALL, seed=1)
+    schedule = acr.StepDecay(0.1, [3], 0.1)
+    model.compile(acr.Momentum(schedule), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x, y, batch_size=16, epochs=1, shuffle=False, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded, acr.AllConvResNet)
+    for each in (model, loaded):
+        each.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+    for a, b in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), rtol=1e-5, atol=1e-6)
+
+
+ABLATIONS = [
+    {},
+    {"initialization": "standard"},
+    {"initialization": "he"},
+    {"initialization": keras.initializers.GlorotUniform()},
+    {"trainable_head": True},
+    {"normalization": "batch"},
+    {"use_bias": True},
+    {"activation": "tanh"},
+    {"activation": keras.activations.gelu},
+    {"final_activation": "relu"},
+    {"dtype": "mixed_bfloat16"},
+    {"stem": (6, 7, 2, 2), "stages": ((1, 8, 1),)},
+]
+
+
+@pytest.mark.parametrize("arguments", ABLATIONS, ids=lambda a: "-".join(a) or "paper")
+def test_every_argument_survives_config_and_file(arguments, tmp_path):
+    model = acr.AllConvResNet(**{**SMALL, **arguments}, seed=2)
+    x = images(4)
+    y = ops.convert_to_numpy(model(x))
+    assert y.shape == (4, 4) and y.dtype == "float32" and np.isfinite(y).all()
+    again = acr.AllConvResNet.from_config(model.get_config())
+    assert again.get_config() == model.get_config()
+    np.testing.assert_array_equal(y, ops.convert_to_numpy(again(x)))
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(y, ops.convert_to_numpy(keras.saving.load_model(tmp_path / "model.keras")(x)))
+
+
+def test_ablations_change_what_they_name():
+    paper = acr.AllConvResNet(**SMALL)
+    trained = acr.AllConvResNet(**SMALL, trainable_head=True)
+    assert count(trained.trainable_weights) == count(paper.trainable_weights) + 16 * 4
+    assert len(acr.AllConvResNet(**SMALL, normalization="batch").non_trainable_weights) == 2 * 7 + 1
+    biased = acr.AllConvResNet(**SMALL, use_bias=True)
+    assert count(biased.trainable_weights) == count(paper.trainable_weights) + 4 + 4 * 8 + 2 * 16
+    kernel = acr.AllConvResNet(**SMALL, initialization="standard").get_layer("stage1_block2").conv1.kernel
+    assert ops.convert_to_numpy(kernel).std() == pytest.approx(1 / (3 * 8**0.5), rel=0.15)
+
+
+def test_summary_and_one_step_of_fit_on_the_full_network(cifar, capsys):
+    cifar.summary()
+    assert "13,541,296" in capsys.readouterr().out  # 13,538,736 + 2,560
+    cifar.compile(acr.Momentum(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    history = cifar.fit(images(2, 32), np.array([1, 2]), verbose=0).history
+    assert np.isfinite(history["loss"][0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "received"),
+    [
+        ({"stages": ((1, 8, 1), (1, 4, 1))}, "filters=4"),
+        ({"stages": ((1, 8, 3),)}, "input_shape=(None, 8, 8, 4)"),
+        ({"normalization": "layer"}, "normalization='layer'"),
+    ],
+)
+def test_impossible_networks_are_refused(arguments, received):
+    with pytest.raises(ValueError, match=received.replace("(", r"\(").replace(")", r"\)")):
+        acr.AllConvResNet(**{**SMALL, **arguments})

@@ -1,0 +1,35 @@
+import textwrap
+
+import allconv_resnet as acr
+
+GROUND_FLOOR = textwrap.dedent("""
+    import sys
+    sys.modules["tensorflow"] = None  # any import of it would now fail
+    import numpy as np, keras, allconv_resnet as acr
+    from allconv_resnet import errors, initializers, layers, model, optimizer, recipes, schedules
+    model = acr.AllConvResNet((8, 8, 3), 4, stem=(4, 3, 1, 1), stages=[(1, 8, 1), (1, 16, 2)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(acr.Momentum(acr.StepDecay(0.5, [20], 0.1), weight_decay=1e-4, global_clipnorm=1.0), loss)
+    x = np.random.default_rng(0).standard_normal((64, 8, 8, 3)).astype("float32")
+    y = np.argmax(x[:, :4, :4, 0].mean((1, 2))[:, None] * [[-2, -1, 1, 2]], axis=1)
+    losses = model.fit(x, y, batch_size=16, epochs=12, verbose=0).history["loss"]
+    assert losses[-1] < 0.9 * losses[0], losses
+    projection = model.get_layer("projection").kernel.numpy()
+    model.save(sys.argv[1])
+    loaded = keras.saving.load_model(sys.argv[1])
+    np.testing.assert_array_equal(model.predict(x, verbose=0), loaded.predict(x, verbose=0))
+    np.testing.assert_array_equal(projection, loaded.get_layer("projection").kernel.numpy())
+    assert keras.backend.backend() == "jax" and sys.modules["tensorflow"] is None
+    print("trained without TensorFlow")
+""")
+
+
+def test_ground_floor_trains_on_jax_where_tensorflow_cannot_be_imported(run_python, tmp_path):
+    done = run_python("-c", GROUND_FLOOR, tmp_path / "model.keras", KERAS_BACKEND="jax")
+    assert done.returncode == 0, done.stderr
+    assert "trained without TensorFlow" in done.stdout
+
+
+def test_public_names_are_all_there():
+    assert all(hasattr(acr, name) for name in acr.__all__)
+    assert acr.recipes.CIFAR10.dataset == "cifar10"

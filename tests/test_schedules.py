@@ -1,0 +1,47 @@
+import keras
+import numpy as np
+import pytest
+
+import allconv_resnet as acr
+
+
+def test_step_decay_of_the_paper_at_before_and_after_every_boundary():
+    schedule = acr.StepDecay(0.05, [30_000, 50_000], 0.1)
+    expected = {0: 0.05, 1: 0.05, 29_999: 0.05, 30_000: 0.005, 30_001: 0.005}
+    expected |= {49_999: 0.005, 50_000: 0.0005, 50_001: 0.0005, 10_000_000: 0.0005}
+    for step, rate in expected.items():
+        assert np.float32(schedule(step)) == np.float32(rate)
+
+
+def test_imagenet_decay_of_the_paper_at_before_and_after_every_boundary():
+    schedule = acr.EpochExponentialDecay(0.1, 0.94, epochs_per_decay=2, steps_per_epoch=1_281_167 / 256)
+    interval = int(2 * 1_281_167 / 256)
+    assert interval == 10_009
+    for decay in range(1, 70):  # 700,000 steps
+        for step, decays in (
+            (decay * interval - 1, decay - 1),
+            (decay * interval, decay),
+            (decay * interval + 1, decay),
+        ):
+            assert float(schedule(step)) == pytest.approx(0.1 * 0.94**decays, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "schedule", [acr.StepDecay(0.05, [3, 5], 0.1), acr.EpochExponentialDecay(0.1, 0.94, 2, 12.5)], ids=["step", "epoch"]
+)
+def test_config_round_trip(schedule):
+    serialize, deserialize = keras.optimizers.schedules.serialize, keras.optimizers.schedules.deserialize
+    again = deserialize(serialize(schedule))
+    assert type(again) is type(schedule)
+    assert [float(again(step)) for step in range(60)] == [float(schedule(step)) for step in range(60)]
+
+
+@pytest.mark.parametrize("boundaries", [[5, 3], [3, 3], [0], [-1]])
+def test_boundaries_must_be_positive_and_increase(boundaries):
+    with pytest.raises(ValueError, match="boundaries"):
+        acr.StepDecay(0.05, boundaries, 0.1)
+
+
+def test_an_interval_below_a_step_is_refused():
+    with pytest.raises(ValueError, match="steps_per_epoch"):
+        acr.EpochExponentialDecay(0.1, 0.94, 2, 0.25)

@@ -1,0 +1,156 @@
+"""A run that was killed, stopped, or has lost its newest checkpoint ends as one that was never interrupted."""
+
+import json
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from training.runs import TINY, Run
+
+TIMES = ("images_per_second", "input_wait")
+
+
+def state(run_dir, step):
+    """All numbers of a checkpoint: weights, momentum, totals."""
+    reader = tf.train.load_checkpoint(str(run_dir / "checkpoints" / f"step-{step}"))
+    names = [name for name in reader.get_variable_to_shape_map() if not name.startswith(("save_counter", "_CHECK"))]
+    return {name: reader.get_tensor(name) for name in names}
+
+
+def metrics(run_dir):
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def assert_same(one, other, step):
+    first, second = state(one, step), state(other, step)
+    assert first.keys() == second.keys()
+    assert any("velocity" in name or "optimizer" in name for name in first)
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+    assert metrics(one) == metrics(other)
+
+
+def wait_for(run, condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert run.process.is_alive() and time.monotonic() < deadline, run.output()
+        time.sleep(0.001)
+
+
+def wait_for_lines(run, path, lines):
+    wait_for(run, lambda: path.exists() and path.read_bytes().count(b"\n") >= lines)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """A run that was never interrupted."""
+    run_dir = tmp_path_factory.mktemp("reference") / "run"
+    assert Run(TINY, run_dir).wait() == 0
+    return run_dir
+
+
+def test_five_sigkills_at_random_steps_change_no_bit(start, tiny, tmp_path, reference):
+    seed = random.randrange(10**6)
+    print("random seed", seed)
+    draw, run_dir = random.Random(seed), tmp_path / "run"
+    for kill in sorted(draw.sample(range(1, tiny.steps), 5)):
+        run = start(tiny, run_dir)
+        wait_for_lines(run, run_dir / "metrics.jsonl", kill)
+        os.kill(run.process.pid, signal.SIGKILL)
+        assert run.wait() == -signal.SIGKILL
+    assert start(tiny, run_dir).wait() == 0
+    assert_same(run_dir, reference, tiny.steps)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_saves_and_the_same_command_goes_on(start, tiny, tmp_path, reference, number):
+    run_dir = tmp_path / "run"
+    run = start(tiny, run_dir)
+    wait_for_lines(run, run_dir / "metrics.jsonl", 10)
+    os.kill(run.process.pid, number)
+    assert run.wait() == 128 + number
+    assert "the same command goes on" in run.output() and "Traceback" not in run.output()
+    stopped_at = metrics(run_dir)[-1]["step"]
+    assert (run_dir / "checkpoints" / f"step-{stopped_at}.index").exists()
+    run = start(tiny, run_dir)
+    assert run.wait() == 0
+    assert f"from step {stopped_at}" in run.output()
+    assert_same(run_dir, reference, tiny.steps)
+
+
+def test_means_over_an_interrupted_interval_are_those_of_the_whole(start, tiny, tmp_path):
+    recipe = tiny.replace(log_every=60)
+    assert start(recipe, tmp_path / "whole").wait() == 0
+    run = start(recipe, tmp_path / "parts")
+    wait_for(run, (tmp_path / "parts" / "checkpoints" / "step-14.index").exists)
+    os.kill(run.process.pid, signal.SIGTERM)
+    assert run.wait() == 128 + signal.SIGTERM
+    assert start(recipe, tmp_path / "parts").wait() == 0
+    assert_same(tmp_path / "parts", tmp_path / "whole", 60)
+
+
+def test_a_finished_run_says_so(start, tiny, reference):
+    before = {path: path.read_bytes() for path in reference.rglob("*") if path.is_file() and path.name != ".lock"}
+    run = start(tiny, reference)
+    assert run.wait() == 0
+    assert "has already finished" in run.output()
+    after = {path: path.read_bytes() for path in before}
+    assert {p for p in before if "tensorboard" not in str(p) and before[p] != after[p]} == set()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "flipped", "index emptied", "index gone"])
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(start, tiny, tmp_path, reference, damage):
+    run_dir = tmp_path / "run"
+    assert start(tiny.replace(steps=28), run_dir).wait() == 0
+    (run_dir / "model.keras").unlink()
+    newest = run_dir / "checkpoints" / "step-28"
+    data, index = newest.with_suffix(".data-00000-of-00001"), newest.with_suffix(".index")
+    content = data.read_bytes()
+    if damage == "truncated":
+        data.write_bytes(content[: len(content) // 2])
+    elif damage == "emptied":
+        data.write_bytes(b"")
+    elif damage == "flipped":
+        data.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+    elif damage == "index emptied":
+        index.write_bytes(b"")
+    else:
+        index.unlink()
+    run = start(tiny, run_dir)
+    assert run.wait() == 0
+    if damage != "index gone":
+        assert "checkpoint of step 28 is damaged: going back to step 21" in run.output()
+    assert "from step 21" in run.output()
+    np.testing.assert_equal(state(run_dir, tiny.steps), state(reference, tiny.steps))
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_left_alone(start, tiny, tmp_path):
+    run_dir = tmp_path / "run"
+    assert start(tiny.replace(steps=8), run_dir).wait() == 0
+    for data in (run_dir / "checkpoints").glob("*.data*"):
+        data.write_bytes(b"")
+    before = (run_dir / "metrics.jsonl").read_bytes()
+    run = start(tiny, run_dir)
+    assert run.wait() == 2
+    assert "No checkpoint in" in run.output() and "Traceback" not in run.output()
+    assert (run_dir / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(start, tmp_path, reference, tiny):
+    recipe = tiny.replace(stages=((1, 64, 2), (1, 64, 2)), steps=10)
+    run_dir = tmp_path / "run"
+    assert start(recipe, run_dir).wait() == 0
+    longer = recipe.replace(steps=20)
+    # No file may now grow beyond 100 kB: writing a checkpoint fails in the kernel, as on a full disk.
+    run = start(longer, run_dir, file_size_limit=100_000)
+    assert run.wait() == 1
+    assert "could not be written" in run.output() and "that of step 10 is kept" in run.output()
+    assert "Traceback" not in run.output()
+    assert sorted(path.name for path in (run_dir / "checkpoints").glob("step-14*")) == []
+    run = start(longer, run_dir)
+    assert run.wait() == 0 and "from step 10" in run.output()

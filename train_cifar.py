@@ -1,0 +1,16 @@
+#!/usr/bin/env python3
+"""Trains Hardt & Ma's all-convolutional residual networks (arXiv 1611.04231, section 4.1) on small images.
+
+    python train_cifar.py --data-dir DIR                          table 1: 13.5M parameters, for a GPU
+    python train_cifar.py --data-dir DIR --recipe cifar100        the same with 100 classes
+    python train_cifar.py --data-dir DIR --recipe cifar10-small   a sibling for CPUs
+    python train_cifar.py --recipe digits                         embedded data, under a minute on a CPU
+    python train_cifar.py --recipe digits --steps 900 --flip      any field of a recipe is an option
+
+The same command on the same run directory continues the run. results/README.md has what was measured.
+"""
+
+from allconv_resnet import cli
+
+if __name__ == "__main__":
+    cli.train(("cifar10", "cifar100", "cifar10-small", "digits"))
