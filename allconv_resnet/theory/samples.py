@@ -25,7 +25,7 @@ def random_rotation(rng, d):
 def random_target(rng, kind, d=None):
     """Returns a `[d, d]` matrix with positive determinant, of one of `TARGET_KINDS`; d is from 1 to 64 unless given."""
     d = int(rng.integers(1, MAX_DIMENSION + 1)) if d is None else d
-    if kind in ("turned by pi", "negative"):
+    if kind in ("turned by pi", "near singular", "negative"):
         d = max(d, 2)
     if kind == "normal":
         return _upright(rng.standard_normal((d, d)))
