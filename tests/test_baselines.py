@@ -1,0 +1,80 @@
+"""The networks of the comparison: counts of their papers, shapes, gradients, saving."""
+
+import keras
+import numpy as np
+import pytest
+
+from allconv_resnet import Momentum, baselines
+
+TINY = {
+    "all_cnn_c": lambda **k: baselines.all_cnn_c(4, (16, 16, 3), **k),
+    "resnet": lambda **k: baselines.resnet(4, 1, input_shape=(16, 16, 3), **k),
+    "resnet, not normalized": lambda **k: baselines.resnet(4, 1, None, (16, 16, 3), **k),
+    "densenet_bc": lambda **k: baselines.densenet_bc(4, 10, 4, (16, 16, 3), **k),
+}
+
+
+def trainable(model):
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+
+
+@pytest.mark.parametrize(
+    "make, expected",
+    [
+        (baselines.all_cnn_c, 1_369_738),  # "1.4M", table 4 of Springenberg et al.
+        (baselines.resnet, 269_722),  # "0.27M", table 6 of He et al.
+        (lambda: baselines.resnet(n=5), 464_154),  # "0.46M"
+        (lambda: baselines.resnet(n=9), 853_018),  # "0.85M"
+        (lambda: baselines.resnet(n=18), 1_727_962),  # "1.7M"
+        (baselines.densenet_bc, 769_162),  # "0.8M", table 2 of Huang et al.
+    ],
+)
+def test_parameters_are_those_of_the_papers(make, expected):
+    assert trainable(make()) == expected
+
+
+def test_layers_that_count_are_as_many_as_the_names_say():
+    def weighted(model):
+        return sum(isinstance(layer, keras.layers.Conv2D | keras.layers.Dense) for layer in model.layers)
+
+    assert weighted(baselines.all_cnn_c()) == 9
+    assert weighted(baselines.resnet(n=18)) == 110
+    assert weighted(baselines.densenet_bc()) == 100
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_trains_saves_and_is_fixed_by_its_seed(name, tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((32, 16, 16, 3)).astype("float32")
+    labels = rng.integers(0, 4, 32)
+    model, twin, other = TINY[name](seed=1), TINY[name](seed=1), TINY[name](seed=2)
+    np.testing.assert_array_equal(model.predict(images, verbose=0), twin.predict(images, verbose=0))
+    assert not np.allclose(model.predict(images, verbose=0), other.predict(images, verbose=0))
+
+    before = [keras.ops.convert_to_numpy(w) for w in model.trainable_weights]
+    model.compile(Momentum(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    losses = model.fit(images, labels, batch_size=32, epochs=12, verbose=0).history["loss"]
+    assert min(losses[-3:]) < losses[0]
+    after = [keras.ops.convert_to_numpy(w) for w in model.trainable_weights]
+    assert all(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.predict(images, verbose=0), model.predict(images, verbose=0), rtol=1e-5)
+
+
+def test_shortcut_keeps_every_second_pixel_and_adds_zeros():
+    x = np.arange(2 * 4 * 4 * 2, dtype="float32").reshape(2, 4, 4, 2)
+    y = keras.ops.convert_to_numpy(baselines.IdentityShortcut()(x))
+    np.testing.assert_array_equal(y[..., 1:3], x[:, ::2, ::2])
+    assert y.shape == (2, 2, 2, 4) and not y[..., [0, 3]].any()
+
+
+def test_logits_stay_in_float32():
+    for name, make in TINY.items():
+        assert make(dtype="mixed_bfloat16").output.dtype == "float32", name
+
+
+def test_no_dense_network_of_another_depth():
+    with pytest.raises(ValueError, match=r"6m \+ 4.*depth=12"):
+        baselines.densenet_bc(depth=12)
