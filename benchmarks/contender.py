@@ -1,0 +1,48 @@
+"""One contender in a process of its own, told on standard input what to do. For `speed.py`.
+
+    python benchmarks/contender.py NAME TASK BATCH PRECISION WEIGHTS
+
+It answers each line with one line of JSON: "train N" and "infer N" with the seconds they took, "check" with the logits
+of the shared images, "memory" with the process's largest resident size in bytes. "started" is the first line.
+"""
+
+import time
+
+BEGAN = time.perf_counter()
+
+import contextlib  # noqa: E402 - the clock starts first
+import importlib  # noqa: E402
+import json  # noqa: E402
+import resource  # noqa: E402
+import sys  # noqa: E402
+
+
+def main():
+    name, task, batch, precision, weights = sys.argv[1:]
+    answers = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        module = importlib.import_module(f"contenders.{name}")
+        imported = time.perf_counter()
+        contender = module.Contender(task, int(batch), precision, weights)
+        built = time.perf_counter()
+        answer(answers, {"import": imported - BEGAN, "build": built - imported})
+        for line in sys.stdin:
+            command, *count = line.split()
+            if command in ("train", "infer"):
+                began = time.perf_counter()
+                getattr(contender, command)(int(count[0]))
+                answer(answers, time.perf_counter() - began)
+            elif command == "check":
+                from contenders import networks
+
+                answer(answers, contender.logits(networks.batch(task, int(batch), seed=1)[0]).tolist())
+            elif command == "memory":
+                answer(answers, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)  # kilobytes on Linux
+
+
+def answer(stream, value):
+    print(json.dumps(value), file=stream, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""This project: its network, its train step, as `training.loop` calls it."""
+
+import tensorflow as tf
+
+import allconv_resnet as acr
+from allconv_resnet.training import steps
+
+from . import networks
+
+
+def build(task, precision, weights):
+    """Returns the Keras model with the shared weights."""
+    policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
+    make = {"cifar": acr.cifar_resnet, "imagenet": acr.imagenet_resnet}[task]
+    model = make(networks.CLASSES[task], dtype=policy)
+    model.set_weights(networks.load(weights))
+    return model
+
+
+class Contender:
+    def __init__(self, task, batch, precision, weights):
+        self.model = build(task, precision, weights)
+        optimizer = acr.Momentum(networks.LEARNING_RATE, networks.MOMENTUM, networks.WEIGHT_DECAY)
+        optimizer.build(self.model.trainable_variables)
+        strategy = tf.distribute.get_strategy()
+        self.step = steps.make_train_step(strategy, self.model, optimizer, steps.Totals(), batch)
+        self.forward = tf.function(lambda images: self.model(images, training=False))
+        self.images, self.labels = (tf.constant(part) for part in networks.batch(task, batch))
+        self.optimizer = optimizer
+
+    def train(self, count):
+        for _ in range(count):
+            self.step(self.images, self.labels)
+        self.optimizer.iterations.numpy()
+
+    def infer(self, count):
+        for _ in range(count):
+            self.forward(self.images).numpy()
+
+    def logits(self, images):
+        return self.forward(tf.constant(images)).numpy()

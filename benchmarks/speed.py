@@ -1,0 +1,158 @@
+"""This project against its peers, in turn, on one machine in one run: ratios, with their spread.
+
+    python benchmarks/speed.py cifar-train      --batch 128 --precision bfloat16 float32
+    python benchmarks/speed.py imagenet-train   --batch 32
+    python benchmarks/speed.py cifar-infer      --batch 1 32 256
+    python benchmarks/speed.py start-up
+
+Each contender is a process of its own (`contender.py`), all alive at the same time, of which one works at a time. First
+all must compute the same logits from the same weights, to 1e-4 of their size in float32. Then they take turns; a ratio
+is that of ours and the peer's images a second in one turn. Peers need the extra `bench` (and `jax`).
+
+Writes results/benchmarks/speed-TASK-HARDWARE.json, an entry for each batch size and precision.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import harness
+import numpy as np
+from contenders import networks
+
+PEERS = ("torch_peer", "torch_compiled", "keras_fit", "keras_fit_jax")
+BACKENDS = {"keras_fit_jax": "jax"}
+SECONDS = 3.0  # that a turn should take at least
+CHECKED = 4  # images
+
+
+class Contender:
+    """A running `contender.py`."""
+
+    def __init__(self, name, task, batch, precision, weights):
+        self.name = name
+        environment = {**os.environ, "KERAS_BACKEND": BACKENDS.get(name, "tensorflow"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        script = Path(__file__).with_name("contender.py")
+        module = "keras_fit" if name.startswith("keras_fit") else name
+        self.process = subprocess.Popen(
+            [sys.executable, script, module, task, str(batch), precision, weights],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.started = self.read()
+
+    def ask(self, command):
+        print(command, file=self.process.stdin, flush=True)
+        return self.read()
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended with status {self.process.wait()}")
+        return json.loads(line)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("cifar-train", "cifar-infer", "imagenet-train", "imagenet-infer", "start-up"))
+    parser.add_argument("--batch", type=int, nargs="+", default=[128])
+    parser.add_argument("--precision", nargs="+", choices=("float32", "bfloat16"), default=["bfloat16", "float32"])
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
+    parser.add_argument("--turns", type=int, default=5)
+    options = parser.parse_args()
+    task = options.what.split("-")[0] if options.what != "start-up" else "cifar"
+    with tempfile.TemporaryDirectory() as folder:
+        weights = f"{folder}/weights.npz"
+        networks.save(task, weights)
+        check(task, options.peers, weights)
+        entries = []
+        for precision in options.precision:
+            for batch in options.batch:
+                measure = start_up if options.what == "start-up" else throughput
+                entries.append(measure(options, task, batch, precision, weights))
+                harness.write(f"speed-{options.what}", {"what": options.what, "entries": entries})
+
+
+def check(task, peers, weights):
+    """All contenders compute the same function."""
+    logits = {}
+    for name in ("ours", *peers):
+        with Contender(name, task, CHECKED, "float32", weights) as contender:
+            logits[name] = np.array(contender.ask("check"))
+    for name in peers:
+        error = np.abs(logits[name] - logits["ours"]).max() / np.abs(logits["ours"]).max()
+        print(f"{name}: logits differ from ours by {error:.1e} of the largest", flush=True)
+        if not error < 1e-4:
+            raise SystemExit(f"{name} computes another function")
+
+
+def throughput(options, task, batch, precision, weights):
+    """Measures one batch size in one precision, prints the table, and returns the entry for the JSON."""
+    verb = options.what.split("-")[1]
+    names = ("ours", *options.peers)
+    with ExitStack() as stack:
+        running = {n: stack.enter_context(Contender(n, task, batch, precision, weights)) for n in names}
+        steps = {}
+        for name, contender in running.items():
+            contender.ask(f"{verb} 2")  # compiles
+            steps[name] = max(2, round(SECONDS / contender.ask(f"{verb} 2") * 2))
+            contender.ask(f"{verb} {steps[name]}")
+        rates = {name: [] for name in names}
+        for turn in range(options.turns):
+            for name in names if turn % 2 == 0 else reversed(names):
+                seconds = running[name].ask(f"{verb} {steps[name]}")
+                rates[name].append(batch * steps[name] / seconds)
+        memory = {name: contender.ask("memory") for name, contender in running.items()}
+    entry = {"batch": batch, "precision": precision, "contenders": {}}
+    print(f"\n{options.what}, batch {batch}, {precision}: images a second, and ours / theirs in the same turn")
+    for name in names:
+        ratios = harness.spread([a / b for a, b in zip(rates["ours"], rates[name], strict=True)])
+        entry["contenders"][name] = {
+            "images_per_second": harness.spread(rates[name]),
+            "ours_over_theirs": ratios,
+            "peak_bytes": memory[name],
+        }
+        print(
+            f"{name:15} {harness.spread(rates[name])['median']:9.1f}   ratio {ratios['median']:.3f} "
+            f"({ratios['min']:.3f} to {ratios['max']:.3f}, n = {ratios['n']})   peak {memory[name] / 1e9:.2f} GB",
+            flush=True,
+        )
+    return entry
+
+
+def start_up(options, task, batch, precision, weights):
+    """Measures import, build and first step of new processes, prints the table, and returns the entry."""
+    names, parts = ("ours", *options.peers), ("import", "build", "first step", "all")
+    times = {name: {part: [] for part in parts} for name in names}
+    for _ in range(options.turns):
+        for name in names:
+            with Contender(name, task, batch, precision, weights) as contender:
+                first = contender.ask("train 1")
+                seconds = [contender.started["import"], contender.started["build"], first]
+            for part, value in zip(parts, [*seconds, sum(seconds)], strict=True):
+                times[name][part].append(value)
+    print(f"\nseconds of a new process up to its first step, batch {batch}, {precision}")
+    for name in names:
+        shown = "   ".join(f"{part} {harness.spread(times[name][part])['median']:6.2f}" for part in parts)
+        print(f"{name:15} {shown}   (n = {options.turns})", flush=True)
+    spreads = {name: {part: harness.spread(values) for part, values in times[name].items()} for name in names}
+    return {"batch": batch, "precision": precision, "contenders": spreads}
+
+
+if __name__ == "__main__":
+    main()
