@@ -1,0 +1,197 @@
+"""What results/ has to show: the trainings, and the measurements with the figure that each is for.
+
+`allconv_resnet.report` turns this list and the logs into results/README.md; what has no log is shown as not run.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Training(NamedTuple):
+    """Runs of one recipe under several seeds, the run directories `results/NAME` or `results/NAME/*`."""
+
+    name: str
+    what: str
+    command: str
+    seeds: int = 3
+
+
+class Measurement(NamedTuple):
+    """A JSON that a benchmark or a theory command writes, `results/FILE`, and the sentence that it supports."""
+
+    file: str
+    what: str
+    command: str
+    figure: Callable[[dict], str]
+
+
+TRAININGS = (
+    Training(
+        "digits",
+        "embedded digits, held-out fifth; aim: 97 % right",
+        "python train_cifar.py --recipe digits --seed S",
+    ),
+    Training(
+        "cifar10-small",
+        "a narrow, shallow sibling for CPUs; aim: 80 % right, under 25 minutes on 2 cores",
+        "python train_cifar.py --recipe cifar10-small --data-dir DIR --seed S",
+    ),
+    Training(
+        "cifar10-250",
+        "table 1 and the paper's recipe, first 250 steps; aim: a loss of at most 1.95 over steps 226 to 250",
+        "python train_cifar.py --data-dir DIR --steps 250 --log-every 25",
+        seeds=1,
+    ),
+    Training(
+        "cifar10",
+        "table 1 and the paper's recipe, 60,000 steps; the paper: 6.38 % test error",
+        "python train_cifar.py --data-dir DIR --seed S",
+    ),
+    Training(
+        "cifar100",
+        "the same with 100 classes; the paper: 24.64 % test error",
+        "python train_cifar.py --recipe cifar100 --data-dir DIR --seed S",
+    ),
+)
+
+
+def _spread(values, form=".3g"):
+    median, least, most = (format(values[key], form) for key in ("median", "min", "max"))
+    return f"{median} ({least} to {most}, n = {values['n']})"
+
+
+def _landscape(d):
+    worst = max(r["ended"] - r["linear"] - r["eps"] for r in d["results"])
+    above = sum(r["first_objective"] > r["linear"] for r in d["results"])
+    return f"{worst:.2g} at most, {len(d['results'])} runs, {above} of which first stopped above the linear optimum"
+
+
+def _regret(d):
+    violations = sum(r["violations"] for r in d["results"].values())
+    slack = min(r["smallest_slack"] for r in d["results"].values())
+    return f"{violations} violations in {len(d['results'])} runs of {d['steps']:,} steps, smallest slack {slack:.2g}"
+
+
+def _same_cumulant(d):
+    small = d["spreads"]["small mean"]
+    scale, cumulant = (small[arm]["early"] for arm in ("same weight scale", "same c"))
+    return f"{scale:.3g} at equal weight scale, {cumulant:.3g} at equal c: a ratio of {cumulant / scale:.2g}"
+
+
+def _memorized(d):
+    rows = [r for r in d["memorize_against_points"]["rows"] if r["points"] == 50_000]
+    return "; ".join(
+        f"width {r['width']}: {r['wrong']} wrong, {r['wrong_in_new_process']} in a new process, "
+        f"{r['parameters'] / 1e6:.2f}M parameters, {r['precision']}, {r['seconds']:.0f} s, "
+        f"{r['peak_gigabytes']:.1f} GB"
+        for r in rows
+    )
+
+
+def _exponents(d):
+    points = ", ".join(f"n^{e:.2f} at width {w}" for w, e in d["memorize_against_points"]["exponents"].items())
+    polar = d["factorize_against_dimension"]["exponents"]["polar"]
+    return f"memorize {points} and d^{d['memorize_against_dimension']['exponent']:.2f}; factorize d^{polar:.2f}"
+
+
+def _factorized(d):
+    f = d["factorizations"]
+    return (
+        f"relative error at most {f['error']:.1e}, {f['polar_share']:.2f} of the bound at most, "
+        f"polar above svd in {len(f['above'])} of {f['count']}"
+    )
+
+
+def _bounds(d):
+    n, broken = d["options"]["networks"], d["printed_bound"]["broken"]
+    return (
+        f"least ratio {d['corrected_bound']['least_ratio']:.9f}; the printed bound is broken on {broken / n:.1%} "
+        f"of {n:,}"
+    )
+
+
+def _jacobians(d):
+    runs = "; ".join(f"{r['method']}, {r['ends']}: {r['wall_seconds']:.0f} s" for r in d["runs"])
+    return f"{runs}; they differ by {d['largest_relative_difference']:.0e}"
+
+
+def _network(d):
+    return "; ".join(
+        f"{r['network']}: c = {', '.join('{c:.2g}'.format(**stage) for stage in r['stages'])}" for r in d["results"]
+    )
+
+
+MEASUREMENTS = (
+    Measurement(
+        "benchmarks/input_pipeline.json",
+        "images a second that the CIFAR pipeline alone augments, 2 cores; aim: 50,000",
+        "python benchmarks/input_pipeline.py --data-dir DIR",
+        lambda d: _spread(d["images_per_second"], ",.0f"),
+    ),
+    Measurement(
+        "benchmarks/train_step.json",
+        "time of a step in the training loop over that of the bare step; aim: at most 1.03",
+        "python benchmarks/train_step.py",
+        lambda d: _spread(d["loop_over_bare"], ".3f"),
+    ),
+    Measurement(
+        "theory/linear/linear.json",
+        "theorem 2.1: the product equals R, and the norm keeps the bound",
+        "allconv-resnet theory linear",
+        _factorized,
+    ),
+    Measurement(
+        "theory/linear/linear.json",
+        "equation 2.3, corrected: squared gradient norm over the bound",
+        "allconv-resnet theory linear",
+        _bounds,
+    ),
+    Measurement(
+        "theory/benchmark.json",
+        "theorem 3.2: the 50,000 CIFAR-10 training images with random labels",
+        "python benchmarks/theory.py --data-dir DIR",
+        _memorized,
+    ),
+    Measurement(
+        "theory/benchmark.json",
+        "processor time against points n and dimension d",
+        "python benchmarks/theory.py --data-dir DIR",
+        _exponents,
+    ),
+    Measurement(
+        "theory/isometry/spectra.json",
+        "spectra of simulated networks, width 1000, depth 100: largest Kolmogorov-Smirnov distance; aim: 0.02",
+        "allconv-resnet theory isometry",
+        lambda d: f"{max(r['kolmogorov_smirnov'] for r in d['results']):.3f} over {len(d['results'])} activations",
+    ),
+    Measurement(
+        "theory/isometry/training.json",
+        "spread of the training loss between activations of small mean, first 50 steps; aim: a ratio of at most 0.5",
+        "allconv-resnet theory isometry --experiment training --data-dir DIR",
+        _same_cumulant,
+    ),
+    Measurement(
+        "theory/isometry/network.json",
+        "c of stages 1 to 3 of the CIFAR network",
+        "allconv-resnet theory isometry --experiment network --data-dir DIR --train-steps 300",
+        _network,
+    ),
+    Measurement(
+        "benchmarks/jacobians.json",
+        "20 largest and 20 smallest singular values of the CIFAR network's Jacobian; aim: 5 minutes",
+        "python benchmarks/jacobians.py",
+        _jacobians,
+    ),
+    Measurement(
+        "theory/landscape/training.json",
+        "objective of trained residual networks less (linear optimum + certified eps); aim: at most 0",
+        "allconv-resnet theory landscape --data-dir DIR",
+        _landscape,
+    ),
+    Measurement(
+        "theory/landscape/regret.json",
+        "projected SGD under its regret bound, trained and adversarial branches",
+        "allconv-resnet theory landscape --experiment regret --data-dir DIR",
+        _regret,
+    ),
+)

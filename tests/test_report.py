@@ -1,0 +1,95 @@
+"""The report: every figure of its tables follows from the logs."""
+
+import json
+import re
+
+import pytest
+
+from allconv_resnet import evidence
+from allconv_resnet.errors import BadInput
+from allconv_resnet.report import report
+
+ENVIRONMENT = {"cores": 2, "cpu": "Test CPU", "gpus": [], "commit": "0123456789+changes", "precision": "float32"}
+
+
+def write_run(path, seed, error, step=40):
+    """Writes the log of a run of 40 steps of 10 images at 5 images a second: 80 seconds."""
+    path.mkdir(parents=True)
+    lines = [
+        {"step": at, "split": "train", "loss": 2 * error, "error": error / 2, "images_per_second": 5.0}
+        for at in range(20, step + 1, 20)
+    ]
+    lines.append({"step": step, "split": "test", "loss": 1.0, "error": error})
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (path / "config.json").write_text(json.dumps({"name": "digits", "seed": seed, "steps": 40, "batch_size": 10}))
+    sessions = [{**ENVIRONMENT, "command": ["train_cifar.py", "--recipe", "digits"]}]
+    (path / "environment.json").write_text(json.dumps({"sessions": sessions}))
+
+
+def row(text, start):
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {start}")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_trainings_are_summed_up_over_their_seeds(tmp_path):
+    for seed, error in enumerate((0.1, 0.2, 0.3)):
+        write_run(tmp_path / "digits" / f"seed{seed}", seed, error)
+    text = report(tmp_path).read_text()
+    cells = row(text, "`digits`")
+    assert cells[2:8] == ["3", "40", "0.400 ± 0.200", "10.00 ± 5.00", "20.00 ± 10.00", "1.3 ± 0.0"]
+    assert cells[8] == "2 cores of Test CPU, float32, 0123456+"
+    assert cells[9] == "[seed0](digits/seed0) [seed1](digits/seed1) [seed2](digits/seed2)"
+    assert (tmp_path / "digits" / "curves.png").stat().st_size > 5000
+    assert "](digits/curves.png)" in text
+
+
+def test_what_is_missing_or_unfinished_says_so(tmp_path):
+    write_run(tmp_path / "cifar10-250", 0, 0.5, step=20)
+    write_run(tmp_path / "of-the-user" / "a", 0, 0.5)
+    text = report(tmp_path).read_text()
+    assert row(text, "`cifar10-250`")[2:7] == ["1", "20 of 40", "1.000", "25.00", "50.00"]
+    assert row(text, "`cifar10-small`")[2:] == ["0 of 3", *["*not run*"] * 7]
+    assert row(text, "`of-the-user`")[1] == "`python train_cifar.py --recipe digits`"
+    assert row(text, "images a second that the CIFAR")[1] == "*not run*"
+
+
+def test_a_measurement_is_read_from_its_json(tmp_path):
+    spread = {"median": 1.00678, "min": 0.99, "max": 1.02, "n": 5}
+    path = tmp_path / "benchmarks" / "train_step.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"environment": ENVIRONMENT, "loop_over_bare": spread}))
+    cells = row(report(tmp_path).read_text(), "time of a step in the training loop")
+    assert cells[1] == "1.007 (0.990 to 1.020, n = 5)"
+    path.write_text("{}")
+    with pytest.raises(BadInput, match=r"train_step.json is not what `python benchmarks/train_step.py` writes"):
+        report(tmp_path)
+
+
+def test_a_broken_log_is_named_and_nothing_is_written(tmp_path):
+    write_run(tmp_path / "digits" / "seed0", 0, 0.1)
+    (tmp_path / "digits" / "seed0" / "environment.json").unlink()
+    with pytest.raises(BadInput, match=r"digits/seed0 is not the log of a run.*environment.json"):
+        report(tmp_path)
+    with pytest.raises(BadInput, match="nowhere is not a directory"):
+        report(tmp_path / "nowhere")
+    assert not (tmp_path / "README.md").exists()
+
+
+def test_the_projects_own_page_is_what_the_command_writes(tmp_path, pytestconfig):
+    """results/README.md is never edited by hand: from the same logs comes the same page."""
+    results = pytestconfig.rootpath / "results"
+    copy = tmp_path / "results"
+    for path in results.rglob("*"):
+        if path.suffix in (".json", ".jsonl"):
+            (copy / path.relative_to(results)).parent.mkdir(parents=True, exist_ok=True)
+            (copy / path.relative_to(results)).write_bytes(path.read_bytes())
+    assert report(copy).read_text() == (results / "README.md").read_text()
+
+
+def test_every_command_of_the_evidence_is_one_of_this_project(pytestconfig):
+    for entry in (*evidence.TRAININGS, *evidence.MEASUREMENTS):
+        script = re.match(r"python (\S+\.py)", entry.command)
+        if script:
+            assert (pytestconfig.rootpath / script[1]).is_file(), entry.command
+        else:
+            assert re.match(r"allconv-resnet theory (linear|expressivity|landscape|isometry)", entry.command)
