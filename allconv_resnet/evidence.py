@@ -121,6 +121,32 @@ def _network(d):
     )
 
 
+def _against(peer):
+    def figure(d):
+        return "; ".join(
+            f"batch {e['batch']}, {e['precision']}: {_spread(e['contenders'][peer]['ours_over_theirs'], '.2f')}"
+            for e in d["entries"]
+            if peer in e["contenders"]
+        )
+
+    return figure
+
+
+def _speed(what, batches, aim):
+    command = f"python benchmarks/speed.py {what} --batch {batches}"
+    return tuple(
+        Measurement(
+            f"benchmarks/speed-{what}.json", f"{what}: our images a second over {name}'s{goal}", command, figure
+        )
+        for name, goal, figure in (
+            ("torch.compile", f"; aim: {aim}", _against("torch_compiled")),
+            ("PyTorch", "", _against("torch_peer")),
+            ("Keras `fit`", "", _against("keras_fit")),
+            ("Keras `fit` on JAX", "", _against("keras_fit_jax")),
+        )
+    )
+
+
 MEASUREMENTS = (
     Measurement(
         "benchmarks/input_pipeline.json",
@@ -193,5 +219,26 @@ MEASUREMENTS = (
         "projected SGD under its regret bound, trained and adversarial branches",
         "allconv-resnet theory landscape --experiment regret --data-dir DIR",
         _regret,
+    ),
+    *_speed("cifar-train", "32 128 512", "1.15 in bfloat16, 1 in float32"),
+    *_speed("imagenet-train", "32", "1"),
+    *_speed("cifar-infer", "1 32 256", "1"),
+    Measurement(
+        "benchmarks/import_time.json",
+        "seconds that `import allconv_resnet` adds to `import keras`; aim: at most 0.3",
+        "python benchmarks/import_time.py",
+        lambda d: _spread(d["extra_seconds"], ".2f"),
+    ),
+    Measurement(
+        "benchmarks/precision.json",
+        "bfloat16 against float32, 200 steps: intervals of the loss curve that differ by more than the seeds do",
+        "python benchmarks/precision.py --data-dir DIR",
+        lambda d: f"{d['outside']} of {d['intervals']}, {d['largest_ratio']:.1f} of the deviation at most",
+    ),
+    Measurement(
+        "benchmarks/growth.json",
+        "time of a train step, exponents",
+        "python benchmarks/growth.py",
+        lambda d: ", ".join(f"{name}^{d[name]['exponent']:.2f}" for name in ("batch", "depth", "width")),
     ),
 )

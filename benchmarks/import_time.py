@@ -1,0 +1,35 @@
+"""What `import allconv_resnet` adds to `import keras`, in new processes, in turn.
+
+python benchmarks/import_time.py [--pairs 9]
+"""
+
+import argparse
+import subprocess
+import sys
+
+from harness import seconds, spread, write
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=9)
+    options = parser.parse_args()
+
+    def imports(module):
+        command = [sys.executable, "-c", f"import {module}"]
+        return seconds(lambda: subprocess.run(command, check=True, stderr=subprocess.DEVNULL))
+
+    imports("keras"), imports("allconv_resnet")  # compiles the bytecode
+    pairs = [(imports("keras"), imports("allconv_resnet")) for _ in range(options.pairs)]
+    keras, extra = spread([a for a, _ in pairs]), spread([b - a for a, b in pairs])
+    for name, values in (("import keras", keras), ("import allconv_resnet, more than that", extra)):
+        print(
+            "{name:40} min {min:.3f} s   median {median:.3f} s   max {max:.3f} s   (n = {n})".format(
+                name=name, **values
+            )
+        )
+    write("import_time", {"keras_seconds": keras, "extra_seconds": extra})
+
+
+if __name__ == "__main__":
+    main()
