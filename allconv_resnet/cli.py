@@ -12,6 +12,7 @@ import tyro
 
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.recipes import RECIPES, Recipe
+from allconv_resnet.serving.options import ServeOptions
 
 THEORY = ("linear", "expressivity", "landscape", "isometry")
 
@@ -151,6 +152,26 @@ def predict(
             print(f"{answer['image']}: {', '.join(classes)}")
 
 
+def serve(
+    export: tyro.conf.Positional[Path],
+    options: Annotated[ServeOptions, tyro.conf.arg(name="")] = ServeOptions(),  # noqa: B008 - frozen
+) -> None:
+    """Answers predictions over HTTP in the protocol of TensorFlow Serving's REST, until SIGTERM or Ctrl-C.
+
+    Args:
+        export: Directory of an export, or of one version of it; the newest version is served.
+        options: Of the server.
+    """
+    try:
+        from allconv_resnet.serving.server import SavedModel, serve
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"allconv-resnet serve needs the package {error.name}: pip install 'allconv_resnet[serve]' installs it"
+        ) from error
+
+    serve(SavedModel(export), options)
+
+
 def main(arguments=None):
     """Runs `allconv-resnet COMMAND ...`. Does not return."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -158,7 +179,13 @@ def main(arguments=None):
     def run():
         if arguments[:1] == ["theory"]:
             return theory(arguments[1:])
-        commands = {"evaluate": evaluate, "plot": plot, "export": export, "predict": predict}
+        commands = {
+            "evaluate": evaluate,
+            "plot": plot,
+            "export": export,
+            "predict": predict,
+            "serve": serve,
+        }
         description = f"Also: allconv-resnet theory {{{','.join(THEORY)}}} ..."
         tyro.extras.subcommand_cli_from_dict(commands, prog="allconv-resnet", description=description, args=arguments)
         return 0

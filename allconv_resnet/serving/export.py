@@ -60,7 +60,12 @@ def export(model, labels, directory, version):
 
     def serve_bytes(images):
         spec = tf.TensorSpec((height, width, channels), tf.float32)
-        return answer(tf.map_fn(lambda image: decode(image, height, width, channels), images, fn_output_signature=spec))
+
+        def read(image):
+            return decode(image, height, width, channels)
+
+        # Two at a time: each may need 100 MB (three bytes for each of `MAX_PIXELS`).
+        return answer(tf.map_fn(read, images, fn_output_signature=spec, parallel_iterations=2))
 
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -101,19 +106,23 @@ def fit(images, height, width):
         width: Integer, pixels.
 
     Returns:
-        float32 tensor `[n, height, width, c]`.
+        float32 tensor `[n, height, width, c]`. An image so long and thin that it would cover the size only with more
+        than `MAX_PIXELS` pixels fails with an `InvalidArgumentError`.
     """
-    images = tf.cast(images, tf.float32)
     size = tf.shape(images)[1:3]
 
     def cover():
         scale = tf.reduce_max(tf.constant([height, width], tf.float32) / tf.cast(size, tf.float32))
         covering = tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), [height, width])
-        resized = tf.image.resize(images, covering, antialias=True)
+        thin = tf.debugging.Assert(
+            tf.reduce_prod(tf.cast(covering, tf.int64)) <= MAX_PIXELS, ["An image is too long and thin:", size]
+        )
+        with tf.control_dependencies([thin]):
+            resized = tf.image.resize(images, covering, antialias=True)
         top, left = tf.unstack((covering - [height, width]) // 2)
         return resized[:, top : top + height, left : left + width]
 
-    images = tf.cond(tf.reduce_all(size == [height, width]), lambda: images, cover)
+    images = tf.cond(tf.reduce_all(size == [height, width]), lambda: tf.cast(images, tf.float32), cover)
     return tf.ensure_shape(images, (None, height, width, None))
 
 

@@ -1,5 +1,6 @@
 """Predictions of an exported network for image files. Needs TensorFlow and the export, nothing else."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def _answers(serve, names, contents, top):
         outputs = {key: value.numpy() for key, value in serve(images=tf.constant(contents)).items()}
     except tf.errors.OpError as error:
         if len(names) == 1:
-            raise BadInput(f"{names[0]} is not an image that can be read: {_reason(error)}") from error
+            raise BadInput(f"{names[0]} is not an image that can be read: {reason(error)}") from error
         for name, content in zip(names, contents, strict=True):  # one by one, to name the bad one
             yield from _answers(serve, [name], [content], top)
         return
@@ -88,7 +89,9 @@ def _answers(serve, names, contents, top):
         yield {"image": name, "predictions": predictions}
 
 
-def _reason(error):
+def reason(error):
+    """Returns what a TensorFlow error says is wrong with an image."""
     lines = [line.strip() for line in error.message.splitlines()]
     # TensorFlow puts the operation first; the cause stands behind it.
-    return next((line for line in lines if "An image" in line or "decode" in line or "Invalid" in line), lines[0])
+    line = next((line for line in lines if "An image" in line or "decode" in line or "Invalid" in line), lines[0])
+    return re.sub(r"[\[\]]", "", line.removeprefix("assertion failed: "))

@@ -1,0 +1,178 @@
+"""What strangers may take of a server: connections, time and memory.
+
+uvicorn and Starlette leave this to a proxy in front. Here are the limits that keep one small server upright alone: of a
+header in bytes and seconds, of a body in bytes and seconds, of all bodies together, of an answer that is not read, and
+of the number of connections.
+"""
+
+import asyncio
+import json
+from http import HTTPStatus
+
+from starlette.requests import ClientDisconnect
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from allconv_resnet.serving.protocol import Refused
+
+FRAMING = 8  # bytes on the way for a byte of a body: a chunk of one byte takes six
+
+
+class Bodies:
+    """Reads the bodies of requests, as a context: `async with bodies.read(request) as body`.
+
+    Args:
+        options: `ServeOptions`.
+    """
+
+    def __init__(self, options):
+        self.limit, self.seconds = int(options.max_body_mb * 1e6), options.body_seconds
+        self.free = int(options.max_buffered_mb * 1e6)
+
+    def read(self, request):
+        """Returns a context that holds the body of a Starlette request; at its end the memory counts as free.
+
+        Raises:
+            Refused: on entry: 413 if the body is too large, said before it is read if its length is declared; 408 if it
+                does not come in time; 429 if all bodies together are too large.
+        """
+        return _Body(self, request)
+
+
+class _Body:
+    def __init__(self, bodies, request):
+        self.bodies, self.request, self.size = bodies, request, 0
+
+    async def __aenter__(self):
+        if int(self.request.headers.get("content-length", 0)) > self.bodies.limit:
+            raise self._too_large()
+        content = bytearray()
+        try:
+            async with asyncio.timeout(self.bodies.seconds):
+                async for part in self.request.stream():
+                    self._take(len(part))
+                    content += part
+        except TimeoutError as error:
+            self._give_back()
+            raise Refused(408, f"The body did not come within {self.bodies.seconds:g} s") from error
+        except ClientDisconnect as error:
+            self._give_back()
+            raise Refused(400, "The connection ended within the body") from error
+        except Refused:
+            self._give_back()
+            raise
+        return bytes(content)
+
+    async def __aexit__(self, *_):
+        self._give_back()
+
+    def _take(self, count):
+        if self.size + count > self.bodies.limit:
+            raise self._too_large()
+        if count > self.bodies.free:
+            raise Refused(429, "The server is busy with other requests: try again later")
+        self.size += count
+        self.bodies.free -= count
+
+    def _give_back(self):
+        self.bodies.free += self.size
+        self.size = 0
+
+    def _too_large(self):
+        return Refused(413, f"A body may have {self.bodies.limit:,} bytes at most")
+
+
+def guarded_protocol(options):
+    """Returns uvicorn's protocol class with the limits of `ServeOptions`, for one server."""
+
+    class Guarded(GuardedProtocol):
+        limits = options
+        silent = {}  # noqa: RUF012 - of this server: the connections that are between requests, the oldest first
+
+    return Guarded
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 connection, with limits. A refusal is JSON, as all errors of the server are."""
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self.deadline = self.write_deadline = None
+        self.unread = 0  # bytes received that have not become a body: of the header, of chunk sizes and trailers
+        self.silent[self] = None
+        self._start_deadline()
+        if len(self.connections) > self.limits.max_connections:
+            # The one that has been silent for longest, which may be this one.
+            next(iter(self.silent)).refuse(429, "All connections are taken: try again later")
+
+    def connection_lost(self, exc):
+        self._stop_deadlines()
+        self.silent.pop(self, None)
+        super().connection_lost(exc)
+
+    def data_received(self, data):
+        self.unread += len(data)
+        super().data_received(data)
+        self.unread = max(0, self.unread)
+        if self.transport.is_closing():
+            return
+        if self.unread > self.limits.max_header_kb * 1e3:
+            self.refuse(431, f"A header may have {self.limits.max_header_kb * 1e3:,.0f} bytes at most")
+        elif self in self.silent and self.deadline is None:
+            self._start_deadline()  # uvicorn's own limit, for no byte at all, ends with the first byte
+
+    def on_body(self, body):
+        self.unread -= FRAMING * len(body)
+        super().on_body(body)
+
+    def on_headers_complete(self):
+        self.silent.pop(self, None)
+        self._stop_deadline()
+        super().on_headers_complete()
+
+    def on_message_complete(self):
+        self.unread = 0
+        super().on_message_complete()
+
+    def on_response_complete(self):
+        super().on_response_complete()
+        if not self.pipeline:
+            self.silent[self] = None
+
+    def pause_writing(self):
+        super().pause_writing()
+        self.write_deadline = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
+
+    def resume_writing(self):
+        super().resume_writing()
+        if self.write_deadline:
+            self.write_deadline.cancel()
+
+    def send_400_response(self, msg):
+        self.refuse(400, msg)
+
+    def refuse(self, status, reason):
+        """Answers with an error, unless an answer is on its way, and closes."""
+        self._stop_deadlines()
+        self.silent.pop(self, None)
+        self.connections.discard(self)
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            body = json.dumps({"error": reason}).encode()
+            phrase = HTTPStatus(status).phrase
+            head = f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
+        self.transport.close()
+
+    def _start_deadline(self):
+        seconds = self.limits.header_seconds
+        reason = f"The header of the request did not come within {seconds:g} s"
+        self.deadline = self.loop.call_later(seconds, self.refuse, 408, reason)
+
+    def _stop_deadline(self):
+        if self.deadline:
+            self.deadline.cancel()
+        self.deadline = None
+
+    def _stop_deadlines(self):
+        self._stop_deadline()
+        if self.write_deadline:
+            self.write_deadline.cancel()

@@ -1,0 +1,196 @@
+"""A model server for machines without Docker: TensorFlow Serving's REST protocol over uvicorn and Starlette.
+
+KServe's Python server was the candidate. Of that protocol it knows `:predict` with `instances` alone: no versions, no
+signatures, no `inputs`, no metadata, another form of status, and no batching of requests; it brings more than fifty
+packages, among them a Kubernetes client and pandas, and holds protobuf below 7. What would have been left of it is what
+it stands on itself, uvicorn and Starlette. Those are used here directly.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import tensorflow as tf
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from tensorflow.core.framework import types_pb2
+
+from allconv_resnet.errors import BadInput
+from allconv_resnet.serving.batching import Batcher
+from allconv_resnet.serving.limits import Bodies, guarded_protocol
+from allconv_resnet.serving.predict import latest_version, reason
+from allconv_resnet.serving.protocol import Refused, answer, parse
+
+BACKLOG = 256  # connections that are accepted in one go; each holds a file descriptor before its limit can act
+
+
+class SavedModel:
+    """An exported network, as the server calls it.
+
+    Args:
+        export: Path of an export, or of one version of it.
+
+    Raises:
+        BadInput: if there is none, or it cannot be loaded.
+    """
+
+    def __init__(self, export):
+        directory = latest_version(export)
+        try:
+            self._loaded = tf.saved_model.load(str(directory))
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            raise BadInput(f"The export in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
+        self.version = directory.name if directory.name.isdigit() else "1"
+        functions = self._loaded.signatures
+        self.signatures = {
+            name: next(iter(function.structured_input_signature[1].values()))
+            for name, function in functions.items()
+            if not name.startswith("__")  # of TensorFlow itself
+        }
+        self.outputs = {name: functions[name].structured_outputs for name in self.signatures}
+
+    def __call__(self, signature, images):
+        """Returns the outputs of a signature as a dictionary of arrays.
+
+        Raises:
+            Refused: with status 400 if the images are refused in the graph.
+        """
+        spec = self.signatures[signature]
+        try:
+            outputs = self._loaded.signatures[signature](**{spec.name: tf.constant(images, spec.dtype)})
+            return {name: value.numpy() for name, value in outputs.items()}
+        except tf.errors.InvalidArgumentError as error:
+            raise Refused(400, reason(error)) from error
+        except tf.errors.ResourceExhaustedError as error:
+            raise Refused(413, "The images need more memory than the server has") from error
+
+
+def application(model, options):
+    """Returns the Starlette application that serves a model.
+
+    Args:
+        model: As `SavedModel`: `version`, `signatures`, `outputs`, and the call.
+        options: `ServeOptions`.
+    """
+    pool = ThreadPoolExecutor(options.threads, thread_name_prefix="predict")
+    batcher = Batcher(model, pool, options.batch, options.batch_wait_ms / 1e3)
+    bodies = Bodies(options)
+
+    async def predict(request):
+        _require_model(request, model, options)
+        async with bodies.read(request) as body:
+            run = asyncio.get_running_loop().run_in_executor
+            asked = await run(pool, parse, body, model.signatures)
+            outputs = await batcher(asked.signature, asked.images)
+            return Response(await run(pool, answer, outputs, asked.rows), media_type="application/json")
+
+    async def status(request):
+        _require_model(request, model, options)
+        state = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+        return JSONResponse({"model_version_status": [{"version": model.version, **state}]})
+
+    async def metadata(request):
+        _require_model(request, model, options)
+        return JSONResponse(
+            {
+                "model_spec": {"name": options.name, "signature_name": "", "version": model.version},
+                "metadata": {"signature_def": {"signature_def": signature_definitions(model)}},
+            }
+        )
+
+    async def refused(_, error):
+        return JSONResponse({"error": error.reason}, status_code=error.status)
+
+    async def no_such_address(_, error):
+        text = f"{error.detail}: the addresses are /v1/models/{options.name}, and :predict and /metadata of it"
+        return JSONResponse({"error": text}, status_code=error.status_code, headers=error.headers)
+
+    async def failed(_, error):
+        return JSONResponse({"error": f"The server failed: {type(error).__name__}"}, status_code=500)
+
+    routes = []
+    for place in ("/v1/models/{name}", "/v1/models/{name}/versions/{version}"):
+        routes += [
+            Route(f"{place}:predict", predict, methods=["POST"]),
+            Route(f"{place}/metadata", metadata),
+            Route(place, status),
+        ]
+    handlers = {Refused: refused, HTTPException: no_such_address, Exception: failed}
+    return Starlette(routes=routes, exception_handlers=handlers)
+
+
+def signature_definitions(model):
+    """Returns the signatures in the form of TensorFlow Serving's metadata."""
+
+    def tensor(spec):
+        dims = [{"size": str(-1 if size is None else size), "name": ""} for size in spec.shape]
+        dtype = types_pb2.DataType.Name(spec.dtype.as_datatype_enum)
+        return {"dtype": dtype, "tensor_shape": {"dim": dims, "unknown_rank": False}}
+
+    return {
+        name: {
+            "inputs": {spec.name: tensor(spec)},
+            "outputs": {key: tensor(value) for key, value in model.outputs[name].items()},
+            "method_name": "tensorflow/serving/predict",
+        }
+        for name, spec in model.signatures.items()
+    }
+
+
+def serve(model, options):
+    """Serves a model until SIGTERM or Ctrl-C, then lets the requests at work come to their end.
+
+    Args:
+        model: As in `application`.
+        options: `ServeOptions`.
+
+    Raises:
+        BadInput: if the address cannot be listened on.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+        listening = socket.create_server((options.host, options.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise BadInput(f"{options.host} port {options.port} cannot be listened on: {error.strerror}") from error
+    host, port = listening.getsockname()[:2]
+    config = uvicorn.Config(
+        application(model, options),
+        http=guarded_protocol(options),
+        ws="none",
+        lifespan="off",
+        log_level=logging.WARNING,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=options.stop_seconds,
+    )
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1/models/{options.name}"
+    print(f"Serving version {model.version} at {address}:predict, until Ctrl-C", flush=True)
+    _Server(config).run(sockets=[listening])
+    print("Stopped", flush=True)
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self):
+        # uvicorn would kill itself with the same signal in the end; a server that was told to stop has not failed.
+        handlers = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+def _require_model(request, model, options):
+    name, version = request.path_params["name"], request.path_params.get("version")
+    if name != options.name:
+        raise Refused(404, f"There is no model {name[:100]}: the model is {options.name}")
+    if version not in (None, model.version):
+        raise Refused(404, f"There is no version {version[:100]} of {name}: the version is {model.version}")
