@@ -52,10 +52,14 @@ class Momentum(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate):
         velocity = self.velocities[self._get_variable_index(variable)]
         gradient = ops.cast(gradient, variable.dtype)
-        if self.coupled_weight_decay and self._use_weight_decay(variable):
-            gradient = gradient + self.coupled_weight_decay * variable
+        if weight_decay := self.weight_decay_of(variable):
+            gradient = gradient + weight_decay * variable
         self.assign(velocity, self.momentum * velocity + gradient)
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * velocity)
+
+    def weight_decay_of(self, variable):
+        """Returns the weight decay of a variable: 0 for those that `exclude_from_weight_decay` left out."""
+        return self.coupled_weight_decay if self._use_weight_decay(variable) else 0.0
 
     def get_config(self):
         return {**super().get_config(), "momentum": self.momentum, "weight_decay": self.coupled_weight_decay}

@@ -47,10 +47,11 @@ class Checkpoints:
                 + ": make room, and the same command continues the run"
             ) from error
 
-    def restore(self, partial=False):
+    def restore(self, directory=None, partial=False):
         """Loads the newest checkpoint that can be read.
 
         Args:
+            directory: Path to read from. Defaults to the one that is written to.
             partial: Whether the checkpoint may hold more than the objects given, as a model alone.
 
         Returns:
@@ -59,10 +60,11 @@ class Checkpoints:
         Raises:
             BadInput: if there are checkpoints and none of them can be read.
         """
+        directory = Path(directory or self.directory)
         damaged = []
-        for step in sorted(steps_on_disk(self.directory), reverse=True):
+        for step in sorted(steps_on_disk(directory), reverse=True):
             try:
-                status = self.checkpoint.read(str(self.directory / f"step-{step}"))
+                status = self.checkpoint.read(str(directory / f"step-{step}"))
                 status.assert_existing_objects_matched().expect_partial()
                 if not partial:
                     status.assert_consumed()
@@ -71,9 +73,7 @@ class Checkpoints:
                 damaged.append(step)
                 reason = _reason(error)
         if damaged:
-            raise BadInput(
-                f"No checkpoint in {self.directory} can be read; the oldest one, of step {damaged[-1]}: {reason}"
-            )
+            raise BadInput(f"No checkpoint in {directory} can be read; the oldest one, of step {damaged[-1]}: {reason}")
         return None, damaged
 
 

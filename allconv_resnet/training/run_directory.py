@@ -13,6 +13,8 @@ model.keras        the trained network, when the run has finished
 import fcntl
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 from allconv_resnet.errors import BadInput
@@ -74,15 +76,27 @@ def read_labels(run_dir):
 class RunDirectory:
     """A run directory, as a context in which this process alone writes to it.
 
+    The workers of a job share one. The first of them keeps it; the others write what it writes to a directory that is
+    removed at the end: variables that are spread over the workers can only be saved by all of them together.
+
+    Attributes:
+        path: Path to write to.
+        shared: Path of the run directory, to read from.
+
     Args:
         run_dir: Path; made if it does not exist.
+        keeper: Whether this process is the one that keeps it.
 
     Raises:
         BadInput: if it cannot be written to, or another process is at work in it.
     """
 
-    def __init__(self, run_dir):
-        self.path = Path(run_dir)
+    def __init__(self, run_dir, keeper=True):
+        self.shared = Path(run_dir)
+        self._copy = None if keeper else tempfile.TemporaryDirectory(prefix="worker-")
+        self.path = self.shared if keeper else Path(self._copy.name)
+        if not keeper and (metrics := self.shared / "metrics.jsonl").exists():
+            shutil.copy(metrics, self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held as long as the run
@@ -112,10 +126,12 @@ class RunDirectory:
 
     def finished(self):
         """Returns whether a run has come to its end here."""
-        return (self.path / MODEL).exists()
+        return (self.shared / MODEL).exists()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self._lock.close()
+        if self._copy:
+            self._copy.cleanup()

@@ -5,22 +5,60 @@ from pathlib import Path
 import tensorflow as tf
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.training import cluster as clusters
 
-STRATEGIES = ("auto", "one", "mirrored")
+STRATEGIES = ("auto", "one", "mirrored", "multi-worker", "parameter-server")
 
 
-def create(name="auto", replicas=None, batch_size=None):
-    """Returns the `tf.distribute.Strategy` of a run.
+def find_cluster(name="auto"):
+    """Returns the cluster of TF_CONFIG for a strategy of several processes, and None for one of a single process.
 
     Args:
-        name: `"one"` device, `"mirrored"` over all GPUs of this machine, or `"auto"`: mirrored where there are several.
+        name: See `create`. `"auto"` takes the strategy that TF_CONFIG is made for.
+
+    Raises:
+        BadInput: if there is no such strategy, or TF_CONFIG is not what it needs.
+    """
+    if name not in STRATEGIES:
+        raise BadInput(f"strategy must be one of {', '.join(STRATEGIES)}. Received: strategy={name!r}")
+    if name in ("one", "mirrored"):
+        return None
+    found = clusters.read()
+    if found is None:
+        if name != "auto":
+            raise BadInput(f"strategy {name} needs the environment variable TF_CONFIG, such as {clusters.EXAMPLE}")
+        return None
+    jobs = [len(found.of(job)) for job in ("chief", "worker", "ps")]
+    received = "Received: {} chief, {} worker and {} ps".format(*jobs)
+    if name == "multi-worker" and found.asynchronous():
+        raise BadInput(f"strategy multi-worker must have no parameter servers in TF_CONFIG. {received}")
+    if (name == "parameter-server" or found.asynchronous()) and (jobs[0] != 1 or not jobs[1] or not jobs[2]):
+        raise BadInput(
+            f"strategy parameter-server must have 1 chief, and at least 1 worker and 1 ps in TF_CONFIG. {received}"
+        )
+    if found.this.job == "evaluator":
+        raise BadInput("TF_CONFIG must not make this task an evaluator: `allconv-resnet evaluate` evaluates a run")
+    return found if name != "auto" or found.asynchronous() or len(found.workers()) > 1 else None
+
+
+def create(name="auto", replicas=None, batch_size=None, cluster=None, peer_timeout=300):
+    """Returns the `tf.distribute.Strategy` of a run whose replicas work in step.
+
+    Args:
+        name: `"one"` device, `"mirrored"` over all GPUs of this machine, `"multi-worker"` over those of all machines,
+            or `"auto"`: what the cluster is for if there is one, else mirrored where there are several GPUs.
         replicas: Integer or None: how many devices to mirror over. Without GPUs the CPU is split into that many
             logical devices, which is of use for tests alone.
         batch_size: Integer or None: images a step, over all devices; replicas must divide it.
+        cluster: Of `find_cluster`.
+        peer_timeout: Number, seconds to wait for the other machines.
 
     Raises:
-        BadInput: if there is no such strategy, there are fewer GPUs than replicas, or the batch does not divide.
+        BadInput: if there is no such strategy, there are fewer GPUs than replicas, the batch does not divide, or other
+            machines do not answer.
     """
+    if cluster:
+        return _multi_worker(replicas, batch_size, cluster, peer_timeout)
     if name not in STRATEGIES:
         raise BadInput(f"strategy must be one of {', '.join(STRATEGIES)}. Received: strategy={name!r}")
     gpus = tf.config.list_physical_devices("GPU")
@@ -31,12 +69,25 @@ def create(name="auto", replicas=None, batch_size=None):
     replicas = len(gpus) or 1 if replicas is None else replicas
     if replicas < 1 or (gpus and replicas > len(gpus)):
         raise BadInput(f"replicas must lie in [1, {len(gpus) or 'any'}] on this machine. Received: replicas={replicas}")
-    if batch_size is not None and batch_size % replicas:
-        raise BadInput(f"batch_size must be a multiple of the replicas, {replicas}. Received: batch_size={batch_size}")
+    require_even(batch_size, replicas)
     kind = "GPU" if gpus else "CPU"
     if not gpus:
         _split_cpu(replicas)
     return tf.distribute.MirroredStrategy([f"/{kind.lower()}:{i}" for i in range(replicas)])
+
+
+def _multi_worker(replicas, batch_size, cluster, peer_timeout):
+    if replicas is not None:
+        raise BadInput(f"strategy multi-worker uses all GPUs of every machine. Received: replicas={replicas}")
+    require_even(batch_size, len(cluster.workers()) * max(1, len(tf.config.list_physical_devices("GPU"))))
+    clusters.wait_for(cluster.workers(), cluster.this, peer_timeout)
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def require_even(batch_size, replicas):
+    """Makes sure that replicas can share a batch, as `create` does."""
+    if batch_size is not None and batch_size % replicas:
+        raise BadInput(f"batch_size must be a multiple of the replicas, {replicas}. Received: batch_size={batch_size}")
 
 
 def _split_cpu(replicas):

@@ -1,6 +1,7 @@
 """Runs of training in processes of their own: TensorFlow's devices, signals and kills concern a whole process."""
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import sys
@@ -16,8 +17,11 @@ TINY = DIGITS.replace(
 SPAWN = multiprocessing.get_context("forkserver")
 SPAWN.set_forkserver_preload(["allconv_resnet.training.loop", "sklearn.datasets", "matplotlib.figure"])
 
+NUMBERS = itertools.count()
 
-def _main(names, arguments, log, file_size_limit):
+
+def _main(names, arguments, log, file_size_limit, environment):
+    os.environ.update(environment)
     from allconv_resnet import cli
 
     if file_size_limit:
@@ -41,15 +45,15 @@ def command_line(recipe, run_dir, *more):
         flat = value if isinstance(value, list) else [value]
         flat = [item for part in flat for item in (part if isinstance(part, list) else [part])]
         options += [f"--{name.replace('_', '-')}", *map(str, flat)]
-    return ["--recipe", "digits", *options, "--run-dir", str(run_dir), *more]
+    return ["--recipe", "digits", *options, "--run-dir", str(run_dir), "--no-export", *more]
 
 
 class Run:
-    """A training command in a process of its own."""
+    """A training command in a process of its own, with more environment variables."""
 
-    def __init__(self, recipe, run_dir, *more, file_size_limit=None):
-        self.log = run_dir.with_name(run_dir.name + ".log")
-        arguments = (("digits",), command_line(recipe, run_dir, *more), self.log, file_size_limit)
+    def __init__(self, recipe, run_dir, *more, file_size_limit=None, **environment):
+        self.log = run_dir.with_name(f"{run_dir.name}-{next(NUMBERS)}.log")
+        arguments = (("digits",), command_line(recipe, run_dir, *more), self.log, file_size_limit, environment)
         self.process = SPAWN.Process(target=_main, args=arguments)
         self.process.start()
 

@@ -1,0 +1,184 @@
+"""TF_CONFIG: which machines train together, which of them this is, and whether the others are there."""
+
+import json
+import os
+import socket
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+
+from allconv_resnet.errors import BadInput
+
+JOBS = ("chief", "worker", "ps", "evaluator")
+EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
+
+
+@dataclass(frozen=True)
+class Task:
+    """One process of a job."""
+
+    job: str  # chief, worker, ps
+    index: int
+    address: str  # host:port
+
+    def __str__(self):
+        return f"{self.job} {self.index} ({self.address})"
+
+    def host_and_port(self):
+        """Returns the two parts of the address; an IPv6 host comes without its brackets."""
+        host, _, port = self.address.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The processes of a job, and which of them this is."""
+
+    tasks: tuple[Task, ...]  # the chief first, as TensorFlow counts them
+    this: Task
+
+    def of(self, *jobs):
+        """Returns the tasks of some jobs."""
+        return [task for task in self.tasks if task.job in jobs]
+
+    def workers(self):
+        """Returns the tasks that train in step; the first of them is in charge."""
+        return self.of("chief", "worker")
+
+    def asynchronous(self):
+        """Returns whether there are parameter servers."""
+        return bool(self.of("ps"))
+
+
+def read(environment=None):
+    """Returns the cluster that TF_CONFIG describes, or None if it is not set or describes none.
+
+    Args:
+        environment: Mapping. Defaults to `os.environ`.
+
+    Raises:
+        BadInput: if TF_CONFIG is malformed, two tasks have one address, or the task is not in the cluster.
+    """
+    text = (os.environ if environment is None else environment).get("TF_CONFIG")
+    if not text:
+        return None
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"TF_CONFIG must be JSON such as {EXAMPLE} ({error}). Received: {text}") from error
+    if not isinstance(config, dict):
+        raise BadInput(f"TF_CONFIG must be an object such as {EXAMPLE}. Received: {text}")
+    if not config.get("cluster"):
+        return None
+    tasks = _tasks(config["cluster"])
+    task = config.get("task")
+    if not isinstance(task, dict) or not {"type", "index"} <= set(task):
+        raise BadInput(f"TF_CONFIG must say which task this is, as {EXAMPLE} does. Received: {text}")
+    for candidate in tasks:
+        if (candidate.job, str(candidate.index)) == (task["type"], str(task["index"])):
+            return Cluster(tasks, candidate)
+    raise BadInput(
+        f"The task of TF_CONFIG must be one of its cluster: {', '.join(map(str, tasks))}. "
+        f"Received: {task['type']} {task['index']}"
+    )
+
+
+def _tasks(cluster):
+    if not isinstance(cluster, dict) or not all(isinstance(addresses, list) for addresses in cluster.values()):
+        raise BadInput(f"The cluster of TF_CONFIG must be lists of addresses by job, as {EXAMPLE}. Received: {cluster}")
+    if unknown := sorted(set(cluster) - set(JOBS)):
+        raise BadInput(f"The jobs of TF_CONFIG must be among {', '.join(JOBS)}. Received: {', '.join(unknown)}")
+    tasks = tuple(Task(job, index, address) for job in JOBS for index, address in enumerate(cluster.get(job, ())))
+    owners = {}
+    for task in tasks:
+        host, _, port = task.address.rpartition(":") if isinstance(task.address, str) else ("", "", "")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise BadInput(
+                f"An address in TF_CONFIG must be host:port. Received: {task.address!r} for {task.job} {task.index}"
+            )
+        if task.address in owners:
+            raise BadInput(
+                f"Every task of TF_CONFIG must have an address of its own. "
+                f"Received: {task.address} for {owners[task.address]} and {task.job} {task.index}"
+            )
+        owners[task.address] = f"{task.job} {task.index}"
+    return tasks
+
+
+def wait_for(peers, this, seconds):
+    """Waits until other processes can be reached. TensorFlow itself would wait for them without an end or a name.
+
+    Until then this process listens at its own address, for the others wait for it as well. A port that accepts a
+    connection is enough: what is said there is TensorFlow's affair.
+
+    Args:
+        peers: Sequence of `Task`.
+        this: The `Task` of this process.
+        seconds: Number: time limit.
+
+    Raises:
+        BadInput: if this process's port is taken, or some have not answered in time; they are named.
+    """
+    missing = {peer: "not tried" for peer in peers if peer != this}
+    with _listen(this):
+        deadline = time.monotonic() + seconds
+        while missing:
+            for peer in list(missing):
+                if reason := unreachable(peer):
+                    missing[peer] = reason
+                else:
+                    del missing[peer]
+            if missing and time.monotonic() > deadline:
+                names = ", ".join(f"{peer}: {reason}" for peer, reason in missing.items())
+                raise BadInput(f"{this} waited {seconds:g} s for machines of TF_CONFIG that do not answer: {names}")
+            if missing:
+                time.sleep(0.1)
+
+
+def unreachable(peer):
+    """Returns why a task cannot be reached, or None if it can."""
+    try:
+        socket.create_connection(peer.host_and_port(), timeout=1).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _listen(task):
+    try:  # as TensorFlow will: on every interface, at a port that a run before may just have left
+        return socket.create_server(("", task.host_and_port()[1]), backlog=128)
+    except OSError as error:
+        raise BadInput(f"The port of {task} cannot be used on this machine: {error.strerror}") from error
+
+
+def require_shards(shards, workers, what):
+    """Makes sure that every worker has a file of its own to read.
+
+    Args:
+        shards: Integer, files of a split.
+        workers: Integer.
+        what: String that names the data set and the split.
+
+    Raises:
+        BadInput: if there are fewer shards than workers.
+    """
+    if shards < workers:
+        raise BadInput(f"{what} must have at least as many shards as there are workers, {workers}. Received: {shards}")
+
+
+def leave(run):
+    """Ends a process that is one of a cluster with the exit status that `run()` returns.
+
+    TensorFlow's server has no way to stop, and waits at the end of the interpreter for peers that may be gone.
+    """
+    try:
+        status = run()
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,129 @@
+"""The weights of an asynchronous run on its parameter servers, and the step that a worker makes with them.
+
+The workers do not wait for each other: a gradient is applied to weights that others may have changed since they were
+read. What must not happen is that an update is lost. Reading the momentum, changing it and writing it back would lose
+some, so the whole update of a variable is one operation under that variable's lock, and so is counting.
+"""
+
+import tensorflow as tf
+
+from allconv_resnet.training.steps import SUMS, batch_sums
+
+
+class Servers:
+    """The state of a run on the parameter servers.
+
+    It begins as, and can be copied back to, objects on this machine: a checkpoint of an asynchronous run is like that
+    of any other, and a run can go on with another strategy.
+
+    Attributes:
+        step: Counts the updates that were applied.
+        lag: Sum over these of the updates that came between reading the weights and changing them.
+        sums: `steps.SUMS` since the last log.
+
+    Args:
+        strategy: `tf.distribute.ParameterServerStrategy`.
+        model: Keras model of this machine.
+        optimizer: `Momentum` of this machine, built.
+        totals: `Totals` of this machine.
+    """
+
+    def __init__(self, strategy, model, optimizer, totals):
+        self.model, self.optimizer, self.totals = model, optimizer, totals
+        with strategy.scope():
+
+            def copies(variables):
+                return [tf.Variable(variable.numpy(), trainable=False) for variable in variables]
+
+            self.weights = copies(model.trainable_variables)
+            self.fixed = copies(model.non_trainable_variables)  # the projection; moving averages
+            self.velocities = copies(optimizer.velocities)
+            self.step = tf.Variable(int(optimizer.iterations.numpy()), dtype=tf.int64, trainable=False)
+            self.lag = tf.Variable(0, dtype=tf.int64, trainable=False)
+            self.sums = tf.Variable(totals.sums.numpy(), trainable=False)
+        self.decays = [optimizer.weight_decay_of(variable) for variable in model.trainable_variables]
+
+    def apply(self, gradients, learning_rate, read_at, sums=None):
+        """Applies the gradients of one batch, and counts it once all of them are applied.
+
+        Args:
+            gradients: Tensors, one for each of `weights`.
+            learning_rate: Scalar tensor.
+            read_at: int64 scalar: the `step` at which the weights were read.
+            sums: float32 `[len(SUMS)]` of the batch, or None.
+        """
+        applied = [
+            # v <- momentum v + g, w <- w - learning_rate v, both under the lock of w
+            tf.raw_ops.ResourceApplyMomentum(
+                var=weight.handle,
+                accum=velocity.handle,
+                lr=tf.cast(learning_rate, weight.dtype),
+                grad=tf.cast(gradient, weight.dtype),
+                momentum=tf.cast(self.optimizer.momentum, weight.dtype),
+                use_locking=True,
+            )
+            for weight, velocity, gradient in zip(self.weights, self.velocities, gradients, strict=True)
+        ]
+        with tf.control_dependencies(applied):
+            count = self.step.assign_add(1, read_value=True)
+        self.lag.assign_add(tf.cast(count, tf.int64) - 1 - read_at)
+        if sums is not None:
+            self.sums.assign_add(tf.cast(sums, tf.float64))
+
+    def pull(self):
+        """Copies the state to the objects of this machine. No step may be under way."""
+        own = [*self.model.trainable_variables, *self.model.non_trainable_variables, *self.optimizer.velocities]
+        for variable, theirs in zip(own, [*self.weights, *self.fixed, *self.velocities], strict=True):
+            variable.assign(theirs.read_value())
+        self.optimizer.iterations.assign(tf.cast(self.step.read_value(), self.optimizer.iterations.dtype))
+        self.totals.sums.assign(self.sums.read_value())
+
+    def reset(self):
+        """Begins the sums again at 0, here and there."""
+        self.totals.reset()
+        self.sums.assign(tf.zeros(len(SUMS), tf.float64))
+        self.lag.assign(0)
+
+
+def make_worker_step(strategy, servers, schedule, batch_size, clip_norm=None):
+    """Returns the compiled function (iterator) -> None by which a worker makes one step.
+
+    It reads the weights once, shares its batch among its own GPUs, sums their gradients, and sends the sum.
+
+    Args:
+        strategy: `tf.distribute.ParameterServerStrategy`.
+        servers: `Servers`.
+        schedule: Learning rate as a function of the step.
+        batch_size: Integer, images a step, over all GPUs of a worker.
+        clip_norm: Float or None: largest global norm of a worker's gradient.
+    """
+    model = servers.model
+
+    def replica_step(weights, fixed, images, labels, importance=None):
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            logits, fixed = model.stateless_call(weights, fixed, images, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            loss = tf.nn.compute_average_loss(losses, importance, global_batch_size=batch_size)
+        gradients = tape.gradient(loss, weights)
+        sums = batch_sums(labels, logits, losses, tf.ones_like(losses) if importance is None else importance)
+        return gradients, fixed, sums
+
+    @tf.function
+    def worker_step(iterator):
+        read_at = tf.identity(servers.step.read_value())
+        with tf.control_dependencies([read_at]):
+            weights = [tf.identity(weight.read_value()) for weight in servers.weights]
+            fixed = [tf.identity(value.read_value()) for value in servers.fixed]
+        results = strategy.run(replica_step, args=(weights, fixed, *next(iterator)))
+        gradients = [strategy.reduce("SUM", gradient, axis=None) for gradient in results[0]]
+        if clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, clip_norm)
+        pairs = zip(gradients, weights, servers.decays, strict=True)
+        gradients = [gradient + decay * weight if decay else gradient for gradient, weight, decay in pairs]
+        for before, variable, after in zip(fixed, servers.fixed, results[1], strict=True):
+            if after is not before:
+                variable.assign(strategy.reduce("MEAN", after, axis=None))
+        servers.apply(gradients, schedule(read_at), read_at, strategy.reduce("SUM", results[2], axis=None))
+
+    return worker_step

@@ -1,0 +1,186 @@
+"""Machines that train without waiting for each other: a chief, a parameter server and two workers on the loopback."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from training.jobs import configurations
+from training.runs import SPAWN
+from training.test_multi_worker import lines
+from training.test_resume import wait_for, wait_for_lines
+
+STEPS = 400
+
+
+@pytest.fixture
+def recipe(tiny):
+    return tiny.replace(steps=STEPS, boundaries=(), learning_rate=0.02, log_every=50, evaluate_every=100,
+                        checkpoint_every=50, clip_norm=1.0)  # fmt: skip
+
+
+@pytest.fixture
+def start_task(start, tmp_path):
+    """Starts one task of an asynchronous job."""
+
+    def begin(recipe, config):
+        return start(
+            recipe, tmp_path / "run", "--strategy", "parameter-server", "--peer-timeout", "100",
+            "--no-export", TF_CONFIG=config, TF_CPP_MIN_LOG_LEVEL="2",
+        )  # fmt: skip
+
+    return begin
+
+
+@pytest.fixture
+def start_job(start_task):
+    def begin(recipe, configs):
+        return {task: start_task(recipe, config) for task, config in configs.items()}
+
+    return begin
+
+
+def counted(run_dir, step):
+    """The updates that a checkpoint has counted."""
+    reader = tf.train.load_checkpoint(str(run_dir / "checkpoints" / f"step-{step}"))
+    (name,) = [name for name in reader.get_variable_to_shape_map() if "iterations/" in name or "iteration/" in name]
+    return int(reader.get_tensor(name))
+
+
+def _serve(config):
+    spec = json.loads(config)
+    server = tf.distribute.Server(spec["cluster"], spec["task"]["type"], spec["task"]["index"], protocol="grpc")
+    server.join()
+
+
+def _apply_from_two_workers(config, answer):
+    """Applies gradients of ones, and sends how often the servers have counted one, and the weights."""
+    os.environ["TF_CONFIG"] = config
+    from allconv_resnet.model import AllConvResNet
+    from allconv_resnet.optimizer import Momentum
+    from allconv_resnet.training.parameter_server import Servers
+    from allconv_resnet.training.steps import Totals
+
+    strategy = tf.distribute.ParameterServerStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
+    coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
+    model, optimizer = AllConvResNet((8, 8, 3), 4, stem=(4, 3, 1, 1), stages=[(1, 8, 2)]), Momentum(0.5, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    servers = Servers(strategy, model, optimizer, Totals())
+
+    @tf.function
+    def step():
+        read_at = servers.step.read_value()
+        servers.apply([tf.ones_like(weight) for weight in servers.weights], 0.5, read_at, tf.ones(5))
+
+    for _ in range(STEPS):
+        coordinator.schedule(step)
+    coordinator.join()
+    servers.pull()
+    moved = [variable.numpy() - start for variable, start in zip(model.trainable_variables, before, strict=True)]
+    velocities = [velocity.numpy() for velocity in optimizer.velocities]
+    answer.send((int(optimizer.iterations.numpy()), servers.totals.sums.numpy(), moved, velocities))
+
+
+def test_no_update_is_lost():
+    configs = configurations(chief=1, worker=2, ps=1)
+    servers = [SPAWN.Process(target=_serve, args=(config,)) for (job, _), config in configs.items() if job != "chief"]
+    receiver, sender = SPAWN.Pipe(duplex=False)
+    chief = SPAWN.Process(target=_apply_from_two_workers, args=(configs["chief", 0], sender))
+    try:
+        for process in (*servers, chief):
+            process.start()
+        assert receiver.poll(120)
+        counted, sums, moved, velocities = receiver.recv()
+    finally:
+        for process in (*servers, chief):
+            process.kill()
+    assert counted == STEPS
+    np.testing.assert_array_equal(sums, np.full(5, STEPS))
+    # What 400 updates of one process give, in float32 as on the servers; one update more or less moves it by 5.
+    velocity, distance = np.float32(0), np.float32(0)
+    for _ in range(STEPS):
+        velocity = np.float32(0.9) * velocity + np.float32(1)
+        distance -= np.float32(0.5) * velocity
+    for value in velocities:
+        np.testing.assert_allclose(value, velocity, rtol=1e-5)
+    for value in moved:
+        np.testing.assert_allclose(value, distance, rtol=1e-4)
+
+
+def test_an_asynchronous_run_learns_as_a_synchronous_one(start, start_job, recipe, tmp_path):
+    assert start(recipe, tmp_path / "one", "--no-export").wait() == 0
+    job = start_job(recipe, configurations(chief=1, worker=2, ps=1))
+    assert {task: run.wait() for task, run in job.items()} == dict.fromkeys(job, 0)
+    run_dir = tmp_path / "run"
+    assert [line["step"] for line in lines(run_dir) if line["split"] == "train"] == list(range(50, STEPS + 1, 50))
+    assert counted(run_dir, STEPS) == STEPS
+    assert any(line.get("staleness", 0) > 0 for line in lines(run_dir))  # the workers did not wait for each other
+    falls = []
+    for path in (tmp_path / "one", run_dir):
+        losses = [line["loss"] for line in lines(path) if line["split"] == "test"]
+        falls.append(np.log(10) - losses[-1])  # from the loss of guessing
+    assert falls[0] > 1
+    assert falls[1] > 0.9 * falls[0], falls
+
+
+def test_a_worker_whose_chief_never_answers_ends(start, recipe, tmp_path):
+    configs = configurations(chief=1, worker=1, ps=1)
+    chief = json.loads(configs["chief", 0])["cluster"]["chief"][0]
+    run = start(recipe, tmp_path / "run", "--peer-timeout", "1", TF_CONFIG=configs["worker", 0])
+    assert run.wait() == 2
+    assert f"has seen nothing of chief 0 ({chief}) for 1 s" in run.output() and "Traceback" not in run.output()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_and_comes_back_loses_no_step(start_task, start_job, recipe, tmp_path):
+    recipe, run_dir = recipe.replace(steps=6000), tmp_path / "run"
+    configs = configurations(chief=1, worker=2, ps=1)
+    job = start_job(recipe, configs)
+    wait_for_lines(job["chief", 0], run_dir / "metrics.jsonl", 4)
+    os.kill(job["worker", 1].process.pid, signal.SIGKILL)
+    killed_at = lines(run_dir)[-1]["step"]
+    time.sleep(5)
+    back_at = lines(run_dir)[-1]["step"]
+    job["worker", 1] = start_task(recipe, configs["worker", 1])
+    assert {task: run.wait() for task, run in job.items()} == dict.fromkeys(job, 0)
+    assert killed_at < back_at < recipe.steps  # the other worker went on
+    assert counted(run_dir, recipe.steps) == recipe.steps
+    staleness = [line["staleness"] for line in lines(run_dir) if line["split"] == "train" and line["step"] > back_at]
+    assert staleness[-1] > 0  # there were two of them again
+
+
+@pytest.mark.slow
+def test_after_the_chief_was_killed_a_new_one_goes_on_with_the_same_servers(start_task, start_job, recipe, tmp_path):
+    run_dir = tmp_path / "run"
+    configs = configurations(chief=1, worker=2, ps=1)
+    job = start_job(recipe, configs)
+    wait_for(job["chief", 0], (run_dir / "checkpoints" / "step-150.index").exists)
+    os.kill(job["chief", 0].process.pid, signal.SIGKILL)
+    assert job["chief", 0].wait() == -signal.SIGKILL
+    job["chief", 0] = start_task(recipe, configs["chief", 0])
+    assert {task: run.wait() for task, run in job.items()} == dict.fromkeys(job, 0)
+    assert "from step 0 to" not in job["chief", 0].output()
+    assert counted(run_dir, STEPS) == STEPS
+    assert [line["step"] for line in lines(run_dir) if line["split"] == "train"] == list(range(50, STEPS + 1, 50))
+
+
+@pytest.mark.slow
+def test_after_the_parameter_server_was_killed_the_job_goes_on(start_job, recipe, tmp_path):
+    run_dir = tmp_path / "run"
+    job = start_job(recipe, configurations(chief=1, worker=2, ps=1))
+    wait_for(job["chief", 0], (run_dir / "checkpoints" / "step-150.index").exists)
+    os.kill(job["ps", 0].process.pid, signal.SIGKILL)
+    assert job["chief", 0].wait() == 1
+    said = job["chief", 0].output()
+    assert "failed: A parameter server of ps 0 (" in said and "Traceback" not in said
+    for run in job.values():
+        run.process.kill()
+    job = start_job(recipe, configurations(chief=1, worker=2, ps=1))
+    assert {task: run.wait() for task, run in job.items()} == dict.fromkeys(job, 0)
+    assert "from step 0 to" not in job["chief", 0].output()
+    assert counted(run_dir, STEPS) == STEPS
