@@ -5,6 +5,7 @@ resnet          He et al. 2015 (arXiv 1512.03385), section 4.2: 6n + 2 layers
 densenet_bc     Huang et al. 2016 (arXiv 1608.06993), bottlenecks and compression
 """
 
+import functools
 import itertools
 
 import keras
@@ -157,3 +158,13 @@ def _average(x, dtype):
 def _classify(x, num_classes, seed, dtype):
     initial = keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal", seed=seed)
     return layers.Dense(num_classes, kernel_initializer=initial, dtype=dtype, name="classifier")(_average(x, dtype))
+
+
+NETWORKS = {
+    "all_cnn_c": all_cnn_c,
+    "resnet20": resnet,
+    "resnet20_plain": functools.partial(resnet, normalization=None),
+    "resnet110": functools.partial(resnet, n=18),
+    "densenet_bc": densenet_bc,
+}
+"""By name, as a recipe's `network` has them."""

@@ -11,7 +11,7 @@ class Momentum(keras.optimizers.Optimizer):
     ```
     g <- g + weight_decay * w          # the gradient of 0.5 * weight_decay * |w|^2
     v <- momentum * v + g
-    w <- w - learning_rate * v
+    w <- w - learning_rate * v         # or, with nesterov, learning_rate * (g + momentum * v)
     ```
 
     `keras.optimizers.SGD` keeps the learning rate inside v and decouples the weight decay from the momentum: after a
@@ -22,6 +22,7 @@ class Momentum(keras.optimizers.Optimizer):
         momentum: Float in [0, 1).
         weight_decay: Float, at least 0. `exclude_from_weight_decay` leaves variables out, for instance
             `exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])`.
+        nesterov: Boolean.
         name: Name of the optimizer.
         **kwargs: Of `keras.optimizers.Optimizer`: `clipnorm`, `global_clipnorm`, `use_ema`, ... Clipping sees the
             gradient without the weight decay.
@@ -34,13 +35,13 @@ class Momentum(keras.optimizers.Optimizer):
     >>> model.compile(Momentum(StepDecay(0.05, [30_000, 50_000], 0.1), weight_decay=1e-4), loss=...)
     """
 
-    def __init__(self, learning_rate=0.05, momentum=0.9, weight_decay=0.0, name="momentum", **kwargs):
+    def __init__(self, learning_rate=0.05, momentum=0.9, weight_decay=0.0, nesterov=False, name="momentum", **kwargs):
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be at least 0 and below 1. Received: momentum={momentum}")
         if not weight_decay >= 0:
             raise ValueError(f"weight_decay must be at least 0. Received: weight_decay={weight_decay}")
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
-        self.momentum = momentum
+        self.momentum, self.nesterov = momentum, nesterov
         self.coupled_weight_decay = weight_decay  # Keras would apply its own `weight_decay`, decoupled
 
     def build(self, variables):
@@ -55,11 +56,17 @@ class Momentum(keras.optimizers.Optimizer):
         if weight_decay := self.weight_decay_of(variable):
             gradient = gradient + weight_decay * variable
         self.assign(velocity, self.momentum * velocity + gradient)
-        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * velocity)
+        update = gradient + self.momentum * velocity if self.nesterov else velocity
+        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * update)
 
     def weight_decay_of(self, variable):
         """Returns the weight decay of a variable: 0 for those that `exclude_from_weight_decay` left out."""
         return self.coupled_weight_decay if self._use_weight_decay(variable) else 0.0
 
     def get_config(self):
-        return {**super().get_config(), "momentum": self.momentum, "weight_decay": self.coupled_weight_decay}
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "weight_decay": self.coupled_weight_decay,
+            "nesterov": self.nesterov,
+        }

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from allconv_resnet import Momentum, baselines
+from allconv_resnet import Momentum, baselines, recipes
+from allconv_resnet.errors import BadInput
 
 TINY = {
     "all_cnn_c": lambda **k: baselines.all_cnn_c(4, (16, 16, 3), **k),
@@ -78,3 +79,18 @@ def test_logits_stay_in_float32():
 def test_no_dense_network_of_another_depth():
     with pytest.raises(ValueError, match=r"6m \+ 4.*depth=12"):
         baselines.densenet_bc(depth=12)
+
+
+@pytest.mark.parametrize("recipe", recipes.COMPARED, ids=lambda recipe: recipe.name)
+def test_a_recipe_builds_its_network(recipe):
+    names = {"all_cnn_c", "resnet20", "resnet110", "densenet_bc_100_12"}
+    assert (recipe.build_model().name in names) == (recipe.network in baselines.NETWORKS)
+    assert recipe.build_optimizer().nesterov == (recipe.name == "densenet-bc")
+    assert recipe.boundaries[-1] < recipe.steps
+
+
+def test_fields_of_the_papers_network_are_refused_for_others():
+    with pytest.raises(BadInput, match="initialization is a field of allconv_resnet, not of resnet20"):
+        recipes.RESNET20.replace(initialization="he")
+    with pytest.raises(BadInput, match="network must be one of"):
+        recipes.RESNET20.replace(network="vgg")

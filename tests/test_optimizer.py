@@ -14,7 +14,7 @@ W = RNG.standard_normal((5, 3)).astype("float32")
 STEPS, BOUNDARY, DECAY = 50, 23, 0.1
 
 
-def tensorflow_1(momentum):
+def tensorflow_1(momentum, nesterov):
     """Weights and momentum after each step of `tf.compat.v1.train.MomentumOptimizer` with an L2 loss."""
     states = []
     with tf.Graph().as_default():
@@ -22,7 +22,7 @@ def tensorflow_1(momentum):
         step = tf.compat.v1.train.get_or_create_global_step()
         rate = tf.where(step < BOUNDARY, 0.05, 0.005)
         loss = 0.5 * tf.reduce_sum(tf.square(X @ w - Y)) / 64 + 0.5 * DECAY * tf.reduce_sum(tf.square(w))
-        optimizer = tf.compat.v1.train.MomentumOptimizer(rate, momentum)
+        optimizer = tf.compat.v1.train.MomentumOptimizer(rate, momentum, use_nesterov=nesterov)
         train = optimizer.minimize(loss, global_step=step)
         slot = optimizer.get_slot(w, "momentum")
         with tf.compat.v1.Session() as session:
@@ -33,12 +33,12 @@ def tensorflow_1(momentum):
     return states
 
 
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
-def test_equals_the_momentum_optimizer_of_tensorflow_1_across_a_drop(momentum):
+@pytest.mark.parametrize("momentum, nesterov", [(0.9, False), (0.0, False), (0.9, True)])
+def test_equals_the_momentum_optimizer_of_tensorflow_1_across_a_drop(momentum, nesterov):
     w = keras.Variable(W)
-    optimizer = acr.Momentum(acr.StepDecay(0.05, [BOUNDARY], 0.1), momentum, DECAY)
+    optimizer = acr.Momentum(acr.StepDecay(0.05, [BOUNDARY], 0.1), momentum, DECAY, nesterov)
     optimizer.build([w])
-    for expected_w, expected_v in tensorflow_1(momentum):
+    for expected_w, expected_v in tensorflow_1(momentum, nesterov):
         residual = X @ ops.convert_to_numpy(w) - Y
         optimizer.apply([ops.convert_to_tensor(X.T @ residual / 64)], [w])
         np.testing.assert_allclose(ops.convert_to_numpy(w), expected_w, rtol=1e-6, atol=1e-6)
@@ -68,11 +68,13 @@ def test_excluded_variables_do_not_decay():
 
 
 def test_config_round_trip():
-    optimizer = acr.Momentum(acr.StepDecay(0.05, [3, 5], 0.1), momentum=0.8, weight_decay=1e-4, global_clipnorm=2.0)
+    optimizer = acr.Momentum(
+        acr.StepDecay(0.05, [3, 5], 0.1), momentum=0.8, weight_decay=1e-4, nesterov=True, global_clipnorm=2.0
+    )
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert isinstance(again, acr.Momentum)
     assert again.get_config() == optimizer.get_config()
-    assert (again.momentum, again.coupled_weight_decay, again.global_clipnorm) == (0.8, 1e-4, 2.0)
+    assert (again.momentum, again.coupled_weight_decay, again.nesterov, again.global_clipnorm) == (0.8, 1e-4, True, 2.0)
 
 
 @pytest.mark.parametrize("arguments", [{"momentum": 1.0}, {"momentum": -0.1}, {"weight_decay": -1e-4}])

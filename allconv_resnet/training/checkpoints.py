@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 from allconv_resnet.errors import BadInput, RunFailed
@@ -23,7 +24,7 @@ class Checkpoints:
 
     def __init__(self, directory, keep=3, **objects):
         self.directory = Path(directory)
-        self.checkpoint = tf.train.Checkpoint(**objects)
+        self.checkpoint = tf.train.Checkpoint(**objects, **_random_states(objects))
         _ = self.checkpoint.save_counter  # made on first use; reading a checkpoint expects it
         self.manager = tf.train.CheckpointManager(
             self.checkpoint, str(self.directory), max_to_keep=keep, checkpoint_name="step"
@@ -75,6 +76,16 @@ class Checkpoints:
         if damaged:
             raise BadInput(f"No checkpoint in {directory} can be read; the oldest one, of step {damaged[-1]}: {reason}")
         return None, damaged
+
+
+def _random_states(objects):
+    """Returns the states of dropout and its like, which Keras does not show to TensorFlow's checkpoints, by model."""
+    models = {name: value for name, value in objects.items() if isinstance(value, keras.Model)}
+    states = {
+        f"{name}_random": [v for v in model.non_trainable_variables if v.path.endswith("seed_generator_state")]
+        for name, model in models.items()
+    }
+    return {name: found for name, found in states.items() if found}
 
 
 def steps_on_disk(directory):

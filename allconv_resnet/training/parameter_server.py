@@ -53,7 +53,7 @@ class Servers:
             sums: float32 `[len(SUMS)]` of the batch, or None.
         """
         applied = [
-            # v <- momentum v + g, w <- w - learning_rate v, both under the lock of w
+            # As `Momentum.update_step` does, all of it under the lock of w
             tf.raw_ops.ResourceApplyMomentum(
                 var=weight.handle,
                 accum=velocity.handle,
@@ -61,6 +61,7 @@ class Servers:
                 grad=tf.cast(gradient, weight.dtype),
                 momentum=tf.cast(self.optimizer.momentum, weight.dtype),
                 use_locking=True,
+                use_nesterov=self.optimizer.nesterov,
             )
             for weight, velocity, gradient in zip(self.weights, self.velocities, gradients, strict=True)
         ]

@@ -11,6 +11,8 @@ import pytest
 import tensorflow as tf
 from training.runs import TINY, Run
 
+from allconv_resnet import recipes
+
 TIMES = ("images_per_second", "input_wait")
 
 
@@ -154,3 +156,18 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(start, tmp_path, reference,
     assert sorted(path.name for path in (run_dir / "checkpoints").glob("step-14*")) == []
     run = start(longer, run_dir)
     assert run.wait() == 0 and "from step 10" in run.output()
+
+
+@pytest.mark.parametrize("network", ["all_cnn_c", "resnet20"])
+def test_dropout_and_moving_averages_go_on_where_they_were(start, tmp_path, network):
+    recipe = recipes.DIGITS.replace(
+        network=network, stages=recipes.CIFAR10.stages, stem=recipes.CIFAR10.stem, batch_size=8, precision="float32"
+    )
+    recipe = recipe.replace(log_every=1, evaluate_every=4, checkpoint_every=4)
+    assert start(recipe.replace(steps=2), tmp_path / "resumed").wait() == 0
+    assert start(recipe.replace(steps=4), tmp_path / "resumed").wait() == 0
+    assert start(recipe.replace(steps=4), tmp_path / "straight").wait() == 0
+    first, second = state(tmp_path / "resumed", 4), state(tmp_path / "straight", 4)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
