@@ -30,6 +30,8 @@ class Job:
     """One device, or mirrored over the GPUs of this machine; auto mirrors where there are several."""
     replicas: int | None = None
     """Devices to mirror over. Default: all GPUs. Without GPUs the CPU is split, which is of use for tests alone."""
+    export: bool = True
+    """Export the network when the run has finished, to RUN_DIR/export."""
 
 
 def train(names, arguments=None):
@@ -44,9 +46,12 @@ def train(names, arguments=None):
         job = parse_job(names, arguments)
         from allconv_resnet.training.loop import train
 
-        stopped_by = train(
-            job.recipe, job.run_dir or Path("runs") / job.recipe.name, job.data_dir, job.strategy, job.replicas
-        )
+        run_dir = job.run_dir or Path("runs") / job.recipe.name
+        stopped_by = train(job.recipe, run_dir, job.data_dir, job.strategy, job.replicas)
+        if stopped_by is None and job.export:
+            from allconv_resnet.training.exporting import export_at_the_end
+
+            export_at_the_end(run_dir, job.strategy)
         # As shells count: a run that was stopped has not succeeded, so that a supervisor starts it again.
         return 128 + stopped_by if stopped_by else 0
 
@@ -106,6 +111,7 @@ def export(
     run_dir: tyro.conf.Positional[Path],
     checkpoint: Literal["latest", "best"] = "latest",
     output_dir: Path | None = None,
+    format: Literal["savedmodel", "onnx", "litert"] = "savedmodel",
 ) -> None:
     """Writes a run's network as a SavedModel that takes images as they come, and its model card.
 
@@ -113,19 +119,11 @@ def export(
         run_dir: Run directory.
         checkpoint: Of the last step, or that with the lowest test error.
         output_dir: Where the versions lie; the version is the step. Default: RUN_DIR/export.
+        format: SavedModel, or one file VERSION.onnx or VERSION.tflite for images of the network's size.
     """
-    from allconv_resnet.serving.card import model_card
-    from allconv_resnet.serving.export import export
-    from allconv_resnet.training import reports, run_directory
-    from allconv_resnet.training.evaluate import load_model
+    from allconv_resnet.training.exporting import export_run
 
-    model, recipe, step = load_model(run_dir, checkpoint)
-    labels = run_directory.read_labels(run_dir)
-    directory = export(model, labels, output_dir or run_dir / "export", version=step)
-    tests = [line for line in reports.read_metrics(run_dir) if line["split"] == "test"]
-    card = model_card(recipe.to_dict(), step, tests, run_directory.read_sessions(run_dir), labels)
-    (directory / "MODEL_CARD.md").write_text(card)
-    print(directory)
+    print(export_run(run_dir, checkpoint, output_dir, format))
 
 
 def predict(

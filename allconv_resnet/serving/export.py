@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from allconv_resnet.data import augment
 from allconv_resnet.errors import BadInput
+from allconv_resnet.serving.warmup import write_warmup
 
 MAX_PIXELS = 2**25  # of an encoded image; what claims to be larger is not decoded
 TOP = 5  # classes in an answer, where there are so many
@@ -81,11 +82,19 @@ def export(model, labels, directory, version):
     temporary = target.with_name(f".{version}.{os.getpid()}")
     try:
         archive.write_out(str(temporary), verbose=False)
+        write_warmup(temporary, {name: {"images": images} for name, images in samples(height, width, channels).items()})
         replace_directory(temporary, target)
     except (OSError, tf.errors.OpError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise BadInput(f"The export cannot be written to {target}: {str(error).splitlines()[0]}") from error
     return target
+
+
+def samples(height, width, channels):
+    """Returns one black image as each signature takes it."""
+    image = tf.zeros((1, height, width, channels), tf.uint8)
+    file = tf.io.encode_png(image[0])
+    return {"serving_default": tf.cast(image, tf.float32), "serve_uint8": image, "serve_bytes": file[None]}
 
 
 def replace_directory(new, target):

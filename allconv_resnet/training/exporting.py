@@ -1,0 +1,61 @@
+"""From a run directory to an export."""
+
+import sys
+from pathlib import Path
+
+from allconv_resnet.serving.card import model_card
+from allconv_resnet.serving.export import export
+from allconv_resnet.serving.formats import export_file
+from allconv_resnet.training import reports, run_directory
+from allconv_resnet.training.evaluate import load_model
+from allconv_resnet.training.strategy import find_cluster
+
+DIRECTORY = "export"
+
+
+def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel"):
+    """Writes a run's network for use elsewhere; as a SavedModel, with its model card.
+
+    Args:
+        run_dir: Path.
+        checkpoint: As in `load_model`.
+        output_dir: Path under which the versions lie, or None: `run_dir/export`. The version is the step.
+        kind: `"savedmodel"`, `"onnx"` or `"litert"`.
+
+    Returns:
+        Path of the SavedModel's directory, or of the file.
+
+    Raises:
+        BadInput: if there is no such run or checkpoint, or the export cannot be written.
+    """
+    model, recipe, step = load_model(run_dir, checkpoint)
+    directory = Path(output_dir or Path(run_dir) / DIRECTORY)
+    if kind != "savedmodel":
+        if recipe.precision != "float32":  # neither ONNX's nor LiteRT's converter knows mixed precision
+            weights = model.get_weights()
+            model = recipe.replace(precision="float32").build_model()
+            model.set_weights(weights)
+        return export_file(model, directory, step, kind)
+    labels = run_directory.read_labels(run_dir)
+    path = export(model, labels, directory, version=step)
+    tests = [line for line in reports.read_metrics(run_dir) if line["split"] == "test"]
+    card = model_card(recipe.to_dict(), step, tests, run_directory.read_sessions(run_dir), labels)
+    (path / "MODEL_CARD.md").write_text(card)
+    return path
+
+
+def export_at_the_end(run_dir, strategy="auto"):
+    """Exports a run that has finished, unless that has been done since, and says so.
+
+    Args:
+        run_dir: Path.
+        strategy: Of the run. Of the workers of a job, the first does it.
+    """
+    cluster = find_cluster(strategy)
+    if cluster and cluster.this != cluster.workers()[0]:
+        return
+    run_dir = Path(run_dir)
+    done = run_dir / DIRECTORY / str(run_directory.read_recipe(run_dir).steps) / "MODEL_CARD.md"
+    if done.exists() and done.stat().st_mtime >= (run_dir / run_directory.MODEL).stat().st_mtime:
+        return
+    print(f"Exported to {export_run(run_dir)}", file=sys.stderr)
