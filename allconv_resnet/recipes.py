@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from allconv_resnet.baselines import NETWORKS
 from allconv_resnet.errors import BadInput
-from allconv_resnet.model import IMAGENET_WIDTHS, PLAIN_IMAGENET_WIDTHS, AllConvResNet
+from allconv_resnet.model import IMAGENET_WIDTHS, AllConvResNet
 from allconv_resnet.optimizer import Momentum
 from allconv_resnet.schedules import EpochExponentialDecay, StepDecay
 
@@ -109,12 +109,11 @@ class Recipe:
             raise BadInput(f"clip_norm must be positive or None. Received: clip_norm={self.clip_norm}")
         if not 0 < self.smallest_crop <= 1:
             raise BadInput(f"smallest_crop must be above 0, at most 1. Received: smallest_crop={self.smallest_crop}")
-        if self.decay_epochs is not None:
-            if self.boundaries or not self.epoch_images or not self._steps_per_epoch() * self.decay_epochs >= 1:
-                raise BadInput(
-                    "decay_epochs needs epoch_images, no boundaries, and at least one step between two decays. Received: "
-                    f"decay_epochs={self.decay_epochs}, epoch_images={self.epoch_images}, boundaries={self.boundaries}"
-                )
+        if self.decay_epochs is not None and (self.boundaries or not self.epoch_images):
+            raise BadInput(
+                "decay_epochs needs epoch_images, and takes the place of boundaries. "
+                f"Received: epoch_images={self.epoch_images}, boundaries={self.boundaries}"
+            )
         if not 0 <= self.momentum < 1:
             raise BadInput(f"momentum must be at least 0 and below 1. Received: momentum={self.momentum}")
         if list(self.boundaries) != sorted(set(self.boundaries)) or any(b <= 0 for b in self.boundaries):
@@ -177,13 +176,9 @@ class Recipe:
     def build_schedule(self):
         """Returns the learning rate as a function of the step."""
         if self.decay_epochs is not None:
-            return EpochExponentialDecay(
-                self.learning_rate, self.decay_factor, self.decay_epochs, self._steps_per_epoch()
-            )
+            steps_per_epoch = self.epoch_images / self.batch_size
+            return EpochExponentialDecay(self.learning_rate, self.decay_factor, self.decay_epochs, steps_per_epoch)
         return StepDecay(self.learning_rate, self.boundaries, self.decay_factor)
-
-    def _steps_per_epoch(self):
-        return self.epoch_images / self.batch_size
 
     def build_optimizer(self, **arguments):
         """Returns the paper's momentum, its weight decay on kernels alone, with the recipe's schedule.
@@ -309,18 +304,13 @@ COMPARED = (ALL_CNN_C, RESNET20, RESNET110, DENSENET_BC, TWIN, STANDARD, HE, TRA
 """What the paper compares with, and ablations of what it claims. Weight decay is on kernels alone in all of them."""
 
 
-def _imagenet_network(widths):
-    strides = (1, 2, 2, 2)
-    stages = tuple(zip((3, 4, 6, 3), widths, strides, strict=True))
-    return {"stem": (widths[0], 7, 2, 2), "stages": stages}
-
-
 IMAGENET = Recipe(
     name="imagenet",
     dataset="imagenet2012",
     num_classes=1000,
     image_size=(224, 224, 3),
-    **_imagenet_network(IMAGENET_WIDTHS),
+    stem=(IMAGENET_WIDTHS[0], 7, 2, 2),
+    stages=tuple(zip((3, 4, 6, 3), IMAGENET_WIDTHS, (1, 2, 2, 2), strict=True)),
     batch_size=256,
     steps=700_000,
     learning_rate=0.1,
@@ -333,7 +323,9 @@ IMAGENET = Recipe(
 )
 """Section 4.2: 35.7M parameters; 35.29 % top-1 and 14.17 % top-5 error in the paper, a week on 6 machines of 8 GPUs."""
 
-IMAGENET_PLAIN = IMAGENET.replace(name="imagenet-plain", **_imagenet_network(PLAIN_IMAGENET_WIDTHS))
+IMAGENET_PLAIN = IMAGENET.replace(
+    name="imagenet-plain", stem=(64, 7, 2, 2), stages=((3, 64, 1), (4, 128, 2), (6, 256, 2), (3, 512, 2))
+)
 """As IMAGENET with the widths of He et al.: 21.1M parameters."""
 
 IMAGENET_TINY = IMAGENET.replace(
