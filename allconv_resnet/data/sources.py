@@ -1,4 +1,4 @@
-"""Labelled images that fit in memory: the embedded digits, and whatever tensorflow-datasets has prepared."""
+"""Labelled images: the embedded digits, and whatever tensorflow-datasets has prepared, in memory or in records."""
 
 import os
 import urllib.error
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from allconv_resnet.data import pipeline
+from allconv_resnet.data.imagenet import RecordData
 from allconv_resnet.errors import BadInput
 
 TORONTO = "https://www.cs.toronto.edu/~kriz"
@@ -39,6 +41,14 @@ class ImageData:
         if name not in ("train", "test"):
             raise BadInput(f"split must be train or test. Received: split={name!r}")
         return getattr(self, f"{name}_images"), getattr(self, f"{name}_labels")
+
+    def training_batches(self, *arguments):
+        """Returns `pipeline.training_batches` of the training images. Its other arguments are these."""
+        return pipeline.training_batches(*self.split("train"), *arguments)
+
+    def evaluation_batches(self, split, recipe, *arguments):
+        """Returns `pipeline.evaluation_batches` of a split, in batches of the recipe's size."""
+        return pipeline.evaluation_batches(*self.split(split), recipe.batch_size, *arguments)
 
     def check(self, image_size, num_classes):
         """Makes sure that the data are what the recipe takes them for.
@@ -74,12 +84,12 @@ def load(name, data_dir=None):
     """Returns a data set, from what is prepared on disk if it is there, else by download.
 
     Args:
-        name: `"digits"`, or the name of a tensorflow-datasets set of equally sized images with a `train` and a `test`
-            split and the features `image` and `label`.
+        name: `"digits"`, or the name of a tensorflow-datasets set with the features `image` and `label`: of equally
+            sized images in a `train` and a `test` split, or of JPEG files of all sizes in `train` and `validation`.
         data_dir: Directory of tensorflow-datasets. Defaults to `$TFDS_DATA_DIR`, or `~/tensorflow_datasets`.
 
     Returns:
-        `ImageData`.
+        `ImageData`, or `RecordData` of JPEG files of all sizes.
 
     Raises:
         BadInput: if the set is unknown, or neither on disk nor to be had.
@@ -126,6 +136,8 @@ def read(directory):
     try:
         builder = tfds.builder_from_directory(directory)
         features = builder.info.features
+        if "image" in features and None in features["image"].shape:
+            return RecordData(builder)
         if not {"image", "label"} <= set(features) or not {"train", "test"} <= set(builder.info.splits):
             raise BadInput(
                 f"{directory} must have features image and label, and splits train and test. "
@@ -167,5 +179,10 @@ def download(name, data_dir):
             f"embedded data set without any"
         ) from error
     builder = tfds.builder(name, data_dir=data_dir)
+    if instructions := builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        raise BadInput(
+            f"{name} is not prepared in {data_dir / name}, and has to be fetched by hand before "
+            f"`tfds build {name} --data_dir {data_dir}` prepares it: {' '.join(instructions.split())}"
+        )
     builder.download_and_prepare()
     return Path(builder.data_path)

@@ -21,7 +21,8 @@ from allconv_resnet.errors import BadInput
 from allconv_resnet.recipes import Recipe
 
 MODEL = "model.keras"
-MAY_CHANGE = ("steps", "log_every", "evaluate_every", "checkpoint_every")  # these do not change any step's weights
+# No step's weights hang on these.
+MAY_CHANGE = ("steps", "log_every", "evaluate_every", "checkpoint_every", "bad_images")
 
 
 def resolve(run_dir, recipe, precision):

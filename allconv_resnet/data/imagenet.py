@@ -1,0 +1,230 @@
+"""Labelled JPEG files of all sizes in records, as tensorflow-datasets prepares ImageNet: too many for the memory.
+
+Records are read undecoded, in an order that is a function of (seed, epoch), each worker its own share; so resuming
+skips what was seen without decoding it. A batch is decoded at once, each image with its own draw, a function of
+(seed, position). An image that cannot be decoded leaves a gap: zeros of weight 0, so that no other image moves.
+"""
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from allconv_resnet.data import augment, jpeg
+from allconv_resnet.errors import BadInput
+
+SPLITS = {"train": "train", "test": "validation"}  # ImageNet's own test images have no public labels
+FIELDS = {
+    "image": tf.io.FixedLenFeature([], tf.string, ""),
+    "label": tf.io.FixedLenFeature([], tf.int64, 0),
+    "file_name": tf.io.FixedLenFeature([], tf.string, "(without a file_name)"),
+}
+FILLER = b""  # a record after the last one of a split
+AT_ONCE = 16  # files that are read in turn
+UNREADABLE = "not a JPEG file that can be decoded:"
+
+
+@dataclass(frozen=True)
+class RecordData:
+    """A data set of records that tensorflow-datasets has prepared.
+
+    Args:
+        builder: `tfds.core.DatasetBuilder` with the features `image` and `label`, best `file_name` too, and the splits
+            `train` and `validation`.
+    """
+
+    builder: object
+
+    @property
+    def label_names(self):
+        return tuple(self.builder.info.features["label"].names)
+
+    def examples(self, split):
+        """Returns how many images `train` or `test` has."""
+        return self.builder.info.splits[_split(split)].num_examples
+
+    def check(self, image_size, num_classes):
+        """Makes sure that the data are what the recipe takes them for, before anything is written.
+
+        Args:
+            image_size: `(height, width, 3)`: the size that images are decoded to.
+            num_classes: Integer.
+
+        Raises:
+            BadInput: if the number of classes or channels is not as expected, or a file is missing.
+        """
+        name, features = self.builder.name, self.builder.info.features
+        if features["label"].num_classes != num_classes:
+            raise BadInput(
+                f"The recipe has num_classes={num_classes}, but {name} has {features['label'].num_classes} classes"
+            )
+        if len(image_size) != 3 or image_size[-1] != 3:
+            raise BadInput(f"{name} is decoded to images of 3 channels. Received: image_size={tuple(image_size)}")
+        for split in SPLITS.values():
+            for path in self.builder.info.splits[split].filepaths:
+                if not tf.io.gfile.exists(path):
+                    raise BadInput(f"{name} is not complete: its {split} split has no file {path}")
+
+    def share(self, split, worker, workers):
+        """Returns the records of one worker: `(file, records to skip, records to take)` for each of its files.
+
+        Workers get equal numbers of consecutive records, to within one; so where there are files enough, whole files.
+
+        Raises:
+            BadInput: if there are fewer records than workers.
+        """
+        import tensorflow_datasets as tfds
+
+        if self.examples(split) < workers:
+            raise BadInput(
+                f"The {split} split of {self.builder.name} has {self.examples(split)} images for {workers} workers"
+            )
+        part = tfds.even_splits(_split(split), workers)[worker]
+        return [(f.filename, f.skip, f.take) for f in self.builder.info.splits[part].file_instructions]
+
+    def training_batches(self, recipe, first_step=0, worker=0, workers=1):
+        """Returns the batches of the steps `first_step`, `first_step + 1`, ... without end.
+
+        Args:
+            recipe: `Recipe`: its `seed`, `batch_size` (of all workers), `image_size`, `flip`, `smallest_crop`,
+                `shuffle_buffer` and `bad_images` are used.
+            first_step: Integer or int64 scalar, the step of the first batch.
+            worker: Integer. This worker's images are from its share of the records.
+            workers: Integer, divides the batch size.
+
+        Returns:
+            `tf.data.Dataset` of (float32 `[n, h, w, 3]`, int64 `[n]`, float32 weights `[n]`), n being
+            `batch_size / workers`. Weights are 1, and 0 for images that cannot be decoded.
+        """
+        share, files = recipe.batch_size // workers, self.share("train", worker, workers)
+        examples, first_step = sum(take for *_, take in files), tf.cast(first_step, tf.int64)
+        first_epoch, seen = first_step * share // examples, first_step * share % examples
+
+        def epoch(number):
+            key = tf.stack([tf.cast(recipe.seed, tf.int64), number])
+            order = tf.argsort(tf.random.stateless_uniform([len(files)], key))
+            seed = tf.random.stateless_uniform([], key, None, None, tf.int64)
+            records = read(files, order).shuffle(recipe.shuffle_buffer, seed, reshuffle_each_iteration=False)
+            return records.skip(tf.where(number == first_epoch, seen, 0))
+
+        def prepare(contents, position):
+            window_key, flip_key = ([tf.cast(2 * recipe.seed + stream, tf.int64), position] for stream in (0, 1))
+            window = jpeg.random_window(tf.io.extract_jpeg_shape(contents), recipe.smallest_crop, window_key)
+            image = jpeg.decode_window(contents, window, recipe.image_size[:2])
+            if recipe.flip:
+                flip = tf.random.stateless_uniform([], flip_key) < 0.5
+                image = tf.cond(flip, lambda: image[:, ::-1], lambda: image)
+            return augment.standardize(image[None])[0]
+
+        def batch(step, records):
+            positions = step * recipe.batch_size + worker * share + tf.range(share, dtype=tf.int64)
+            return decode_batch(records, positions, prepare, recipe.image_size, recipe.bad_images)
+
+        records = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch)
+        return _mapped(records.batch(share, drop_remainder=True).enumerate(first_step), batch)
+
+    def evaluation_batches(self, split, recipe, worker=0, workers=1):
+        """Returns the images of `train` or `test` in order, cropped in the middle, once; the last batch is filled up
+        with images of weight 0.
+
+        Args:
+            split: `"train"` or `"test"`.
+            recipe: As in `training_batches`.
+            worker: As in `training_batches`.
+            workers: As in `training_batches`.
+
+        Returns:
+            As `training_batches`.
+        """
+        share, files = recipe.batch_size // workers, self.share(split, worker, workers)
+        most = -(-self.examples(split) // workers)  # of any worker, so that all make as many batches
+
+        def prepare(contents, _):
+            window = jpeg.centre_window(tf.io.extract_jpeg_shape(contents), recipe.image_size[:2])
+            return augment.standardize(jpeg.decode_window(contents, window, recipe.image_size[:2])[None])[0]
+
+        def batch(_, records):
+            positions = tf.range(share, dtype=tf.int64)
+            return decode_batch(records, positions, prepare, recipe.image_size, recipe.bad_images)
+
+        fillers = tf.data.Dataset.from_tensors(tf.constant(FILLER)).repeat()
+        records = read(files, tf.range(len(files))).concatenate(fillers)
+        return _mapped(records.batch(share, drop_remainder=True).take(-(-most // share)).enumerate(), batch)
+
+
+def _split(name):
+    if name not in SPLITS:
+        raise BadInput(f"split must be train or test. Received: split={name!r}")
+    return SPLITS[name]
+
+
+def _mapped(dataset, batch):
+    # The images of a batch are decoded in parallel, see decode_batch; a second batch fills the gaps between two.
+    return dataset.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
+
+
+def read(files, order):
+    """Returns the undecoded records of `(file, records to skip, records to take)`, files in an order, several in turn.
+
+    Args:
+        files: Sequence of such triples.
+        order: Integer tensor, a permutation of `range(len(files))`.
+    """
+    columns = (tf.constant(column) for column in zip(*files, strict=True))
+    dataset = tf.data.Dataset.from_tensor_slices(tuple(tf.gather(column, order) for column in columns))
+    return dataset.interleave(
+        lambda path, skip, take: (
+            tf.data.TFRecordDataset(path).skip(tf.cast(skip, tf.int64)).take(tf.cast(take, tf.int64))
+        ),
+        cycle_length=min(AT_ONCE, len(files)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+
+
+def decode_batch(records, positions, prepare, image_size, bad_images):
+    """Prepares the images of a batch of records, in parallel.
+
+    Args:
+        records: String tensor `[n]` of serialized examples, or `FILLER`.
+        positions: int64 tensor `[n]`.
+        prepare: Function (contents of a JPEG file, its position) -> float32 image of `image_size`.
+        image_size: `(height, width, 3)`, pixels.
+        bad_images: `"skip"` or `"fail"`: what to do about images that cannot be decoded.
+
+    Returns:
+        float32 images `[n, h, w, 3]`, zeros where there is none; int64 labels `[n]`; float32 weights `[n]`, 1 or 0.
+        Bad images are named on standard error by their `file_name`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: for a bad image, if these are to fail.
+    """
+    count = records.shape[0]
+    fields = tf.io.parse_example(records, FIELDS)
+
+    # tf.data alone can pass over an operation that fails, so a batch is a data set of its own.
+    places = tf.range(count)
+    images = tf.data.Dataset.from_tensor_slices((places, fields["image"], positions))
+    images = images.map(
+        lambda place, contents, position: (place, prepare(contents, position)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    ).ignore_errors()
+    nothing = tf.data.Dataset.from_tensors((count, tf.zeros(image_size)))  # no batch is empty
+    places, images = images.concatenate(nothing).take(count).batch(count).get_single_element()
+    weights = tf.scatter_nd(places[:, None], tf.ones_like(places, tf.float32), [count + 1])[:count]
+    images = tf.cond(
+        tf.reduce_all(weights == 1),
+        lambda: images,
+        lambda: tf.scatter_nd(places[:, None], images, [count + 1, *image_size])[:count],
+    )
+    bad = tf.boolean_mask(fields["file_name"], (weights == 0) & (records != FILLER))
+    with tf.control_dependencies([tf.cond(tf.size(bad) > 0, lambda: _complain(bad, bad_images), tf.no_op)]):
+        images = tf.ensure_shape(images, [count, *image_size])
+    return images, fields["label"], weights
+
+
+def _complain(names, bad_images):
+    names = tf.strings.reduce_join(names, separator=", ")
+    if bad_images == "fail":
+        return tf.group(tf.debugging.Assert(False, [UNREADABLE, names]))
+    return tf.group(tf.print("Skipped,", UNREADABLE, names))
