@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,6 +14,7 @@ import tyro
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.recipes import RECIPES, Recipe
 from allconv_resnet.serving.options import ServeOptions
+from allconv_resnet.training import cluster
 
 THEORY = ("linear", "expressivity", "landscape", "isometry")
 
@@ -26,10 +28,13 @@ class Job:
     """Run directory; the same command on the same directory continues the run. Default: runs/NAME."""
     data_dir: Path | None = None
     """Directory of tensorflow-datasets. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
-    strategy: Literal["auto", "one", "mirrored"] = "auto"
-    """One device, or mirrored over the GPUs of this machine; auto mirrors where there are several."""
+    strategy: Literal["auto", "one", "mirrored", "multi-worker", "parameter-server"] = "auto"
+    """One device, mirrored over the GPUs of this machine, or over several machines: in step (multi-worker) or
+    asynchronously (parameter-server), as TF_CONFIG says. auto: what TF_CONFIG is for, else all GPUs of this machine."""
     replicas: int | None = None
     """Devices to mirror over. Default: all GPUs. Without GPUs the CPU is split, which is of use for tests alone."""
+    peer_timeout: float = 300
+    """Seconds to wait for the other machines of TF_CONFIG."""
     export: bool = True
     """Export the network when the run has finished, to RUN_DIR/export."""
 
@@ -47,7 +52,14 @@ def train(names, arguments=None):
         from allconv_resnet.training.loop import train
 
         run_dir = job.run_dir or Path("runs") / job.recipe.name
-        stopped_by = train(job.recipe, run_dir, job.data_dir, job.strategy, job.replicas)
+        stopped_by = train(
+            job.recipe,
+            run_dir,
+            job.data_dir,
+            job.strategy,
+            job.replicas,
+            job.peer_timeout,
+        )
         if stopped_by is None and job.export:
             from allconv_resnet.training.exporting import export_at_the_end
 
@@ -55,6 +67,8 @@ def train(names, arguments=None):
         # As shells count: a run that was stopped has not succeeded, so that a supervisor starts it again.
         return 128 + stopped_by if stopped_by else 0
 
+    if os.environ.get("TF_CONFIG"):
+        cluster.leave(lambda: guarded(run))
     sys.exit(guarded(run))
 
 
@@ -88,12 +102,10 @@ def evaluate(
         checkpoint: Of the last step, or that with the lowest test error.
     """
     from allconv_resnet.training.evaluate import evaluate_run
+    from allconv_resnet.training.reports import describe
 
     result = evaluate_run(run_dir, data_dir, split, checkpoint)
-    print(
-        f"step {result['step']:,}: {split} loss {result['loss']:.4f}, {split} error {result['error']:.2%} "
-        f"({result['images']:,} images)"
-    )
+    print(f"step {result['step']:,}: {describe(result, split)}")
 
 
 def plot(run_dir: tyro.conf.Positional[Path]) -> None:
@@ -170,6 +182,17 @@ def serve(
     serve(SavedModel(export), options)
 
 
+def report(results: tyro.conf.Positional[Path] = Path("results")) -> None:
+    """Writes README.md and the figures of a results directory from the logs in it.
+
+    Args:
+        results: Directory with run directories, and with what the benchmarks and the theory commands wrote.
+    """
+    from allconv_resnet.report import report
+
+    print(report(results))
+
+
 def main(arguments=None):
     """Runs `allconv-resnet COMMAND ...`. Does not return."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -182,6 +205,7 @@ def main(arguments=None):
             "plot": plot,
             "export": export,
             "predict": predict,
+            "report": report,
             "serve": serve,
         }
         description = f"Also: allconv-resnet theory {{{','.join(THEORY)}}} ..."

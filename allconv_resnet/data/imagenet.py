@@ -20,7 +20,7 @@ FIELDS = {
 }
 FILLER = b""  # a record after the last one of a split
 AT_ONCE = 16  # files that are read in turn
-UNREADABLE = "not a JPEG file that can be decoded:"
+UNREADABLE = "Not a JPEG file that can be decoded: "
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def decode_batch(records, positions, prepare, image_size, bad_images):
 
 
 def _complain(names, bad_images):
-    names = tf.strings.reduce_join(names, separator=", ")
+    message = tf.strings.join([UNREADABLE, tf.strings.reduce_join(names, separator=", ")])
     if bad_images == "fail":
-        return tf.group(tf.debugging.Assert(False, [UNREADABLE, names]))
-    return tf.group(tf.print("Skipped,", UNREADABLE, names))
+        return tf.group(tf.debugging.Assert(False, [message]))
+    return tf.group(tf.print(message, "(skipped)"))

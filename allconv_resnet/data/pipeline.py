@@ -3,9 +3,12 @@
 So resuming is seeking, and workers that take slices of the same global batch together see what one would have seen.
 """
 
+import re
+
 import tensorflow as tf
 
 from allconv_resnet.data import augment
+from allconv_resnet.errors import RunFailed
 
 
 def training_batches(images, labels, recipe, first_step=0, worker=0, workers=1):
@@ -100,6 +103,28 @@ def evaluation_batches(images, labels, batch_size, worker=0, workers=1):
 
     starts = tf.data.Dataset.range(0, examples, batch_size)
     return starts.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+
+
+def taken(batches):
+    """Yields batches; where they cannot be read, says so.
+
+    Args:
+        batches: Of `distribute`.
+
+    Raises:
+        RunFailed: if a record cannot be read or, in a run that is to fail then, decoded.
+    """
+    iterator = iter(batches)
+    while True:
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            return
+        except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
+            # TensorFlow puts the operations before and behind what failed in them.
+            reason = re.sub(r"^\{\{.*?\}\} |.*assertion failed: | \[Op:.*", "", error.message.splitlines()[0])
+            raise RunFailed(f"The images cannot be read any further: {reason.strip('[]')}") from error
+        yield batch
 
 
 def distribute(strategy, batches, *arguments):

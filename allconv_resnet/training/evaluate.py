@@ -30,7 +30,7 @@ def load_model(run_dir, checkpoint="latest"):
 
 
 def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest"):
-    """Returns the loss and the error of a run's network.
+    """Returns the loss and the errors of a run's network.
 
     Args:
         run_dir: Path.
@@ -39,7 +39,7 @@ def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest"):
         checkpoint: As in `load_model`.
 
     Returns:
-        Dictionary: `step`, `loss` (nats), `error` (a fraction), `images` (how many).
+        Dictionary: `step`, `loss` (nats), `error` and `top5_error` (fractions), `images` (how many).
 
     Raises:
         BadInput: if the run or the data are not there, or do not fit each other.
@@ -47,7 +47,5 @@ def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest"):
     model, recipe, step = load_model(run_dir, checkpoint)
     data = sources.load(recipe.dataset, data_dir)
     data.check(recipe.image_size, recipe.num_classes)
-    images, labels = data.split(split)
     strategy = tf.distribute.get_strategy()
-    loss, error = steps.evaluate(strategy, steps.make_evaluate_step(strategy, model), images, labels, recipe.batch_size)
-    return {"step": step, "loss": loss, "error": error, "images": len(labels)}
+    return {"step": step, **steps.evaluate(strategy, steps.make_evaluate_step(strategy, model), data, split, recipe)}

@@ -10,13 +10,14 @@ from allconv_resnet.errors import RunFailed
 from allconv_resnet.training import environment, run_directory
 from allconv_resnet.training import strategy as strategies
 from allconv_resnet.training.checkpoints import Checkpoints
-from allconv_resnet.training.reports import Metrics, Progress, best, duration, plot, read_metrics, summary
+from allconv_resnet.training.reports import Metrics, Progress, best, describe, duration, plot, read_metrics, summary
 from allconv_resnet.training.steps import Totals, evaluate, make_evaluate_step, make_train_step
+from allconv_resnet.training.team import Team
 
 CHECK_EVERY = 10  # steps between two looks at whether the loss is finite
 
 
-def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None):
+def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_timeout=300):
     """Trains a recipe to its last step, beginning or continuing the run in a directory.
 
     Args:
@@ -25,56 +26,69 @@ def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None):
         data_dir: Path of tensorflow-datasets, see `sources.load`.
         strategy: See `strategy.create`.
         replicas: See `strategy.create`.
+        peer_timeout: Number, seconds to wait for the other machines of TF_CONFIG.
 
     Returns:
         The number of the signal that stopped the run early, or None if it has finished.
 
     Raises:
         BadInput: before anything is written, if something does not fit.
-        RunFailed: if the loss is not finite, or the run directory can no longer be written to.
+        RunFailed: if the loss is not finite, the run directory can no longer be written to, or another worker is gone.
     """
     recipe = run_directory.resolve(run_dir, recipe, strategies.resolve_precision("auto"))
-    strategy = strategies.create(strategy, replicas, recipe.batch_size)
-    data = sources.load(recipe.dataset, data_dir)
-    data.check(recipe.image_size, recipe.num_classes)
-    with strategy.scope():
-        model = recipe.build_model()
-        optimizer = recipe.build_optimizer()
-        optimizer.build(model.trainable_variables)
-    with run_directory.RunDirectory(run_dir) as run, StopSignal() as stop:
-        try:
-            return _train(recipe, run, data, strategy, model, optimizer, stop)
-        except OSError as error:
-            raise RunFailed(f"{run_dir} can no longer be written to ({error}): the last checkpoint is kept") from error
+    cluster = strategies.find_cluster(strategy)
+    if cluster and cluster.asynchronous():
+        from allconv_resnet.training import asynchronous  # which builds upon this file
+
+        return asynchronous.train(recipe, run_dir, data_dir, cluster, peer_timeout)
+    strategy = strategies.create(strategy, replicas, recipe.batch_size, cluster, peer_timeout)
+    team = Team(strategy, cluster)
+    with team.together(run_dir):
+        team.require_same(replicas=strategy.num_replicas_in_sync, **recipe.to_dict())
+        data = sources.load(recipe.dataset, data_dir)
+        data.check(recipe.image_size, recipe.num_classes)
+        with strategy.scope():
+            model = recipe.build_model()
+            optimizer = recipe.build_optimizer()
+            optimizer.build(model.trainable_variables)
+        with run_directory.RunDirectory(run_dir, team.chief) as run, StopSignal() as stop:
+            team.require_shared(run_dir)
+            try:
+                return _train(recipe, run, data, strategy, model, optimizer, team, stop)
+            except OSError as error:
+                raise RunFailed(
+                    f"{run_dir} can no longer be written to ({error}): the last checkpoint is kept"
+                ) from error
 
 
-def _train(recipe, run, data, strategy, model, optimizer, stop):
+def _train(recipe, run, data, strategy, model, optimizer, team, stop):
     # 1. The state, as it was after the last checkpoint.
     totals = Totals()
     checkpoints = Checkpoints(run.path / "checkpoints", model=model, optimizer=optimizer, totals=totals)
     best_checkpoint = Checkpoints(run.path / "checkpoints" / "best", keep=1, model=model)
-    step, damaged = checkpoints.restore()
+    step, damaged = checkpoints.restore(run.shared / "checkpoints")
     step = step or 0
+    team.require_same(step=step)
 
     progress = Progress(recipe.steps, step)
     for bad in damaged:
         progress.say(f"The checkpoint of step {bad} is damaged: going back to step {step}")
     if step >= recipe.steps and run.finished():
-        progress.say(f"{run.path} has already finished. {summary(read_metrics(run.path))}")
+        progress.say(f"{run.shared} has already finished. {summary(read_metrics(run.shared))}")
         return None
     metrics = Metrics(run.path, step)
     run.write_recipe(recipe, data.label_names)
     run.add_session(step, environment.describe(strategy, recipe.precision))
     progress.say(
         f"{recipe.name}: from step {step:,} to {recipe.steps:,}, {model.count_params():,} parameters, "
-        f"{recipe.precision}, {strategy.num_replicas_in_sync} device(s), in {run.path}"
+        f"{recipe.precision}, {strategy.num_replicas_in_sync} device(s), in {run.shared}"
     )
 
     # 2. Steps.
     schedule = recipe.build_schedule()
     train_step = make_train_step(strategy, model, optimizer, totals, recipe.batch_size, recipe.clip_norm)
     evaluate_step = make_evaluate_step(strategy, model)
-    batches = iter(pipeline.distribute(strategy, pipeline.training_batches, *data.split("train"), recipe, step))
+    batches = pipeline.taken(pipeline.distribute(strategy, data.training_batches, recipe, step))
     clock = Clock()
 
     def require_finite():
@@ -84,11 +98,11 @@ def _train(recipe, run, data, strategy, model, optimizer, stop):
                 f"the last checkpoint before it is kept; a lower learning rate may help"
             )
 
-    while step < recipe.steps and not stop.signal:
+    while step < recipe.steps and not (stopped := team.stop(stop.signal, step)):
         with clock.time("input"):
-            images, labels = next(batches)
+            batch = next(batches)
         with clock.time("step"):
-            train_step(images, labels)
+            train_step(*batch)
         step += 1
         clock.images += recipe.batch_size
 
@@ -101,16 +115,17 @@ def _train(recipe, run, data, strategy, model, optimizer, stop):
                 require_finite()
 
         if progress.due():
-            progress.show(step, *totals.means(), clock.images_per_second())
+            progress.show(step, totals.means(), clock.images_per_second())
         if log_now:
             rate = float(f"{float(schedule(step - 1)):.7g}")  # the digits that float32 has
-            metrics.add(step, "train", *totals.means(), learning_rate=rate, **clock.report())
+            skipped = {"skipped": totals.skipped()} if totals.skipped() else {}
+            metrics.add(step, "train", **totals.means(), **skipped, learning_rate=rate, **clock.report())
             totals.reset()
             clock = Clock()
         if evaluate_now:
-            loss, error = evaluate(strategy, evaluate_step, *data.split("test"), recipe.batch_size)
-            progress.say(f"step {step:,}: test loss {loss:.4f}, test error {error:.2%}")
-            metrics.add(step, "test", loss, error)
+            test = evaluate(strategy, evaluate_step, data, "test", recipe)
+            progress.say(f"step {step:,}: {describe(test, 'test')}")
+            metrics.add(step, "test", **test)
             if best(metrics.lines) is metrics.lines[-1]:
                 best_checkpoint.save(step)
             plot(run.path, recipe.name)
@@ -123,13 +138,11 @@ def _train(recipe, run, data, strategy, model, optimizer, stop):
         require_finite()
         metrics.flush()
         checkpoints.save(step)
-        progress.say(
-            f"Stopped by {signal.Signals(stop.signal).name} and saved at step {step:,}: the same command goes on"
-        )
-        return stop.signal
+        progress.say(f"Stopped by {signal.Signals(stopped).name} and saved at step {step:,}: the same command goes on")
+        return stopped
     model.save(run.path / run_directory.MODEL)
     progress.say(
-        f"{run.path} has finished, in {duration(progress.elapsed())} of this session. {summary(metrics.lines)}"
+        f"{run.shared} has finished, in {duration(progress.elapsed())} of this session. {summary(metrics.lines)}"
     )
     return None
 

@@ -30,9 +30,8 @@ class Metrics:
             for split in ("train", "test")
         }
 
-    def add(self, step, split, loss, error, **more):
-        """Writes one line. The loss is in nats, the error a fraction: means over the images since the last line."""
-        values = {"loss": loss, "error": error, **more}
+    def add(self, step, split, **values):
+        """Writes one line. The loss is in nats, errors are fractions: means over the images since the last line."""
         self.lines.append({"step": step, "split": split, **values})
         self._file.write(json.dumps(self.lines[-1]) + "\n")
         self._file.flush()
@@ -75,6 +74,14 @@ def summary(lines):
     )
 
 
+def describe(result, split):
+    """Returns the loss and the errors of an evaluation in words."""
+    return (
+        f"{split} loss {result['loss']:.4f}, {split} error {result['error']:.2%}, "
+        f"top-5 {result['top5_error']:.2%} ({result['images']:,} images)"
+    )
+
+
 def plot(run_dir, title=""):
     """Draws curves.png, the paper's figure 1: training and test error, and losses, against steps.
 
@@ -95,9 +102,9 @@ def plot(run_dir, title=""):
         figure.subplots(1, 2), ("error", "loss"), (100, 1), ("error (%)", "cross-entropy (nats)"), strict=True
     ):
         for split, style in (("train", {"color": "C0", "lw": 1}), ("test", {"color": "C3", "marker": "o", "ms": 3})):
-            points = [(line["step"], line[name] * scale) for line in lines if line["split"] == split]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=f"{split}: {points[-1][1]:.3g} at the end", **style)
+            _draw(axes, lines, split, name, scale, label=split, **style)
+        if name == "error":
+            _draw(axes, lines, "test", "top5_error", scale, label="test, top-5", color="C3", ls=":", lw=1)
         axes.set(xlabel="step", ylabel=label, ylim=(0, None))
         axes.grid(alpha=0.3)
         axes.legend()
@@ -105,6 +112,12 @@ def plot(run_dir, title=""):
     path = Path(run_dir) / "curves.png"
     figure.savefig(path, dpi=120)
     return path
+
+
+def _draw(axes, lines, split, name, scale, label, **style):
+    points = [(line["step"], line[name] * scale) for line in lines if line["split"] == split and name in line]
+    if points:
+        axes.plot(*zip(*points, strict=True), label=f"{label}: {points[-1][1]:.3g} at the end", **style)
 
 
 class Progress:
@@ -129,12 +142,12 @@ class Progress:
         """Returns whether it is time for a line."""
         return time.monotonic() - self.shown >= (1 if self.terminal else 30)
 
-    def show(self, step, loss, error, images_per_second):
-        """Shows how far the run is. Errors are fractions."""
+    def show(self, step, means, images_per_second):
+        """Shows how far the run is. `means` has the `loss` and the `error`, a fraction."""
         self.shown = time.monotonic()
         left = self.elapsed() / max(1, step - self.first_step) * (self.steps - step)
         line = (
-            f"step {step:,}/{self.steps:,}  loss {loss:.4f}  error {error:6.2%}  "
+            f"step {step:,}/{self.steps:,}  loss {means['loss']:.4f}  error {means['error']:6.2%}  "
             f"{images_per_second:,.0f} images/s  {duration(left)} left"
         )
         print(

@@ -3,6 +3,10 @@
 import tensorflow as tf
 
 from allconv_resnet.data import pipeline
+from allconv_resnet.errors import RunFailed
+
+SUMS = ("losses", "errors", "top5_errors", "images", "skipped")  # losses in nats; skipped: images of weight 0
+TOP = 5
 
 
 class Totals(tf.Module):
@@ -12,11 +16,11 @@ class Totals(tf.Module):
 
     def __init__(self):
         super().__init__()
-        self.sums = tf.Variable(tf.zeros(3, tf.float64), trainable=False)  # losses (nats), errors, images
+        self.sums = tf.Variable(tf.zeros(len(SUMS), tf.float64), trainable=False)
         self.bad_step = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     def add(self, sums, step):
-        """Adds the float32 sums `[3]` of the batch of `step`, the first step being 1."""
+        """Adds the float32 `SUMS` of the batch of `step`, the first step being 1."""
         self.sums.assign_add(tf.cast(sums, tf.float64))
         first_bad = (self.bad_step == 0) & ~tf.math.is_finite(sums[0])
         self.bad_step.assign(tf.where(first_bad, step, self.bad_step))
@@ -26,9 +30,12 @@ class Totals(tf.Module):
         return int(self.bad_step)
 
     def means(self):
-        """Returns the mean loss (nats) and the error (a fraction)."""
-        losses, errors, images = self.sums.numpy().tolist()
-        return losses / images, errors / images
+        """Returns what `means` of the sums returns."""
+        return means(self.sums)
+
+    def skipped(self):
+        """Returns how many images were skipped."""
+        return int(self.sums[-1])
 
     def reset(self):
         """Begins again at 0."""
@@ -36,7 +43,9 @@ class Totals(tf.Module):
 
 
 def make_train_step(strategy, model, optimizer, totals, batch_size, clip_norm=None):
-    """Returns the compiled function (images, labels) -> None that makes one step.
+    """Returns the compiled function (images, labels[, weights]) -> None that makes one step.
+
+    An image of weight 0 stands in the place of one that could not be read: the step is made as if its gradient were 0.
 
     Args:
         strategy: `tf.distribute.Strategy`.
@@ -47,31 +56,31 @@ def make_train_step(strategy, model, optimizer, totals, batch_size, clip_norm=No
         clip_norm: Float or None: largest global norm of the gradient of the whole batch.
     """
 
-    def replica_step(images, labels):
+    def replica_step(images, labels, weights=None):
         with tf.GradientTape() as tape:
             logits = model(images, training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            loss = tf.nn.compute_average_loss(losses, global_batch_size=batch_size)
+            loss = tf.nn.compute_average_loss(losses, weights, global_batch_size=batch_size)
         gradients = tape.gradient(loss, model.trainable_variables)
         if clip_norm is not None:
             gradients = _clip(gradients, clip_norm)
         optimizer.apply(gradients, model.trainable_variables)  # sums over the replicas
-        return _sums(labels, logits, losses, tf.ones_like(losses))
+        return batch_sums(labels, logits, losses, tf.ones_like(losses) if weights is None else weights)
 
     @tf.function
-    def train_step(images, labels):
-        sums = strategy.run(replica_step, args=(images, labels))
+    def train_step(*batch):
+        sums = strategy.run(replica_step, args=batch)
         totals.add(strategy.reduce("SUM", sums, axis=None), tf.cast(optimizer.iterations.value, tf.int64))
 
     return train_step
 
 
 def make_evaluate_step(strategy, model):
-    """Returns the compiled function (images, labels, weights) -> float32 sums `[3]`: losses (nats), errors, images."""
+    """Returns the compiled function (images, labels, weights) -> float32 `SUMS`."""
 
     def replica_step(images, labels, weights):
         logits = model(images, training=False)
-        return _sums(labels, logits, tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits), weights)
+        return batch_sums(labels, logits, tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits), weights)
 
     @tf.function
     def evaluate_step(images, labels, weights):
@@ -80,21 +89,32 @@ def make_evaluate_step(strategy, model):
     return evaluate_step
 
 
-def evaluate(strategy, evaluate_step, images, labels, batch_size):
-    """Returns the mean loss (nats) and the error (a fraction) on all of the images.
+def evaluate(strategy, evaluate_step, data, split, recipe):
+    """Returns what `means` returns of all images of a split, and how many these are: `images`.
 
     Args:
         strategy: `tf.distribute.Strategy`.
         evaluate_step: Of `make_evaluate_step`.
-        images: uint8 array `[n, h, w, c]`.
-        labels: Integer array `[n]`.
-        batch_size: Integer, over all replicas.
+        data: A source, see `sources.load`.
+        split: `"train"` or `"test"`.
+        recipe: `Recipe`.
     """
-    sums = tf.zeros(3, tf.float64)
-    for batch in pipeline.distribute(strategy, pipeline.evaluation_batches, images, labels, batch_size):
+    sums = tf.zeros(len(SUMS), tf.float64)
+    for batch in pipeline.taken(pipeline.distribute(strategy, data.evaluation_batches, split, recipe)):
         sums += tf.cast(evaluate_step(*batch), tf.float64)
-    losses, errors, count = sums.numpy().tolist()
-    return losses / count, errors / count
+    return {**means(sums), "images": int(sums[SUMS.index("images")])}
+
+
+def means(sums):
+    """Returns the mean `loss` (nats), and the `error` and the `top5_error` (fractions), of `SUMS`.
+
+    Raises:
+        RunFailed: if they are those of no image.
+    """
+    losses, errors, top5_errors, images, skipped = sums.numpy().tolist()
+    if not images:
+        raise RunFailed(f"None of {skipped:,.0f} images could be read")
+    return {"loss": losses / images, "error": errors / images, "top5_error": top5_errors / images}
 
 
 def _clip(gradients, norm):
@@ -106,6 +126,8 @@ def _clip(gradients, norm):
     return [gradient / replica.num_replicas_in_sync for gradient in gradients]
 
 
-def _sums(labels, logits, losses, weights):
+def batch_sums(labels, logits, losses, weights):
+    """Returns the float32 `SUMS` of a batch."""
     wrong = tf.cast(tf.argmax(logits, axis=-1) != labels, tf.float32)
-    return tf.stack([tf.reduce_sum(losses * weights), tf.reduce_sum(wrong * weights), tf.reduce_sum(weights)])
+    missed = tf.cast(~tf.math.in_top_k(labels, logits, TOP), tf.float32)
+    return tf.stack([*(tf.reduce_sum(x * weights) for x in (losses, wrong, missed, 1.0)), tf.reduce_sum(1 - weights)])
