@@ -1,0 +1,46 @@
+"""The programs in examples/ do what they say."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from allconv_resnet import AllConvResNet
+
+SCRIPT = "examples/train_on_jax.py"
+
+
+def train(run_python, folder, name, *options):
+    done = run_python(
+        SCRIPT, "train", "--recipe", "digits", "--arrays", folder / "digits.npz", "--run-dir", folder / name,
+        "--precision", "float32", "--steps", 4, "--chunk", 2, *options, KERAS_BACKEND="jax",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def metrics(run_dir):
+    lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
+
+
+@pytest.mark.slow
+def test_training_on_jax_in_pieces_is_training_in_one_go(run_python, tmp_path):
+    done = run_python(SCRIPT, "prepare", "--recipe", "digits", "--arrays", tmp_path / "digits.npz")
+    assert done.returncode == 0, done.stderr
+    assert "has finished" in train(run_python, tmp_path, "whole")
+    assert "has finished" not in train(run_python, tmp_path, "pieces", "--minutes", 0)
+    assert "from step 2 of 4" in train(run_python, tmp_path, "pieces", "--minutes", 0)
+    models = [keras.saving.load_model(tmp_path / name / "model.keras") for name in ("whole", "pieces")]
+    assert all(isinstance(model, AllConvResNet) for model in models)
+    for one, other in zip(*(model.weights for model in models), strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
+    whole, pieces = (metrics(tmp_path / name) for name in ("whole", "pieces"))
+    assert whole == pieces and [line["split"] for line in whole] == ["train", "test"]
+
+
+def test_other_backends_are_refused(run_python, tmp_path):
+    done = run_python(SCRIPT, "train", "--arrays", tmp_path / "a.npz", "--run-dir", tmp_path / "run")
+    assert done.returncode == 1 and "needs KERAS_BACKEND=jax. Received: tensorflow" in done.stderr
+    assert not (tmp_path / "run").exists()
