@@ -7,6 +7,7 @@ of the number of connections.
 
 import asyncio
 import json
+import socket
 from http import HTTPStatus
 
 from starlette.requests import ClientDisconnect
@@ -96,6 +97,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport):
         super().connection_made(transport)
+        # asyncio does so for sockets whose protocol number is written out; without it an answer, which is sent in two
+        # parts, waits 40 ms for the acknowledgement of the first.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.deadline = self.write_deadline = None
         self.unread = 0  # bytes received that have not become a body: of the header, of chunk sizes and trailers
         self.silent[self] = None
@@ -135,7 +139,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self):
         super().on_response_complete()
-        if not self.pipeline:
+        if self.cycle.response_complete:  # and not another request of a pipeline
             self.silent[self] = None
 
     def pause_writing(self):

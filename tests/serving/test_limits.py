@@ -20,8 +20,8 @@ OPTIONS = ServeOptions(write_seconds=0.5, header_seconds=5, body_seconds=5, max_
 
 
 @pytest.fixture(scope="module")
-def port():
-    """Port of a server whose one address answers with as many bytes as the end of the body says."""
+def server():
+    """A server whose one address answers with as many bytes as the end of the body says."""
     bodies = Bodies(OPTIONS)
 
     async def respond(request):
@@ -37,9 +37,15 @@ def port():
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
-    yield listening.getsockname()[1]
+    server.port = listening.getsockname()[1]
+    yield server
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture
+def port(server):
+    return server.port
 
 
 @contextlib.contextmanager
@@ -73,6 +79,14 @@ def test_a_connection_serves_many_requests_and_a_pipeline(port):
         opened.sendall(post(b"2") * 5 + post(b"7", b"connection: close"))
         with opened.makefile("rb") as stream:
             assert stream.read().count(b"HTTP/1.1 200") == 6
+
+
+def test_an_answer_is_sent_at_once(server):
+    with connection(server.port) as opened:
+        opened.sendall(post(b"1"))
+        assert opened.recv(1000).startswith(b"HTTP/1.1 200")
+        used = {guarded.client: guarded.transport for guarded in server.server_state.connections}[opened.getsockname()]
+        assert used.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_an_answer_that_is_not_read_is_not_kept(port):

@@ -29,6 +29,7 @@ IMAGES = RNG.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
 LIMITS = ["--max-connections", "100", "--header-seconds", "1.5", "--body-seconds", "1.5", "--max-header-kb", "16"]
 BATCH = ["--batch", "8", "--batch-wait-ms", "20"]
 MB = 2**20
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Server:
@@ -172,6 +173,24 @@ def test_a_bad_image_spoils_no_request_that_was_batched_with_it(server, expected
         for k in (0, 1):
             row = answers[i + 2 * k][1]["predictions"][0]
             np.testing.assert_allclose(row["logits"], expected[k], rtol=1e-4, atol=1e-5)
+
+
+def test_the_example_client_and_the_health_check_of_compose(server, expected, tmp_path):
+    (tmp_path / "good.png").write_bytes(encode(IMAGES[1]))
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    address = f"http://127.0.0.1:{server.port}/v1/models/digits"
+    client = [sys.executable, ROOT / "examples" / "client.py", address, tmp_path / "good.png"]
+    said = subprocess.run(client, capture_output=True, text=True, check=True).stdout
+    assert f"good.png: digit {expected[1].argmax()} (" in said
+    refused = subprocess.run([*client, tmp_path / "bad.png"], capture_output=True, text=True)
+    assert refused.returncode == 1 and "400: An image must be a JPEG or a PNG file" in refused.stderr
+
+    text = (ROOT / "docker" / "serving.yaml").read_text().split("- >-\n")[1].split("interval:")[0]
+    check = " ".join(text.split()).replace("$$", "$").replace("8501", str(server.port))
+    assert "grep -q AVAILABLE" in check
+    for name, healthy in (("digits", True), ("other", False)):
+        done = subprocess.run(["bash", "-c", check], env={**os.environ, "MODEL_NAME": name}, timeout=30)
+        assert (done.returncode == 0) == healthy
 
 
 def png_header(width, height):

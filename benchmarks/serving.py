@@ -1,0 +1,167 @@
+"""Latency and throughput of the server, batching of requests on and off, against plain `model.predict` behind it.
+
+    python benchmarks/serving.py [--recipes cifar10-small cifar10] [--clients 1 8 32] [--seconds 5] [--repeats 3]
+
+Each client keeps one connection and sends one image a request, as a JSON tensor, as fast as it is answered. All servers
+of a network are up from the beginning and are measured in turn. The weights are random: they change no time. Clients
+and servers share the machine. A request counts only if its answer has the logits of its own image; any that has not, or
+has none, ends the benchmark.
+"""
+
+import argparse
+import contextlib
+import http.client
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from harness import spread, write
+
+from allconv_resnet.data import augment
+from allconv_resnet.recipes import RECIPES
+from allconv_resnet.serving.export import export
+from allconv_resnet.serving.options import ServeOptions
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
+BATCH = ["--batch", "32", "--batch-wait-ms", "5"]
+SERVERS = {
+    "SavedModel, batching off": ("serve", []),
+    "SavedModel, batching on": ("serve", BATCH),
+    "model.predict, batching off": ("predict", []),
+    "model.predict, batching on": ("predict", BATCH),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", nargs="+", default=["cifar10-small", "cifar10"], choices=RECIPES)
+    parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--seconds", type=float, default=5, help="of one measurement")
+    parser.add_argument("--repeats", type=int, default=3, help="measurements of each")
+    options = parser.parse_args()
+    results = {name: measure(RECIPES[name].replace(precision="float32"), options) for name in options.recipes}
+    figures = {"load_average": os.getloadavg(), "seconds": options.seconds, "batch": BATCH, "networks": results}
+    write("serving", figures)
+
+
+def measure(recipe, options):
+    """Returns, for each server and number of clients, the spread of the figures over the repeats."""
+    model = recipe.build_model()
+    logits = model.predict(augment.standardize(IMAGES), verbose=0)
+    figures = {}
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+        export(model, range(recipe.num_classes), directory, version=1)
+        model.save(Path(directory) / "model.keras")
+        ports = {name: stack.enter_context(running(directory, *server)) for name, server in SERVERS.items()}
+        for port in ports.values():
+            drive(port, logits, clients=32, seconds=1)  # every size of a batch has been seen
+        for repeat, clients in itertools.product(range(options.repeats), options.clients):
+            for name, port in ports.items():
+                latencies, seconds = drive(port, logits, clients, options.seconds)
+                once = {
+                    "p50_ms": 1e3 * float(np.percentile(latencies, 50)),
+                    "p99_ms": 1e3 * float(np.percentile(latencies, 99)),
+                    "requests_per_second": len(latencies) / seconds,
+                    "requests": len(latencies),
+                }
+                figures.setdefault(name, {}).setdefault(clients, []).append(once)
+                print(
+                    f"{recipe.name:14} {name:28} {clients:3} clients, {repeat + 1}: p50 {once['p50_ms']:7.1f} ms, "
+                    f"p99 {once['p99_ms']:7.1f} ms, {once['requests_per_second']:7.1f} requests/s "
+                    f"({once['requests']} sent and answered right)",
+                    flush=True,
+                )
+    return {
+        name: {clients: {key: spread([once[key] for once in runs]) for key in runs[0]} for clients, runs in all.items()}
+        for name, all in figures.items()
+    }
+
+
+def drive(port, logits, clients, seconds):
+    """Sends requests for some seconds; returns the latencies (seconds) of all of them, and the time it took.
+
+    Raises:
+        AssertionError: if a request has no answer, or another one's.
+    """
+    bodies = [json.dumps({"signature_name": "serve_uint8", "instances": [image.tolist()]}) for image in IMAGES]
+    began = time.perf_counter()
+    latencies, failures = [], []
+
+    def client(first):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        with contextlib.closing(connection):
+            for i in itertools.count(first):
+                sent = time.perf_counter()
+                if sent - began > seconds or failures:
+                    return
+                try:
+                    connection.request("POST", "/v1/models/model:predict", bodies[i % len(bodies)])
+                    answer = connection.getresponse()
+                    content = answer.read()
+                    latencies.append(time.perf_counter() - sent)
+                    (row,) = json.loads(content)["predictions"]
+                    np.testing.assert_allclose(row["logits"], logits[i % len(bodies)], rtol=1e-3, atol=1e-3)
+                except Exception as error:
+                    failures.append(error)
+
+    threads = [threading.Thread(target=client, args=(7 * number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise AssertionError("a request was lost or answered wrongly") from failures[0]
+    return latencies, time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def running(directory, kind, arguments):
+    """Runs a server in a process of its own; gives its port."""
+    code = (
+        "from allconv_resnet import cli; cli.main()" if kind == "serve" else "import serving; serving.predict_server()"
+    )
+    command = [sys.executable, "-c", code, "serve", directory, "--port", "0", *arguments]
+    process = subprocess.Popen(
+        command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        line = process.stdout.readline()
+        yield int(line.split("127.0.0.1:")[1].split("/")[0])
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class Predict:
+    """`model.predict` in the place of the exported network."""
+
+    def __init__(self, path):
+        from allconv_resnet.serving.server import SavedModel
+
+        self.model, self.lock, exported = keras.saving.load_model(path), threading.Lock(), SavedModel(path.parent)
+        self.version, self.signatures, self.outputs = exported.version, exported.signatures, exported.outputs
+
+    def __call__(self, signature, images):
+        with self.lock:  # predict is not made for several threads
+            return {"logits": self.model.predict(augment.standardize(images), verbose=0)}
+
+
+def predict_server():
+    """Serves a `.keras` file by `model.predict`, with the options of `allconv-resnet serve`."""
+    import tyro
+
+    from allconv_resnet.serving.server import serve
+
+    serve(Predict(Path(sys.argv[2]) / "model.keras"), tyro.cli(ServeOptions, args=sys.argv[3:]))
+
+
+if __name__ == "__main__":
+    main()
