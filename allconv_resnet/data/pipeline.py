@@ -120,11 +120,19 @@ def taken(batches):
             batch = next(iterator)
         except StopIteration:
             return
-        except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
-            # TensorFlow puts the operations before and behind what failed in them.
-            reason = re.sub(r"^\{\{.*?\}\} |.*assertion failed: | \[Op:.*", "", error.message.splitlines()[0])
-            raise RunFailed(f"The images cannot be read any further: {reason.strip('[]')}") from error
+        except UNREADABLE as error:
+            raise unreadable(error) from error
         yield batch
+
+
+UNREADABLE = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError)
+
+
+def unreadable(error):
+    """Returns the `RunFailed` that says in one sentence what one of the `UNREADABLE` errors of a pipeline is about."""
+    # TensorFlow puts the operations before and behind what failed in them.
+    reason = re.sub(r"^\{\{.*?\}\} |.*assertion failed: | \[Op:.*", "", error.message.splitlines()[0])
+    return RunFailed(f"The images cannot be read any further: {reason.strip('[]')}")
 
 
 def distribute(strategy, batches, *arguments):

@@ -42,6 +42,10 @@ class ImageData:
             raise BadInput(f"split must be train or test. Received: split={name!r}")
         return getattr(self, f"{name}_images"), getattr(self, f"{name}_labels")
 
+    def examples(self, split):
+        """Returns how many images `train` or `test` has."""
+        return len(self.split(split)[1])
+
     def training_batches(self, *arguments):
         """Returns `pipeline.training_batches` of the training images. Its other arguments are these."""
         return pipeline.training_batches(*self.split("train"), *arguments)

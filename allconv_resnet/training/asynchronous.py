@@ -54,6 +54,8 @@ def train(recipe, run_dir, data_dir, cluster, peer_timeout):
             return _lead(recipe, run, data, cluster, strategy, stop)
         except OSError as error:
             raise RunFailed(f"{run_dir} can no longer be written to ({error}): the last checkpoint is kept") from error
+        except pipeline.UNREADABLE as error:
+            raise pipeline.unreadable(error) from error
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
             raise RunFailed(
                 f"A parameter server of {', '.join(map(str, cluster.of('ps')))} has gone or cannot be reached any more "
@@ -137,8 +139,9 @@ def _lead(recipe, run, data, cluster, strategy, stop):
         if log_now:
             rate = float(f"{float(schedule(step - 1)):.7g}")  # the digits that float32 has
             staleness = int(servers.lag.read_value()) * recipe.batch_size / images
+            skipped = {"skipped": totals.skipped()} if totals.skipped() else {}
             rates = {"learning_rate": rate, "images_per_second": images / seconds, "staleness": staleness}
-            metrics.add(step, "train", **totals.means(), **rates)
+            metrics.add(step, "train", **totals.means(), **skipped, **rates)
             servers.reset()
             images, seconds = 0, 0.0
         if evaluate_now:
@@ -171,10 +174,11 @@ def _scheduler(strategy, servers, schedule, recipe, data, ahead, stop):
     worker_step = make_worker_step(strategy, servers, schedule, recipe.batch_size, recipe.clip_norm)
 
     def batches():
-        # The coordinator does not tell the workers apart. Each of them begins at a place of its own in the unending
+        # The coordinator does not tell the workers apart. Each of them begins with an epoch of its own in the unending
         # sequence of shuffled epochs, and so has its own order of the images.
-        somewhere = tf.random.uniform([], maxval=2**31, dtype=tf.int64)
-        return pipeline.distribute(strategy, data.training_batches, recipe, somewhere)
+        epoch = tf.random.uniform([], maxval=2**20, dtype=tf.int64)
+        first_step = epoch * data.examples("train") // recipe.batch_size + 1
+        return pipeline.distribute(strategy, data.training_batches, recipe, first_step)
 
     batches = iter(coordinator.create_per_worker_dataset(batches))
 

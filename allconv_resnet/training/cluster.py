@@ -152,21 +152,6 @@ def _listen(task):
         raise BadInput(f"The port of {task} cannot be used on this machine: {error.strerror}") from error
 
 
-def require_shards(shards, workers, what):
-    """Makes sure that every worker has a file of its own to read.
-
-    Args:
-        shards: Integer, files of a split.
-        workers: Integer.
-        what: String that names the data set and the split.
-
-    Raises:
-        BadInput: if there are fewer shards than workers.
-    """
-    if shards < workers:
-        raise BadInput(f"{what} must have at least as many shards as there are workers, {workers}. Received: {shards}")
-
-
 def leave(run):
     """Ends a process that is one of a cluster with the exit status that `run()` returns.
 

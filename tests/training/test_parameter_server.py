@@ -18,7 +18,7 @@ STEPS = 400
 
 @pytest.fixture
 def recipe(tiny):
-    return tiny.replace(steps=STEPS, boundaries=(), learning_rate=0.02, log_every=50, evaluate_every=100,
+    return tiny.replace(steps=STEPS, boundaries=(200, 300), learning_rate=0.02, log_every=50, evaluate_every=100,
                         checkpoint_every=50, clip_norm=1.0)  # fmt: skip
 
 

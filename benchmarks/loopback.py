@@ -1,0 +1,111 @@
+"""Real jobs of two workers on this machine's loopback, to hold the model of `scaling.py` against.
+
+What it costs to exchange gradients is taken from jobs with small batches; what jobs with large batches then take is
+predicted, and measured. Every worker is bound to a core of its own, so that two of them compute as two machines would.
+"""
+
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL, LARGE = 4, 64  # images of one worker's step
+STEPS = {SMALL: 150, LARGE: 60}
+LOG = 10
+
+
+def check(simulate):
+    """Returns what was measured and predicted: seconds a step in step, and updates a second and staleness without.
+
+    Args:
+        simulate: Of `scaling.py`.
+    """
+    alone, in_step, apart = {}, {}, {}
+    for batch in (SMALL, LARGE):
+        alone[batch] = batch / _speed(_run({("one", 0): {}, ("one", 1): {}}, batch))[0]
+        in_step[batch] = 2 * batch / _speed(_run(_tasks(worker=2), 2 * batch))[0]
+        rate, staleness = _speed(_run(_tasks(chief=1, worker=2, ps=1), batch))
+        apart[batch] = {"updates_per_second": rate / batch, "staleness": staleness}
+    exchange = in_step[SMALL] - alone[SMALL]
+    # A cycle of a worker is its computation, and a rest: the exchange with the server, and a pause until it is told
+    # what to do next. The staleness says how long the pause is: nobody's weights are out of date in a pause.
+    cycle = 2 / apart[SMALL]["updates_per_second"]
+    pause = min(max(0, 1 - apart[SMALL]["staleness"]) * cycle, cycle - alone[SMALL])
+    rest = max(1e-6, cycle - alone[SMALL] - pause)
+    predicted = simulate(2, 1, alone[LARGE], 1.0, 2 / rest, steps=5_000, pause=pause)
+    figures = {
+        "batches": [SMALL, LARGE],
+        "alone_seconds": list(alone.values()),
+        "in_step_seconds": list(in_step.values()),
+        "apart": list(apart.values()),
+        "predicted_in_step_seconds": alone[LARGE] + exchange,
+        "predicted_apart": {key: predicted[key] for key in ("updates_per_second", "mean")},
+    }
+    print(
+        f"two workers in step, {LARGE} images each: {in_step[LARGE]:.3f} s a step, "
+        f"predicted {alone[LARGE] + exchange:.3f}\n"
+        f"two workers asynchronous: {apart[LARGE]['updates_per_second']:.2f} updates a second, predicted "
+        f"{predicted['updates_per_second']:.2f}; staleness {apart[LARGE]['staleness']:.2f}, predicted "
+        f"{predicted['mean']:.2f}"
+    )
+    return figures
+
+
+def _tasks(**jobs):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(sum(jobs.values()))]
+    ports = iter([each.getsockname()[1] for each in sockets])
+    for each in sockets:
+        each.close()
+    cluster = {job: [f"127.0.0.1:{next(ports)}" for _ in range(count)] for job, count in jobs.items()}
+    tasks = [(job, index) for job, count in jobs.items() for index in range(count)]
+    return {
+        (job, index): {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": job, "index": index}})}
+        for job, index in tasks
+    }
+
+
+def _run(tasks, batch):
+    """Runs a job and returns the metrics of its run directories."""
+    cores = sorted(os.sched_getaffinity(0))
+    per_worker = batch // (2 if len(tasks) == 2 and "TF_CONFIG" in tasks[min(tasks)] else 1)
+    with tempfile.TemporaryDirectory() as directory:
+        processes, run_dirs = [], set()
+        for (job, index), environment in tasks.items():
+            run_dir = Path(directory) / (f"run-{index}" if job == "one" else "run")
+            run_dirs.add(run_dir)
+            command = [
+                *(sys.executable, ROOT / "train_cifar.py", "--recipe", "cifar10-small", "--dataset", "digits"),
+                *("--precision", "float32", "--batch-size", batch, "--steps", STEPS[per_worker], "--log-every", LOG),
+                *("--evaluate-every", 10**6, "--checkpoint-every", 10**6, "--no-export", "--run-dir", run_dir),
+            ]
+            bound = {cores[index % len(cores)]} if job in ("one", "worker") else set(cores)
+            processes.append(
+                subprocess.Popen(
+                    [str(part) for part in command],
+                    env={**os.environ, **environment, "TF_CPP_MIN_LOG_LEVEL": "2"},
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    preexec_fn=lambda bound=bound: os.sched_setaffinity(0, bound),
+                )
+            )
+        try:
+            statuses = [process.wait(timeout=600) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        if any(statuses):
+            raise SystemExit(f"the job {sorted(tasks)} failed: {statuses}")
+        texts = [(run_dir / "metrics.jsonl").read_text() for run_dir in run_dirs]
+    lines = [json.loads(line) for text in texts for line in text.splitlines()]
+    return [line for line in lines if line["split"] == "train" and line["step"] > 2 * LOG]
+
+
+def _speed(lines):
+    """Returns the medians of the images a second, and of the staleness."""
+    staleness = statistics.median(line.get("staleness", 0.0) for line in lines)
+    return statistics.median(line["images_per_second"] for line in lines), staleness
