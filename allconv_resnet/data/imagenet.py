@@ -34,6 +34,8 @@ class RecordData:
 
     builder: object
 
+    centre = jpeg.CENTRE  # part of an image that evaluation shows, on each side
+
     @property
     def label_names(self):
         return tuple(self.builder.info.features["label"].names)

@@ -33,18 +33,19 @@ def random_window(shape, smallest_area, key):
     return tf.concat([begin[:2], size[:2]], axis=0)
 
 
-def centre_window(shape, size):
-    """Returns the window that the standard centre crop shows.
+def centre_window(shape, size, centre=CENTRE):
+    """Returns the window that a centre crop shows.
 
     Args:
         shape: int32 tensor `[3]`: height, width (pixels) and channels of the image.
         size: `(height, width)`, pixels of the crop after resizing; only its aspect matters.
+        centre: Float, part of the largest window of that aspect, on each side. Defaults to the standard one.
 
     Returns:
         int32 tensor `[4]`, as `random_window`.
     """
     available = tf.cast(shape[:2], tf.float32)
-    scale = CENTRE * tf.reduce_min(available / tf.constant(size, tf.float32))
+    scale = centre * tf.reduce_min(available / tf.constant(size, tf.float32))
     window = tf.cast(tf.round(scale * tf.constant(size, tf.float32)), tf.int32)
     window = tf.clip_by_value(window, 1, shape[:2])
     return tf.concat([(shape[:2] - window) // 2, window], axis=0)

@@ -32,6 +32,8 @@ class ImageData:
     test_labels: np.ndarray
     label_names: tuple[str, ...]
 
+    centre = 1.0  # part of an image that evaluation shows, on each side
+
     def split(self, name):
         """Returns the images and labels of `train` or `test`.
 

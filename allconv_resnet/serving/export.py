@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from allconv_resnet.data import augment
+from allconv_resnet.data import augment, jpeg
 from allconv_resnet.errors import BadInput
 from allconv_resnet.serving.warmup import write_warmup
 
@@ -15,7 +15,7 @@ MAX_PIXELS = 2**25  # of an encoded image; what claims to be larger is not decod
 TOP = 5  # classes in an answer, where there are so many
 
 
-def export(model, labels, directory, version):
+def export(model, labels, directory, version, centre=1.0):
     """Writes `directory/version`, a SavedModel that TensorFlow Serving or `tf.saved_model.load` runs without Keras.
 
     | signature | takes |
@@ -24,7 +24,7 @@ def export(model, labels, directory, version):
     | `serve_uint8` | `images`: uint8 `[n, h, w, c]` |
     | `serve_bytes` | `images`: string `[n]`, each a JPEG or PNG file |
 
-    Images of another size than the network's are resized, their aspect kept, and cropped in the middle. All signatures
+    Images of another size than the network's are cropped in the middle and resized, as evaluation does. All signatures
     answer, for the k = 5 most probable classes (or as many as there are), the most probable first:
     `classes` int64 `[n, k]`, `labels` string `[n, k]`, `probabilities` float32 `[n, k]`; and `logits` float32
     `[n, num_classes]`.
@@ -34,6 +34,8 @@ def export(model, labels, directory, version):
         labels: Names of the classes.
         directory: Path, the base directory of all versions.
         version: Integer. A version that is there already is replaced once the new one is complete.
+        centre: Float, part of an image that evaluation showed, on each side: 1, or `jpeg.CENTRE`, by which JPEG files
+            are also decoded as `jpeg.decode_window` does.
 
     Returns:
         Path of the SavedModel.
@@ -57,13 +59,13 @@ def export(model, labels, directory, version):
         }
 
     def serve(images):
-        return answer(fit(images, height, width))
+        return answer(fit(images, height, width, centre))
 
     def serve_bytes(images):
         spec = tf.TensorSpec((height, width, channels), tf.float32)
 
         def read(image):
-            return decode(image, height, width, channels)
+            return decode(image, height, width, channels, centre)
 
         # Two at a time: each may need 100 MB (three bytes for each of `MAX_PIXELS`).
         return answer(tf.map_fn(read, images, fn_output_signature=spec, parallel_iterations=2))
@@ -106,36 +108,30 @@ def replace_directory(new, target):
     shutil.rmtree(old, ignore_errors=True)
 
 
-def fit(images, height, width):
-    """Returns images of the given size: resized to cover it with their aspect kept, then cropped in the middle.
+def fit(images, height, width, centre=1.0):
+    """Returns images of the given size: the largest part of its aspect in the middle, or a part of that, resized.
 
     Args:
         images: Tensor `[n, h, w, c]` of any numeric dtype. Images that have the size already are left as they are.
         height: Integer, pixels.
         width: Integer, pixels.
+        centre: As in `export`.
 
     Returns:
-        float32 tensor `[n, height, width, c]`. An image so long and thin that it would cover the size only with more
-        than `MAX_PIXELS` pixels fails with an `InvalidArgumentError`.
+        float32 tensor `[n, height, width, c]`.
     """
     size = tf.shape(images)[1:3]
 
-    def cover():
-        scale = tf.reduce_max(tf.constant([height, width], tf.float32) / tf.cast(size, tf.float32))
-        covering = tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32), [height, width])
-        thin = tf.debugging.Assert(
-            tf.reduce_prod(tf.cast(covering, tf.int64)) <= MAX_PIXELS, ["An image is too long and thin:", size]
-        )
-        with tf.control_dependencies([thin]):
-            resized = tf.image.resize(images, covering, antialias=True)
-        top, left = tf.unstack((covering - [height, width]) // 2)
-        return resized[:, top : top + height, left : left + width]
+    def crop_and_resize():
+        top, left, rows, columns = tf.unstack(jpeg.centre_window(size, (height, width), centre))
+        window = images[:, top : top + rows, left : left + columns]
+        return tf.image.resize(window, (height, width), antialias=True)
 
-    images = tf.cond(tf.reduce_all(size == [height, width]), lambda: tf.cast(images, tf.float32), cover)
+    images = tf.cond(tf.reduce_all(size == [height, width]), lambda: tf.cast(images, tf.float32), crop_and_resize)
     return tf.ensure_shape(images, (None, height, width, None))
 
 
-def decode(contents, height, width, channels):
+def decode(contents, height, width, channels, centre=1.0):
     """Returns the image in a JPEG or PNG file, as `fit` does: float32 `[height, width, channels]`.
 
     What is neither, is damaged, or claims more than `MAX_PIXELS` pixels fails with an `InvalidArgumentError`, the last
@@ -151,10 +147,18 @@ def decode(contents, height, width, channels):
     pixels = tf.reduce_prod(tf.cast(size, tf.int64))
     valid = tf.reduce_all(size > 0) & (pixels <= MAX_PIXELS)
     too_large = tf.debugging.Assert(valid, [f"An image must have from 1 to {MAX_PIXELS} pixels. Received:", size])
-    with tf.control_dependencies([too_large]):
+
+    def whole():
         image = tf.io.decode_image(contents, channels=channels, expand_animations=False)
-    image = tf.ensure_shape(image, (None, None, channels))
-    return fit(image[None], height, width)[0]
+        return fit(tf.ensure_shape(image, (None, None, channels))[None], height, width, centre)[0]
+
+    def window():
+        return jpeg.decode_window(contents, jpeg.centre_window(size, (height, width), centre), (height, width))
+
+    with tf.control_dependencies([too_large]):
+        if centre == jpeg.CENTRE and channels == 3:
+            return tf.cond(is_jpeg, window, whole)
+        return whole()
 
 
 def png_size(contents):

@@ -108,7 +108,8 @@ def _lead(recipe, run, data, cluster, strategy, stop):
         return None
     metrics = Metrics(run.path, step)
     run.write_recipe(recipe, data.label_names)
-    run.add_session(step, environment.describe(strategy, recipe.precision) | {"workers": len(cluster.of("worker"))})
+    more = {"centre": data.centre, "workers": len(cluster.of("worker"))}
+    run.add_session(step, environment.describe(strategy, recipe.precision) | more)
     progress.say(
         f"{recipe.name}: from step {step:,} to {recipe.steps:,}, {model.count_params():,} parameters, "
         f"{recipe.precision}, asynchronous on {len(cluster.of('worker'))} worker(s), in {run.path}"

@@ -37,9 +37,10 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
             model.set_weights(weights)
         return export_file(model, directory, step, kind)
     labels = run_directory.read_labels(run_dir)
-    path = export(model, labels, directory, version=step)
+    sessions = run_directory.read_sessions(run_dir)
+    path = export(model, labels, directory, version=step, centre=sessions[-1].get("centre", 1.0))
     tests = [line for line in reports.read_metrics(run_dir) if line["split"] == "test"]
-    card = model_card(recipe.to_dict(), step, tests, run_directory.read_sessions(run_dir), labels)
+    card = model_card(recipe.to_dict(), step, tests, sessions, labels)
     (path / "MODEL_CARD.md").write_text(card)
     return path
 

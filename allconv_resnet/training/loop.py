@@ -78,7 +78,7 @@ def _train(recipe, run, data, strategy, model, optimizer, team, stop):
         return None
     metrics = Metrics(run.path, step)
     run.write_recipe(recipe, data.label_names)
-    run.add_session(step, environment.describe(strategy, recipe.precision))
+    run.add_session(step, environment.describe(strategy, recipe.precision) | {"centre": data.centre})
     progress.say(
         f"{recipe.name}: from step {step:,} to {recipe.steps:,}, {model.count_params():,} parameters, "
         f"{recipe.precision}, {strategy.num_replicas_in_sync} device(s), in {run.shared}"

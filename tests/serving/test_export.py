@@ -14,7 +14,7 @@ from PIL import Image
 from training.runs import TINY
 
 from allconv_resnet import cli
-from allconv_resnet.data import augment, sources
+from allconv_resnet.data import augment, jpeg, sources
 from allconv_resnet.errors import BadInput
 from allconv_resnet.serving.export import export, fit
 from allconv_resnet.serving.predict import latest_version, predict
@@ -123,6 +123,27 @@ def test_images_of_other_sizes_are_covered_and_cropped():
     assert fit(np.ones((1, 33, 1, 3)), 32, 32).shape == (1, 32, 32, 3)
     constant = fit(np.full((1, 64, 50, 3), 77, np.uint8), 32, 32)
     np.testing.assert_allclose(constant, 77, rtol=1e-5)
+
+
+def test_files_are_decoded_as_in_an_evaluation_on_files(tmp_path):
+    model = TINY.build_model()
+    directory = export(model, range(10), tmp_path, 1, centre=jpeg.CENTRE)
+    signatures = tf.saved_model.load(str(directory)).signatures
+    for height, width in ((40, 50), (200, 131), (333, 500), (32, 32)):
+        rows, columns = np.mgrid[:height, :width]
+        image = np.stack([rows * 255 // height, columns * 255 // width, (rows + columns) % 256], -1).astype(np.uint8)
+        file = tf.constant(encode(image, "JPEG", quality=95))
+        window = jpeg.centre_window(tf.io.extract_jpeg_shape(file), (32, 32))
+        as_evaluated = jpeg.decode_window(file, window, (32, 32))
+        expected = model(augment.standardize(as_evaluated[None]), training=False)
+        answer = signatures["serve_bytes"](images=file[None])
+        np.testing.assert_allclose(answer["logits"], expected, rtol=1e-5, atol=1e-5)
+        # Pixels and PNG files show the same part, resized by other means.
+        pixels = fit(tf.io.decode_png(encode(image))[None], 32, 32, jpeg.CENTRE)
+        answer = signatures["serve_bytes"](images=tf.constant([encode(image)]))
+        np.testing.assert_allclose(answer["logits"], model(augment.standardize(pixels)), rtol=1e-5, atol=1e-5)
+        if (height, width) != (32, 32):
+            assert np.abs(pixels[0] - as_evaluated).mean() < 12  # grey levels
 
 
 GOOD = RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8)
