@@ -92,20 +92,26 @@ def evaluate(
     data_dir: Path | None = None,
     split: Literal["train", "test"] = "test",
     checkpoint: Literal["latest", "best"] = "latest",
+    follow: bool = False,
 ) -> None:
-    """Measures the loss and the error of a run's network.
+    """Measures the loss and the errors of a run's network.
 
     Args:
         run_dir: Run directory.
         data_dir: Directory of tensorflow-datasets.
         split: Which images.
         checkpoint: Of the last step, or that with the lowest test error.
+        follow: Evaluate each new latest checkpoint, beside the training, until its last step.
     """
-    from allconv_resnet.training.evaluate import evaluate_run
+    from allconv_resnet.training import evaluate
     from allconv_resnet.training.reports import describe
 
-    result = evaluate_run(run_dir, data_dir, split, checkpoint)
-    print(f"step {result['step']:,}: {describe(result, split)}")
+    if follow:
+        results = evaluate.follow(run_dir, data_dir, split)
+    else:
+        results = [evaluate.evaluate_run(run_dir, data_dir, split, checkpoint)]
+    for result in results:
+        print(f"step {result['step']:,}: {describe(result, split)}", flush=True)
 
 
 def plot(run_dir: tyro.conf.Positional[Path]) -> None:

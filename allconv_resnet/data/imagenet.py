@@ -125,8 +125,8 @@ class RecordData:
         return _mapped(records.batch(share, drop_remainder=True).enumerate(first_step), batch)
 
     def evaluation_batches(self, split, recipe, worker=0, workers=1):
-        """Returns the images of `train` or `test` in order, cropped in the middle, once; the last batch is filled up
-        with images of weight 0.
+        """Returns the images of `train` or `test` once, cropped in the middle, always in the same order; the last batch
+        is filled up with images of weight 0.
 
         Args:
             split: `"train"` or `"test"`.
@@ -173,14 +173,15 @@ def read(files, order):
     """
     columns = (tf.constant(column) for column in zip(*files, strict=True))
     dataset = tf.data.Dataset.from_tensor_slices(tuple(tf.gather(column, order) for column in columns))
-    return dataset.interleave(
-        lambda path, skip, take: (
-            tf.data.TFRecordDataset(path).skip(tf.cast(skip, tf.int64)).take(tf.cast(take, tf.int64))
-        ),
-        cycle_length=min(AT_ONCE, len(files)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
+
+    def part(path, skip, take):
+        return tf.data.TFRecordDataset(path).skip(tf.cast(skip, tf.int64)).take(tf.cast(take, tf.int64))
+
+    records = dataset.interleave(
+        part, cycle_length=min(AT_ONCE, len(files)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
+    # A file that has lost its last records must not make its epoch shorter in silence.
+    return records.apply(tf.data.experimental.assert_cardinality(sum(take for *_, take in files)))
 
 
 def decode_batch(records, positions, prepare, image_size, bad_images):

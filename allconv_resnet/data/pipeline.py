@@ -120,7 +120,7 @@ def taken(batches):
             batch = next(iterator)
         except StopIteration:
             return
-        except UNREADABLE as error:
+        except (*UNREADABLE, tf.errors.FailedPreconditionError) as error:  # the latter: too few records
             raise unreadable(error) from error
         yield batch
 

@@ -1,5 +1,7 @@
 """Evaluation of a run's checkpoint, apart from training."""
 
+import json
+import time
 from pathlib import Path
 
 import tensorflow as tf
@@ -7,7 +9,8 @@ import tensorflow as tf
 from allconv_resnet.data import sources
 from allconv_resnet.errors import BadInput
 from allconv_resnet.training import run_directory, steps
-from allconv_resnet.training.checkpoints import Checkpoints
+from allconv_resnet.training.checkpoints import Checkpoints, steps_on_disk
+from allconv_resnet.training.reports import EVALUATIONS, read_metrics
 
 
 def load_model(run_dir, checkpoint="latest"):
@@ -49,3 +52,35 @@ def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest"):
     data.check(recipe.image_size, recipe.num_classes)
     strategy = tf.distribute.get_strategy()
     return {"step": step, **steps.evaluate(strategy, steps.make_evaluate_step(strategy, model), data, split, recipe)}
+
+
+def follow(run_dir, data_dir=None, split="test", pause=30):
+    """Evaluates each new checkpoint of a run in training, up to that of its last step.
+
+    What was evaluated is in the run's evaluations.jsonl, and is not evaluated again.
+
+    Args:
+        run_dir: Path.
+        data_dir: As in `evaluate_run`.
+        split: As in `evaluate_run`.
+        pause: Number, seconds between two looks for a new checkpoint.
+
+    Yields:
+        What `evaluate_run` returns.
+
+    Raises:
+        BadInput: as `evaluate_run`.
+    """
+    while True:
+        last = run_directory.read_recipe(run_dir).steps
+        done = {line["step"] for line in read_metrics(run_dir, EVALUATIONS) if line["split"] == split}
+        newest = max(steps_on_disk(Path(run_dir) / "checkpoints"), default=0)
+        if newest and newest not in done:
+            result = evaluate_run(run_dir, data_dir, split)
+            with open(Path(run_dir) / EVALUATIONS, "a") as file:
+                file.write(json.dumps({"split": split, **result}) + "\n")
+            yield result
+        elif newest >= last:
+            return
+        else:
+            time.sleep(pause)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+EVALUATIONS = "evaluations.jsonl"  # of a process beside training, see evaluate.follow
+
 
 class Metrics:
     """metrics.jsonl and the TensorBoard events of a run.
@@ -46,9 +48,9 @@ class Metrics:
             writer.flush()
 
 
-def read_metrics(run_dir):
+def read_metrics(run_dir, name="metrics.jsonl"):
     """Returns the lines of metrics.jsonl as dictionaries; a last line that was cut short is left out."""
-    path = Path(run_dir) / "metrics.jsonl"
+    path = Path(run_dir) / name
     lines = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -86,7 +88,7 @@ def plot(run_dir, title=""):
     """Draws curves.png, the paper's figure 1: training and test error, and losses, against steps.
 
     Args:
-        run_dir: Path with a metrics.jsonl.
+        run_dir: Path with a metrics.jsonl, and an evaluations.jsonl if its checkpoints were evaluated beside it.
         title: String.
 
     Returns:
@@ -95,7 +97,7 @@ def plot(run_dir, title=""):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    lines = read_metrics(run_dir)
+    lines = sorted(read_metrics(run_dir) + read_metrics(run_dir, EVALUATIONS), key=lambda line: line["step"])
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, name, scale, label in zip(

@@ -1,0 +1,149 @@
+"""How many crops a core takes out of real JPEG files in a second, by this project and by what is commonly used.
+
+    pip install -e '.[bench]'
+    python benchmarks/imagenet_input.py --data-dir ../shared/tfds
+
+All four get the same files and the same windows of the random-resized crop, and deliver batches of 20 times 224x224x3
+pixels, in this process and on one core, in turn; the files lie in memory. The seconds are those that the core
+worked for this process (CPU time of all its threads), so that other work on the machine does not count.
+
+    ours     data/jpeg.py: decodes the window alone, shrunk by libjpeg where it is twice as large or more
+    tf.image decodes the whole image, crops, resizes (bilinear)
+    opencv   cv2.imdecode, BGR to RGB, crop, cv2.resize (bilinear)
+    pillow   Image.open, convert, Image.resize(box=) (bilinear, which in Pillow averages what it shrinks)
+
+A last line has the whole pipeline (records, shuffling, flips, standardization, batches) on the same core.
+"""
+
+import argparse
+import io
+import os
+import statistics
+import time
+
+import numpy as np
+import tensorflow as tf
+from harness import spread, write
+
+from allconv_resnet.data import imagenet, jpeg, sources
+from allconv_resnet.recipes import IMAGENET
+
+SIZE = IMAGENET.image_size[:2]
+BATCH = 20
+
+
+def core_seconds(function):
+    began = time.process_time()
+    function()
+    return time.process_time() - began
+
+
+def on_one_thread(dataset):
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    options.threading.max_intra_op_parallelism = 1
+    return dataset.with_options(options)
+
+
+def with_tensorflow(decode, contents, windows):
+    """Returns a function that decodes all files in tf.data, where both of TensorFlow's ways run when they train."""
+    dataset = on_one_thread(tf.data.Dataset.from_tensor_slices((contents, windows)).map(decode).batch(BATCH))
+
+    def run():
+        for _ in dataset:
+            pass
+
+    return run
+
+
+def tf_image(content, window):
+    image = tf.io.decode_jpeg(content, channels=3)
+    return tf.image.resize(tf.image.crop_to_bounding_box(image, *tf.unstack(window)), SIZE)
+
+
+def with_python(decode, contents, windows):
+    """Returns a function that decodes all files in a Python loop, as the workers of a data loader do."""
+
+    def run():
+        for start in range(0, len(contents), BATCH):
+            part = slice(start, start + BATCH)
+            np.stack([decode(*pair) for pair in zip(contents[part], windows[part], strict=True)])
+
+    return run
+
+
+def opencv(content, window):
+    import cv2
+
+    top, left, height, width = window
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.resize(image[top : top + height, left : left + width], SIZE[::-1])
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def pillow(content, window):
+    from PIL import Image
+
+    top, left, height, width = window.tolist()
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    return np.asarray(image.resize(SIZE[::-1], Image.Resampling.BILINEAR, (left, top, left + width, top + height)))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=9)
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+    data = sources.load("imagenet2012", options.data_dir)
+    records = imagenet.read(data.share("train", 0, 1), [0]).take(options.images)
+    contents = [tf.io.parse_single_example(record, imagenet.FIELDS)["image"].numpy() for record in records]
+    shapes = [tf.io.extract_jpeg_shape(content) for content in contents]
+    windows = np.stack([jpeg.random_window(shape, IMAGENET.smallest_crop, [0, i]) for i, shape in enumerate(shapes)])
+    ways = {
+        "ours": with_tensorflow(lambda c, w: jpeg.decode_window(c, w, SIZE), contents, windows),
+        "tf.image": with_tensorflow(tf_image, contents, windows),
+        "opencv": with_python(opencv, contents, windows),
+        "pillow": with_python(pillow, contents, windows),
+    }
+    for run in ways.values():
+        run()  # warms up
+    rates = {name: [] for name in ways}
+    for _ in range(options.repeats):
+        for name, run in ways.items():
+            rates[name].append(len(contents) / core_seconds(run))
+    batches = iter(on_one_thread(data.training_batches(IMAGENET.replace(batch_size=BATCH))))
+
+    def whole_pipeline():
+        for _ in range(5 * len(contents) // BATCH):
+            next(batches)
+
+    whole_pipeline()  # apart from the others: it works ahead
+    rates["whole pipeline"] = [5 * len(contents) / core_seconds(whole_pipeline) for _ in range(5)]
+    for name, values in rates.items():
+        print(f"{name:16}" + "min {min:7.0f}   median {median:7.0f}   max {max:7.0f} images/s".format(**spread(values)))
+    peers = ("tf.image", "opencv", "pillow")
+    ratios = {
+        peer: spread([ours / theirs for ours, theirs in zip(rates["ours"], rates[peer], strict=True)]) for peer in peers
+    }
+    for peer, ratio in ratios.items():
+        print(f"ours / {peer:9}" + "min {min:.2f}   median {median:.2f}   max {max:.2f}   (n = {n})".format(**ratio))
+    best = max(peers, key=lambda peer: statistics.median(rates[peer]))
+    write(
+        "imagenet_input",
+        {
+            "images": len(contents),
+            "cores": 1,
+            "images_per_second": {name: spread(values) for name, values in rates.items()},
+            "ours_over": ratios,
+            "best_peer": best,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
