@@ -1,6 +1,6 @@
 """Latency and throughput of the server, batching of requests on and off, against plain `model.predict` behind it.
 
-    python benchmarks/serving.py [--recipes cifar10-small cifar10] [--clients 1 8 32] [--seconds 5] [--repeats 3]
+    python benchmarks/serving.py [--recipes cifar10-small cifar10] [--clients 1 8 32] [--seconds 3] [--repeats 3]
 
 Each client keeps one connection and sends one image a request, as a JSON tensor, as fast as it is answered. All servers
 of a network are up from the beginning and are measured in turn. The weights are random: they change no time. Clients
@@ -44,7 +44,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", nargs="+", default=["cifar10-small", "cifar10"], choices=RECIPES)
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])
-    parser.add_argument("--seconds", type=float, default=5, help="of one measurement")
+    parser.add_argument("--seconds", type=float, default=3, help="of one measurement")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each")
     options = parser.parse_args()
     results = {name: measure(RECIPES[name].replace(precision="float32"), options) for name in options.recipes}
