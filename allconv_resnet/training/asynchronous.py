@@ -44,6 +44,7 @@ def train(recipe, run_dir, data_dir, cluster, peer_timeout):
     os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")  # a call to a process that is gone fails at once
     if cluster.this.job != "chief":
         return serve(cluster, run_dir, peer_timeout)
+    tf.config.threading.set_inter_op_parallelism_threads(_threads(cluster))
     clusters.wait_for(cluster.tasks, cluster.this, peer_timeout)
     strategy = tf.distribute.ParameterServerStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
     strategies.require_even(recipe.batch_size, strategy.num_replicas_in_sync)
@@ -76,7 +77,9 @@ def serve(cluster, run_dir, peer_timeout):
     clusters.wait_for([], cluster.this, 0)  # the port
     began = seen = time.time()
     spec = {job: [task.address for task in cluster.of(job)] for job in ("chief", "worker", "ps")}
-    server = tf.distribute.Server(spec, job_name=cluster.this.job, task_index=cluster.this.index, protocol="grpc")
+    # On few cores TensorFlow has few threads, and a step that waits for a server on each of them waits for ever.
+    config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=_threads(cluster))
+    server = tf.distribute.Server(spec, cluster.this.job, cluster.this.index, protocol="grpc", config=config)
     print(f"{cluster.this} serves at {server.target}", flush=True)
     (chief,) = cluster.of("chief")
     model, met = Path(run_dir) / run_directory.MODEL, False
@@ -90,6 +93,10 @@ def serve(cluster, run_dir, peer_timeout):
             message = f"{cluster.this} has seen nothing of {chief} for {peer_timeout:g} s"
             raise RunFailed(f"{message}, and the run has not finished") if met else BadInput(message)
         time.sleep(1)
+
+
+def _threads(cluster):
+    return max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), len(cluster.tasks))
 
 
 def _lead(recipe, run, data, cluster, strategy, stop):

@@ -37,8 +37,14 @@ def start_task(start, tmp_path):
 
 @pytest.fixture
 def start_job(start_task):
+    """Starts all tasks. Each has one core, on which TensorFlow by itself would have too few threads."""
+
     def begin(recipe, configs):
-        return {task: start_task(recipe, config) for task, config in configs.items()}
+        job = {task: start_task(recipe, config) for task, config in configs.items()}
+        cores = sorted(os.sched_getaffinity(0))
+        for number, run in enumerate(job.values()):
+            os.sched_setaffinity(run.process.pid, {cores[number % len(cores)]})
+        return job
 
     return begin
 
