@@ -32,6 +32,12 @@ TRAININGS = (
         "python train_cifar.py --recipe digits --seed S",
     ),
     Training(
+        "container-digits",
+        "the digits in the container image, CPU variant (docker/README.md)",
+        "python train_cifar.py --recipe digits --run-dir /runs/digits",
+        1,
+    ),
+    Training(
         "cifar10-small",
         "a narrow, shallow sibling for CPUs; aim: 80 % right, under 25 minutes on 2 cores",
         "python train_cifar.py --recipe cifar10-small --data-dir DIR --seed S",
@@ -58,6 +64,15 @@ TRAININGS = (
 def _spread(values, form=".3g"):
     median, least, most = (format(values[key], form) for key in ("median", "min", "max"))
     return f"{median} ({least} to {most}, n = {values['n']})"
+
+
+def _scaling(d):
+    in_step, rate, staleness = (d["check"][key] for key in ("in_step_seconds", "updates_per_second", "staleness"))
+    return (
+        f"in step {in_step['measured']:.3f} s a step (predicted {in_step['predicted']:.3f}); asynchronous "
+        f"{rate['measured']:.1f} updates a second ({rate['predicted']:.1f}), staleness {staleness['measured']:.2f} "
+        f"({staleness['predicted']:.2f})"
+    )
 
 
 def _landscape(d):
@@ -122,6 +137,18 @@ def _network(d):
     )
 
 
+def _served(clients):
+    def figure(d):
+        return "; ".join(
+            f"{network}, {server}: {_spread(runs[clients]['requests_per_second'], '.3g')} requests/s, "
+            f"p50 {runs[clients]['p50_ms']['median']:.3g} ms, p99 {runs[clients]['p99_ms']['median']:.3g} ms"
+            for network, servers in d["networks"].items()
+            for server, runs in servers.items()
+        )
+
+    return figure
+
+
 def _against(peer):
     def figure(d):
         return "; ".join(
@@ -160,6 +187,12 @@ MEASUREMENTS = (
         "time of a step in the training loop over that of the bare step; aim: at most 1.03",
         "python benchmarks/train_step.py",
         lambda d: _spread(d["loop_over_bare"], ".3f"),
+    ),
+    Measurement(
+        "benchmarks/scaling.json",
+        "two workers on one machine against the model of docs/scaling.md, medians of 3",
+        "python benchmarks/scaling.py --check",
+        _scaling,
     ),
     Measurement(
         "theory/linear/linear.json",
@@ -224,6 +257,15 @@ MEASUREMENTS = (
     *_speed("cifar-train", "32 128 512", "1.15 in bfloat16, 1 in float32"),
     *_speed("imagenet-train", "32", "1"),
     *_speed("cifar-infer", "1 32 256", "1"),
+    *(
+        Measurement(
+            "benchmarks/serving.json",
+            f"the server on 2 cores, shared with {clients} client{'s' * (clients > 1)} of one image a request",
+            "python benchmarks/serving.py",
+            _served(str(clients)),
+        )
+        for clients in (1, 8, 32)
+    ),
     Measurement(
         "benchmarks/import_time.json",
         "seconds that `import allconv_resnet` adds to `import keras`; aim: at most 0.3",

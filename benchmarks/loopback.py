@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL, LARGE = 4, 64  # images of one worker's step
 STEPS = {SMALL: 150, LARGE: 60}
 LOG = 10
+REPEATS = 3
 
 
 def check(simulate):
@@ -25,35 +26,42 @@ def check(simulate):
     Args:
         simulate: Of `scaling.py`.
     """
-    alone, in_step, apart = {}, {}, {}
-    for batch in (SMALL, LARGE):
-        alone[batch] = batch / _speed(_run({("one", 0): {}, ("one", 1): {}}, batch))[0]
-        in_step[batch] = 2 * batch / _speed(_run(_tasks(worker=2), 2 * batch))[0]
-        rate, staleness = _speed(_run(_tasks(chief=1, worker=2, ps=1), batch))
-        apart[batch] = {"updates_per_second": rate / batch, "staleness": staleness}
+    repeats = [_measure() for _ in range(REPEATS)]
+
+    def median(key, batch):
+        return statistics.median(repeat[key][batch] for repeat in repeats)
+
+    alone, in_step, rates, staleness = (
+        {batch: median(key, batch) for batch in (SMALL, LARGE)} for key in ("alone", "in_step", "rate", "staleness")
+    )
     exchange = in_step[SMALL] - alone[SMALL]
     # A cycle of a worker is its computation, and a rest: the exchange with the server, and a pause until it is told
     # what to do next. The staleness says how long the pause is: nobody's weights are out of date in a pause.
-    cycle = 2 / apart[SMALL]["updates_per_second"]
-    pause = min(max(0, 1 - apart[SMALL]["staleness"]) * cycle, cycle - alone[SMALL])
+    cycle = 2 / rates[SMALL]
+    pause = min(max(0, 1 - staleness[SMALL]) * cycle, cycle - alone[SMALL])
     rest = max(1e-6, cycle - alone[SMALL] - pause)
     predicted = simulate(2, 1, alone[LARGE], 1.0, 2 / rest, steps=5_000, pause=pause)
     figures = {
-        "batches": [SMALL, LARGE],
-        "alone_seconds": list(alone.values()),
-        "in_step_seconds": list(in_step.values()),
-        "apart": list(apart.values()),
-        "predicted_in_step_seconds": alone[LARGE] + exchange,
-        "predicted_apart": {key: predicted[key] for key in ("updates_per_second", "mean")},
+        "repeats": repeats,
+        "in_step_seconds": {"measured": in_step[LARGE], "predicted": alone[LARGE] + exchange},
+        "updates_per_second": {"measured": rates[LARGE], "predicted": predicted["updates_per_second"]},
+        "staleness": {"measured": staleness[LARGE], "predicted": predicted["mean"]},
     }
-    print(
-        f"two workers in step, {LARGE} images each: {in_step[LARGE]:.3f} s a step, "
-        f"predicted {alone[LARGE] + exchange:.3f}\n"
-        f"two workers asynchronous: {apart[LARGE]['updates_per_second']:.2f} updates a second, predicted "
-        f"{predicted['updates_per_second']:.2f}; staleness {apart[LARGE]['staleness']:.2f}, predicted "
-        f"{predicted['mean']:.2f}"
-    )
+    print(f"two workers, {LARGE} images each, medians of {REPEATS}:")
+    for name in ("in_step_seconds", "updates_per_second", "staleness"):
+        print("  {name}: measured {measured:.3f}, predicted {predicted:.3f}".format(name=name, **figures[name]))
     return figures
+
+
+def _measure():
+    """Returns, by batch, the seconds of a step alone and in step, and the updates a second and staleness without."""
+    alone, in_step, rates, staleness = {}, {}, {}, {}
+    for batch in (SMALL, LARGE):
+        alone[batch] = batch / _speed(_run({("one", 0): {}, ("one", 1): {}}, batch))[0]
+        in_step[batch] = 2 * batch / _speed(_run(_tasks(worker=2), 2 * batch))[0]
+        images, staleness[batch] = _speed(_run(_tasks(chief=1, worker=2, ps=1), batch))
+        rates[batch] = images / batch
+    return {"alone": alone, "in_step": in_step, "rate": rates, "staleness": staleness}
 
 
 def _tasks(**jobs):
