@@ -20,6 +20,7 @@ FIELDS = {
 }
 FILLER = b""  # a record after the last one of a split
 AT_ONCE = 16  # files that are read in turn
+DECODED_AT_ONCE = 64  # images, or as many as there are cores; tf.data does not tune a data set inside of another
 UNREADABLE = "Not a JPEG file that can be decoded: "
 
 
@@ -209,7 +210,7 @@ def decode_batch(records, positions, prepare, image_size, bad_images):
     images = tf.data.Dataset.from_tensor_slices((places, fields["image"], positions))
     images = images.map(
         lambda place, contents, position: (place, prepare(contents, position)),
-        num_parallel_calls=tf.data.AUTOTUNE,
+        num_parallel_calls=min(count, DECODED_AT_ONCE),
         deterministic=True,
     ).ignore_errors()
     nothing = tf.data.Dataset.from_tensors((count, tf.zeros(image_size)))  # no batch is empty
