@@ -3,10 +3,10 @@
 import json
 import re
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from check_jsonschema.builtin_schemas import get_builtin_schema
-from conftest import ROOT
 from jsonschema.validators import validator_for
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -16,6 +16,7 @@ from allconv_resnet import cli
 from allconv_resnet.recipes import RECIPES
 from allconv_resnet.training import cluster
 
+ROOT = Path(__file__).resolve().parent.parent
 DOCKER = ROOT / "docker"
 TRAINING = ("cifar", "imagenet", "worker-0", "worker-1", "chief", "ps-0", "async-worker-0", "async-worker-1")
 ON_GPUS = ("cifar", "imagenet", "worker-0", "worker-1", "async-worker-0", "async-worker-1")

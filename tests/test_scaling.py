@@ -1,12 +1,13 @@
 """The model behind docs/scaling.md obeys the laws that hold whatever its details are."""
 
+from pathlib import Path
+
 import pytest
-from conftest import ROOT
 
 
 @pytest.fixture
 def scaling(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parent.parent / "benchmarks")
     import scaling
 
     return scaling
