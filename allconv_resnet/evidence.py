@@ -58,6 +58,12 @@ TRAININGS = (
         "the same with 100 classes; the paper: 24.64 % test error",
         "python train_cifar.py --recipe cifar100 --data-dir DIR --seed S",
     ),
+    Training(
+        "imagenet-30",
+        "the 35.7M network, 30 steps of 16 images and a resume, on 400 images: it runs, no more",
+        "python train_imagenet.py --data-dir DIR --batch-size 16 --steps 30 --log-every 1",
+        seeds=1,
+    ),
 )
 
 
@@ -175,6 +181,11 @@ def _speed(what, batches, aim):
     )
 
 
+def _decoded(d):
+    over = ", ".join(f"{peer} {_spread(values, '.2f')}" for peer, values in d["ours_over"].items())
+    return f"over {over}; {d['images_per_second']['ours']['median']:,.0f} images/s"
+
+
 MEASUREMENTS = (
     Measurement(
         "benchmarks/input_pipeline.json",
@@ -187,6 +198,12 @@ MEASUREMENTS = (
         "time of a step in the training loop over that of the bare step; aim: at most 1.03",
         "python benchmarks/train_step.py",
         lambda d: _spread(d["loop_over_bare"], ".3f"),
+    ),
+    Measurement(
+        "benchmarks/imagenet_input.json",
+        "crops that a core takes out of ImageNet's files, over each peer's; aim: 1.15 over the best of them",
+        "python benchmarks/imagenet_input.py --data-dir DIR",
+        _decoded,
     ),
     Measurement(
         "benchmarks/scaling.json",

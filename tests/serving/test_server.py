@@ -277,6 +277,11 @@ def read_all(connection):
     return int(head.split()[1]), json.loads(body)
 
 
+def read_all_or_reset(connection):
+    with contextlib.suppress(ConnectionResetError):
+        return read_all(connection)
+
+
 POST = b"POST /v1/models/digits:predict HTTP/1.1\r\nhost: x\r\n"
 
 
@@ -318,8 +323,9 @@ def test_a_thousand_slow_connections_do_not_keep_others_out(server, expected, su
         np.testing.assert_allclose(answer["predictions"][0]["logits"], expected[0], rtol=1e-4, atol=1e-5)
         assert sum("socket" in os.readlink(fd) for fd in fds(server)) <= 110  # 100 connections and the server's own
         assert server.memory() < server.memory_at_first + 400 * MB
-        status, answer = read_all(slow[0])  # had to make room
-        assert status == 429 and "taken" in answer["error"]
+        # The first had to make room; one whose bytes were still on their way is reset instead of told why.
+        told = [answer for answer in map(read_all_or_reset, slow[:100]) if answer]
+        assert told and all(status == 429 and "taken" in answer["error"] for status, answer in told)
         assert read_all(slow[-1])[0] == 408
     finally:
         for connection in slow:
