@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 from training.runs import TINY
 
-from allconv_resnet import cli
+from allconv_resnet import cli, recipes
 from allconv_resnet.data import augment, jpeg, sources
 from allconv_resnet.errors import BadInput
 from allconv_resnet.serving.export import export, fit
@@ -95,6 +95,21 @@ def test_a_process_without_keras_and_this_package_gets_the_same_answers(run_pyth
     done = run_python("-c", ALONE, version, tmp_path / "images.npy", tmp_path / "logits.npy")
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), logits, rtol=1e-5, atol=1e-5)
+
+
+def test_no_skew_on_500_real_images(run_python, prepared, tmp_path):
+    """CIFAR-10's first 500 test images, a network for them, and a process without Keras and this package."""
+    data = sources.load("cifar10", prepared)
+    images, model = data.test_images[:500], recipes.CIFAR10_SMALL.replace(precision="float32").build_model()
+    logits = model.predict(augment.standardize(images), verbose=0)
+    version = export(model, data.label_names, tmp_path / "export", version=1)
+    np.save(tmp_path / "images.npy", images)
+    done = run_python("-c", ALONE, version, tmp_path / "images.npy", tmp_path / "logits.npy")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), logits, rtol=1e-5, atol=1e-5 * np.abs(logits).max())
+    files = tf.constant([encode(image) for image in images])
+    answer = tf.saved_model.load(str(version)).signatures["serve_bytes"](images=files)
+    np.testing.assert_allclose(answer["logits"], logits, rtol=1e-5, atol=1e-5 * np.abs(logits).max())
 
 
 def test_saved_model_cli_shows_and_runs_it(run_python, finished, expected, tmp_path):
