@@ -68,12 +68,14 @@ def decode_window(contents, window, size):
     Raises:
         tf.errors.InvalidArgumentError: if the file is not a JPEG that can be decoded.
     """
+    # Every operation here counts, in a few thousandths of an image's time: those of the cases not taken as well.
+    # libjpeg's less exact ways gain nothing: seen.
+    factor = tf.reduce_min(window[2:] // tf.constant(size))
+    halvings = tf.reduce_sum(tf.cast(factor >= tf.constant(SCALES[1:]), tf.int32))
+    window = tf.bitwise.right_shift(window, halvings)  # in pixels of the shrunken image
 
     def shrunk(scale):
-        # The window is in pixels of the shrunken image. The fast, less exact ways of libjpeg gain nothing here: seen.
-        return tf.raw_ops.DecodeAndCropJpeg(contents=contents, crop_window=window // scale, channels=3, ratio=scale)
+        return tf.raw_ops.DecodeAndCropJpeg(contents=contents, crop_window=window, channels=3, ratio=scale)
 
-    factor = tf.reduce_min(window[2:] // tf.constant(size))
-    number = sum(tf.cast(factor >= scale, tf.int32) for scale in SCALES[1:])
-    image = tf.switch_case(number, [lambda scale=scale: shrunk(scale) for scale in SCALES])
-    return tf.image.resize(image, size)
+    image = tf.switch_case(halvings, [lambda scale=scale: shrunk(scale) for scale in SCALES])
+    return tf.raw_ops.ResizeBilinear(images=image[None], size=size, half_pixel_centers=True)[0]
