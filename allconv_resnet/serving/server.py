@@ -176,12 +176,17 @@ def serve(model, options):
     gc.collect()
     gc.freeze()
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1/models/{options.name}"
-    print(f"Serving version {model.version} at {address}:predict, until Ctrl-C", flush=True)
-    _Server(config).run(sockets=[listening])
+    server = _Server(config)
+    server.greeting = f"Serving version {model.version} at {address}:predict, until Ctrl-C"
+    server.run(sockets=[listening])
     print("Stopped", flush=True)
 
 
 class _Server(uvicorn.Server):
+    async def startup(self, sockets=None):
+        await super().startup(sockets)
+        print(self.greeting, flush=True)  # now requests and signals are heard
+
     @contextlib.contextmanager
     def capture_signals(self):
         # uvicorn would kill itself with the same signal in the end; a server that was told to stop has not failed.
