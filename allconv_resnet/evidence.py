@@ -61,7 +61,8 @@ TRAININGS = (
     Training(
         "imagenet-30",
         "the 35.7M network, 30 steps of 16 images and a resume, on 400 images: it runs, no more",
-        "python train_imagenet.py --data-dir DIR --batch-size 16 --steps 30 --log-every 1",
+        "python train_imagenet.py --data-dir DIR --batch-size 16 --steps 30 --log-every 1 --evaluate-every 30 "
+        "--checkpoint-every 15 --no-export` and again with `--steps 34",
         seeds=1,
     ),
 )

@@ -71,12 +71,16 @@ def follow(run_dir, data_dir=None, split="test", pause=30):
     Raises:
         BadInput: as `evaluate_run`.
     """
+    looked_at = 0
     while True:
         last = run_directory.read_recipe(run_dir).steps
         done = {line["step"] for line in read_metrics(run_dir, EVALUATIONS) if line["split"] == split}
         newest = max(steps_on_disk(Path(run_dir) / "checkpoints"), default=0)
-        if newest and newest not in done:
+        if newest not in {0, looked_at, *done}:
+            looked_at = newest
             result = evaluate_run(run_dir, data_dir, split)
+            if result["step"] in done:  # the newest is damaged, the one before it is known
+                continue
             with open(Path(run_dir) / EVALUATIONS, "a") as file:
                 file.write(json.dumps({"split": split, **result}) + "\n")
             yield result

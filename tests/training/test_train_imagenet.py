@@ -111,6 +111,15 @@ def test_every_checkpoint_is_evaluated_beside_the_training(finished, data_dir, t
     assert list(evaluate.follow(run_dir, data_dir)) == []  # nothing is evaluated twice
 
 
+def test_a_damaged_newest_checkpoint_does_not_keep_the_evaluation_busy(finished, data_dir, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished, run_dir)
+    (run_dir / "checkpoints" / "step-12.data-00000-of-00001").write_bytes(b"")
+    for expected in ([10], []):
+        assert [result["step"] for result in evaluate.follow(run_dir, data_dir)] == expected
+    assert [line["step"] for line in reports.read_metrics(run_dir, reports.EVALUATIONS)] == [10]
+
+
 def test_the_recipes_are_those_of_the_paper():
     paper = recipes.IMAGENET
     assert (paper.batch_size, paper.momentum, paper.steps) == (256, 0.9, 700_000)
