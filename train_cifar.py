@@ -14,4 +14,4 @@ The same command on the same run directory continues the run. results/README.md 
 from allconv_resnet import cli, recipes
 
 if __name__ == "__main__":
-    cli.train(("cifar10", "cifar100", "cifar10-small", "digits", *(recipe.name for recipe in recipes.COMPARED)))
+    cli.train(tuple(recipe.name for recipe in recipes.SMALL_IMAGES))

@@ -153,6 +153,7 @@ class Clock:
     def __init__(self):
         self.seconds = {"input": 0.0, "step": 0.0}
         self.images = 0
+        self.process_began = time.process_time()
 
     @contextmanager
     def time(self, part):
@@ -165,7 +166,11 @@ class Clock:
 
     def report(self):
         waited = self.seconds["input"] / sum(self.seconds.values())
-        return {"images_per_second": self.images_per_second(), "input_wait": waited}
+        return {
+            "images_per_second": self.images_per_second(),
+            "input_wait": waited,
+            "cpu_seconds": time.process_time() - self.process_began,  # of all threads, with evaluations between
+        }
 
 
 class StopSignal:

@@ -13,7 +13,7 @@ from training.runs import TINY, Run
 
 from allconv_resnet import recipes
 
-TIMES = ("images_per_second", "input_wait")
+TIMES = ("images_per_second", "input_wait", "cpu_seconds")
 
 
 def state(run_dir, step):
