@@ -1,5 +1,7 @@
 """TF1's momentum with coupled weight decay, the optimizer of Hardt & Ma."""
 
+import contextlib
+
 import keras
 from keras import ops
 
@@ -52,12 +54,13 @@ class Momentum(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         velocity = self.velocities[self._get_variable_index(variable)]
-        gradient = ops.cast(gradient, variable.dtype)
-        if weight_decay := self.weight_decay_of(variable):
-            gradient = gradient + weight_decay * variable
-        self.assign(velocity, self.momentum * velocity + gradient)
-        update = gradient + self.momentum * velocity if self.nesterov else velocity
-        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * update)
+        with after(gradient):
+            gradient = ops.cast(gradient, variable.dtype)
+            if weight_decay := self.weight_decay_of(variable):
+                gradient = gradient + weight_decay * variable
+            self.assign(velocity, self.momentum * velocity + gradient)
+            update = gradient + self.momentum * velocity if self.nesterov else velocity
+            self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * update)
 
     def weight_decay_of(self, variable):
         """Returns the weight decay of a variable: 0 for those that `exclude_from_weight_decay` left out."""
@@ -70,3 +73,14 @@ class Momentum(keras.optimizers.Optimizer):
             "weight_decay": self.coupled_weight_decay,
             "nesterov": self.nesterov,
         }
+
+
+def after(gradient):
+    """Returns a context whose operations wait for a gradient. TensorFlow would compute those that need a variable alone
+    when the step begins, and keep their results, twice the size of the network, until the gradients are there.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    return tf.control_dependencies([gradient])

@@ -1,0 +1,99 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+from allconv_resnet import cpu
+from allconv_resnet.layers import ResidualBlock
+
+SHAPES = ((3, 8, 8, 5, 7), (2, 7, 7, 4, 4), (1, 1, 1, 2, 3), (4, 5, 2, 3, 6), (2, 2, 5, 6, 2))
+
+
+def normal(*shape, seed=0):
+    return tf.constant(np.random.default_rng(seed).standard_normal(shape), tf.float32)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_filter_gradient_is_the_gradient(shape):
+    n, height, width, channels, filters = shape
+    x, kernel = normal(n, height, width, channels), normal(3, 3, channels, filters, seed=1)
+    dy = normal(n, height, width, filters, seed=2)
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        y = tf.nn.conv2d(x, kernel, 1, "SAME")
+    np.testing.assert_allclose(cpu.filter_gradient(x, dy), tape.gradient(y, kernel, dy), rtol=1e-4, atol=1e-4)
+
+
+def layer(filters=96, dtype="bfloat16", **arguments):
+    return keras.layers.Conv2D(filters, **({"kernel_size": 3, "padding": "same", "use_bias": False} | arguments))
+
+
+@pytest.mark.parametrize(
+    ("shape", "arguments", "dtype", "applies"),
+    [
+        ((2, 8, 8, 96), {}, "bfloat16", True),
+        ((2, 14, 14, 336), {"filters": 336}, "bfloat16", True),
+        ((2, 8, 8, 96), {}, "float32", False),
+        ((2, 16, 16, 128), {"filters": 128}, "bfloat16", False),
+        ((2, 8, 8, 64), {}, "bfloat16", False),
+        ((2, 8, 8, 96), {"filters": 64}, "bfloat16", False),
+        ((2, 8, 8, 96), {"strides": 2}, "bfloat16", False),
+        ((2, 8, 8, 96), {"dilation_rate": 2}, "bfloat16", False),
+        ((2, 8, 8, 96), {"kernel_size": 1}, "bfloat16", False),
+        ((2, 8, 8, 96), {"padding": "valid"}, "bfloat16", False),
+        ((2, 8, 8, 96), {"use_bias": True}, "bfloat16", False),
+        ((2, 8, 8, 96), {"groups": 2}, "bfloat16", False),
+        ((2, 8, 8, 96), {"activation": "relu"}, "bfloat16", False),
+    ],
+    ids=str,
+)
+def test_where_the_gradient_is_faster(shape, arguments, dtype, applies):
+    assert cpu.has_faster_gradient(layer(**arguments), tf.zeros(shape, dtype)) is applies
+
+
+@pytest.mark.parametrize("arguments", [{}, {"use_bias": True}, {"normalization": "batch"}], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_a_block_has_the_outputs_and_gradients_of_its_layers(arguments, dtype):
+    block = ResidualBlock(128, activation="relu", initialization="he", dtype=dtype, **arguments)
+    x, dy = normal(4, 8, 8, 96), normal(4, 8, 8, 128, seed=1)
+    block.build(x.shape)
+
+    @tf.function
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = block(x, training=True)
+        return y, *tape.gradient(y, [x, *block.trainable_variables], tf.cast(dy, y.dtype))
+
+    ours = gradients(x)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "convolve", lambda layer, x: layer(x))
+        plain = tf.function(gradients.python_function)(x)
+    for a, b in zip(ours, plain, strict=True):
+        a, b = (tf.cast(value, tf.float32).numpy() for value in (a, b))
+        assert np.abs(a - b).max() <= (3e-2 if "bfloat16" in dtype else 1e-5) * np.abs(b).max()
+
+
+def test_convolutions_are_fused_in_training_alone():
+    block = ResidualBlock(16)
+    x = normal(2, 8, 8, 16)
+    block.build(x.shape)
+
+    def operations(training):
+        with context.collect_graphs(optimized=True) as graphs:
+            tf.function(lambda x: block(x, training=training))(x)
+        return [node.op for graph in graphs for node in graph.node]
+
+    trained, served = operations(True), operations(False)
+    assert sum("FusedConv2D" in op for op in trained) == 2
+    assert "Relu" not in trained and "AddV2" not in trained
+    assert "PlaceholderWithDefault" not in served and not any("BiasAdd" in op for op in served)
+
+
+def test_batches_of_any_size():
+    block = ResidualBlock(96, dtype="mixed_bfloat16")
+    block.build((None, 8, 8, 96))
+    step = tf.function(lambda x: block(x, training=True), input_signature=[tf.TensorSpec((None, 8, 8, 96))])
+    for n in (1, 3):
+        assert step(normal(n, 8, 8, 96)).shape == (n, 8, 8, 96)
