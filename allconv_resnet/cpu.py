@@ -1,7 +1,7 @@
-"""Convolutions in training on a CPU: the same function as Keras's layer, by arithmetic that TensorFlow runs faster.
+"""Convolutions on a CPU: the same function as Keras's layer, by arithmetic that TensorFlow runs faster.
 
-Filter gradients of small maps go by Winograd's minimal filtering, and convolutions are put so that TensorFlow's graph
-optimizer fuses them with what follows. benchmarks/NOTES.md has what each was measured to do.
+In training the filter gradients of small maps go by Winograd's minimal filtering; always convolutions are put so that
+TensorFlow's graph optimizer fuses them with what follows. benchmarks/NOTES.md has what each was measured to do.
 """
 
 import keras
@@ -13,19 +13,20 @@ if keras.backend.backend() == "tensorflow":
 LARGEST_WIDTH, FEWEST_CHANNELS = 14, 96  # of the maps that were measured to be faster here than in oneDNN's kernel
 
 
-def convolve(layer, x):
-    """Returns what a layer returns, for training.
+def convolve(layer, x, training):
+    """Returns what a layer returns.
 
     Args:
         layer: Built `keras.layers.Conv2D`, channels last.
         x: Float tensor `[n, h, w, c]`.
+        training: Whether gradients will be asked for.
 
     Returns:
         Float tensor.
     """
     if keras.backend.backend() != "tensorflow" or tf.config.list_logical_devices("GPU"):
         return layer(x)
-    if has_faster_gradient(layer, x):
+    if training and has_faster_gradient(layer, x):
         y = _convolve_with_faster_gradient(x, ops.convert_to_tensor(layer.kernel))
     else:
         y = layer(x)

@@ -82,10 +82,9 @@ class ResidualBlock(layers.Layer):
             self.norm2.build(hidden_shape)
 
     def call(self, x, training=None):
-        convolve = cpu.convolve if training else layers.Layer.__call__
-        y = convolve(self.conv1, x)
+        y = cpu.convolve(self.conv1, x, training)
         y = self.norm1(y, training=training) if self.normalization else y
-        y = convolve(self.conv2, self.activation(y))
+        y = cpu.convolve(self.conv2, self.activation(y), training)
         y = self.norm2(y, training=training) if self.normalization else y
         return self.shortcut(x) + y
 

@@ -24,6 +24,7 @@ from tensorflow.core.framework import types_pb2
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.serving.batching import Batcher
+from allconv_resnet.serving.freezing import freeze
 from allconv_resnet.serving.limits import Bodies, guarded_protocol
 from allconv_resnet.serving.predict import latest_version, reason
 from allconv_resnet.serving.protocol import Refused, answer, parse
@@ -44,17 +45,18 @@ class SavedModel:
     def __init__(self, export):
         directory = latest_version(export)
         try:
-            self._loaded = tf.saved_model.load(str(directory))
+            loaded = tf.saved_model.load(str(directory))
         except (OSError, ValueError, tf.errors.OpError) as error:
             raise BadInput(f"The export in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
         self.version = directory.name if directory.name.isdigit() else "1"
-        functions = self._loaded.signatures
+        functions = loaded.signatures  # which hold their variables weakly
         self.signatures = {
             name: next(iter(function.structured_input_signature[1].values()))
             for name, function in functions.items()
             if not name.startswith("__")  # of TensorFlow itself
         }
         self.outputs = {name: functions[name].structured_outputs for name in self.signatures}
+        self._functions = {name: freeze(functions[name]) for name in self.signatures}
 
     def __call__(self, signature, images):
         """Returns the outputs of a signature as a dictionary of arrays.
@@ -64,7 +66,7 @@ class SavedModel:
         """
         spec = self.signatures[signature]
         try:
-            outputs = self._loaded.signatures[signature](**{spec.name: tf.constant(images, spec.dtype)})
+            outputs = self._functions[signature](tf.constant(images, spec.dtype))
             return {name: value.numpy() for name, value in outputs.items()}
         except tf.errors.InvalidArgumentError as error:
             raise Refused(400, reason(error)) from error

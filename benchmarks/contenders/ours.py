@@ -1,8 +1,11 @@
-"""This project: its network, its train step, as `training.loop` calls it."""
+"""This project: its train step as `training.loop` calls it, its network as `serving.server` does."""
+
+import functools
 
 import tensorflow as tf
 
 import allconv_resnet as acr
+from allconv_resnet.serving import freezing
 from allconv_resnet.training import steps
 
 from . import networks
@@ -24,7 +27,6 @@ class Contender:
         optimizer.build(self.model.trainable_variables)
         strategy = tf.distribute.get_strategy()
         self.step = steps.make_train_step(strategy, self.model, optimizer, steps.Totals(), batch)
-        self.forward = tf.function(lambda images: self.model(images, training=False))
         self.images, self.labels = (tf.constant(part) for part in networks.batch(task, batch))
         self.optimizer = optimizer
 
@@ -34,8 +36,18 @@ class Contender:
         self.optimizer.iterations.numpy()
 
     def infer(self, count):
+        served = self.served(self.images)
         for _ in range(count):
-            self.forward(self.images).numpy()
+            served(self.images).numpy()
 
     def logits(self, images):
-        return self.forward(tf.constant(images)).numpy()
+        return self.served(tf.constant(images))(tf.constant(images)).numpy()
+
+    @functools.cache  # noqa: B019 - there is one contender in a process
+    def _function(self, spec):
+        forward = tf.function(lambda images: self.model(images, training=False))
+        return freezing.freeze(forward.get_concrete_function(spec))
+
+    def served(self, images):
+        """Returns the function that the server calls for a batch."""
+        return self._function(tf.TensorSpec(images.shape, images.dtype))
