@@ -17,7 +17,10 @@ class Training(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """A JSON that a benchmark or a theory command writes, `results/FILE`, and the sentence that it supports."""
+    """A JSON that a benchmark or a theory command writes, `results/FILE`, and the sentence that it supports.
+
+    The file may be a pattern: a row for each machine that has one.
+    """
 
     file: str
     what: str
@@ -171,7 +174,7 @@ def _speed(what, batches, aim):
     command = f"python benchmarks/speed.py {what} --batch {batches}"
     return tuple(
         Measurement(
-            f"benchmarks/speed-{what}.json", f"{what}: our images a second over {name}'s{goal}", command, figure
+            f"benchmarks/speed-{what}-*.json", f"{what}: our images a second over {name}'s{goal}", command, figure
         )
         for name, goal, figure in (
             ("torch.compile", f"; aim: {aim}", _against("torch_compiled")),
@@ -179,6 +182,21 @@ def _speed(what, batches, aim):
             ("Keras `fit`", "", _against("keras_fit")),
             ("Keras `fit` on JAX", "", _against("keras_fit_jax")),
         )
+    )
+
+
+def _memory(d):
+    return "; ".join(
+        f"batch {e['batch']}, {e['precision']}: "
+        + ", ".join(f"{name} {c['memory']['beyond_import'] / 1e9:.2f} GB" for name, c in e["contenders"].items())
+        for e in d["entries"]
+    )
+
+
+def _start_up(d):
+    entry = d["entries"][0]["contenders"]
+    return "; ".join(
+        f"{name} {c['all']['median']:.1f} s, of which import {c['import']['median']:.1f}" for name, c in entry.items()
     )
 
 
@@ -190,7 +208,7 @@ def _decoded(d):
 MEASUREMENTS = (
     Measurement(
         "benchmarks/input_pipeline.json",
-        "images a second that the CIFAR pipeline alone augments, 2 cores; aim: 50,000",
+        "images a second that the CIFAR pipeline alone augments, 2 cores; aim: 200,000",
         "python benchmarks/input_pipeline.py --data-dir DIR",
         lambda d: _spread(d["images_per_second"], ",.0f"),
     ),
@@ -275,6 +293,21 @@ MEASUREMENTS = (
     *_speed("cifar-train", "32 128 512", "1.15 in bfloat16, 1 in float32"),
     *_speed("imagenet-train", "32", "1"),
     *_speed("cifar-infer", "1 32 256", "1"),
+    *(
+        Measurement(
+            f"benchmarks/speed-{what}-*.json",
+            f"{what}: peak memory beyond that of the imports; aim: at most PyTorch's",
+            f"python benchmarks/speed.py {what} --batch {batches}",
+            _memory,
+        )
+        for what, batches in (("cifar-train", "32 128 512"), ("imagenet-train", "32"))
+    ),
+    Measurement(
+        "benchmarks/speed-start-up-*.json",
+        "a new process up to the end of its first step, batch 128",
+        "python benchmarks/speed.py start-up",
+        _start_up,
+    ),
     *(
         Measurement(
             "benchmarks/serving.json",

@@ -127,18 +127,17 @@ def measurement_table(results):
     """Returns the table of the measurements, in Markdown."""
     rows = [("what", "figure", "command", "where", "log")]
     for measurement in MEASUREMENTS:
-        path = results / measurement.file
-        if not path.is_file():
+        paths = sorted(results.glob(measurement.file))
+        if not paths:
             rows.append((measurement.what, NOT_RUN, f"`{measurement.command}`", "", ""))
-            continue
-        try:
-            content = json.loads(path.read_text())
-            figure = measurement.figure(content)
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadInput(f"{path} is not what `{measurement.command}` writes: {error!r}") from error
-        place = where(content["environment"])
-        log = f"[{path.name}]({measurement.file})"
-        rows.append((measurement.what, figure, f"`{measurement.command}`", place, log))
+        for path in paths:
+            try:
+                content = json.loads(path.read_text())
+                figure = measurement.figure(content) or NOT_RUN
+            except (ValueError, KeyError, TypeError) as error:
+                raise BadInput(f"{path} is not what `{measurement.command}` writes: {error!r}") from error
+            log = f"[{path.name}]({path.relative_to(results)})"
+            rows.append((measurement.what, figure, f"`{measurement.command}`", where(content["environment"]), log))
     return "## Measurements\n\n" + _markdown(rows)
 
 

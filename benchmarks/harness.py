@@ -1,6 +1,7 @@
 """What the benchmarks share: paired timing, and a JSON beside the table that says where it was measured."""
 
 import json
+import re
 import statistics
 import time
 from datetime import UTC, datetime
@@ -29,6 +30,23 @@ def spread(values):
 def write(name, figures):
     """Writes results/benchmarks/NAME.json: the figures, and the environment they were measured in."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    where = environment.describe(tf.distribute.get_strategy(), "float32")
-    content = {"measured": datetime.now(UTC).isoformat(timespec="seconds"), "environment": where, **figures}
+    content = {"measured": datetime.now(UTC).isoformat(timespec="seconds"), "environment": here(), **figures}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read(name):
+    """Returns what `write` wrote, or an empty dictionary."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def here():
+    """Returns the environment of this process as `environment.describe` does."""
+    return environment.describe(tf.distribute.get_strategy(), "float32")
+
+
+def hardware():
+    """Returns the name of this machine's kind, for the name of a file."""
+    where = here()
+    parts = where["gpus"] or [str(where["cores"]), where["cpu"], *where["bfloat16_instructions"]]
+    return re.sub(r"[^a-z0-9_]+", "-", " ".join(parts).lower()).strip("-")

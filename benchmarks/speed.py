@@ -9,7 +9,8 @@ Each contender is a process of its own (`contender.py`), all alive at the same t
 all must compute the same logits from the same weights, to 1e-4 of their size in float32. Then they take turns; a ratio
 is that of ours and the peer's images a second in one turn. Peers need the extra `bench` (and `jax`).
 
-Writes results/benchmarks/speed-TASK-HARDWARE.json, an entry for each batch size and precision.
+Writes results/benchmarks/speed-TASK-HARDWARE.json, an entry for each batch size and precision; those
+that are not measured again are kept.
 """
 
 import argparse
@@ -80,12 +81,14 @@ def main():
         weights = f"{folder}/weights.npz"
         networks.save(task, weights)
         check(task, options.peers, weights)
-        entries = []
+        name = f"speed-{options.what}-{harness.hardware()}"
+        entries = {(e["precision"], e["batch"]): e for e in harness.read(name).get("entries", [])}
         for precision in options.precision:
             for batch in options.batch:
                 measure = start_up if options.what == "start-up" else throughput
-                entries.append(measure(options, task, batch, precision, weights))
-                harness.write(f"speed-{options.what}", {"what": options.what, "entries": entries})
+                entry = measure(options, task, batch, precision, weights)
+                entries[precision, batch] = entry | {"commit": harness.here()["commit"]}
+                harness.write(name, {"what": options.what, "entries": [entries[key] for key in sorted(entries)]})
 
 
 def check(task, peers, weights):
@@ -110,8 +113,7 @@ def throughput(options, task, batch, precision, weights):
         steps = {}
         for name, contender in running.items():
             contender.ask(f"{verb} 2")  # compiles
-            steps[name] = max(2, round(SECONDS / contender.ask(f"{verb} 2") * 2))
-            contender.ask(f"{verb} {steps[name]}")
+            steps[name] = max(1, round(SECONDS / contender.ask(f"{verb} 2") * 2))
         rates = {name: [] for name in names}
         for turn in range(options.turns):
             for name in names if turn % 2 == 0 else reversed(names):
@@ -125,11 +127,12 @@ def throughput(options, task, batch, precision, weights):
         entry["contenders"][name] = {
             "images_per_second": harness.spread(rates[name]),
             "ours_over_theirs": ratios,
-            "peak_bytes": memory[name],
+            "memory": memory[name],
         }
         print(
             f"{name:15} {harness.spread(rates[name])['median']:9.1f}   ratio {ratios['median']:.3f} "
-            f"({ratios['min']:.3f} to {ratios['max']:.3f}, n = {ratios['n']})   peak {memory[name] / 1e9:.2f} GB",
+            f"({ratios['min']:.3f} to {ratios['max']:.3f}, n = {ratios['n']})   "
+            f"peak {memory[name]['peak'] / 1e9:.2f} GB, {memory[name]['beyond_import'] / 1e9:.2f} beyond the import",
             flush=True,
         )
     return entry

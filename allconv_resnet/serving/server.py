@@ -12,6 +12,7 @@ import gc
 import logging
 import signal
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
@@ -45,18 +46,18 @@ class SavedModel:
     def __init__(self, export):
         directory = latest_version(export)
         try:
-            loaded = tf.saved_model.load(str(directory))
+            self._loaded = tf.saved_model.load(str(directory))
         except (OSError, ValueError, tf.errors.OpError) as error:
             raise BadInput(f"The export in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
         self.version = directory.name if directory.name.isdigit() else "1"
-        functions = loaded.signatures  # which hold their variables weakly
+        functions = self._loaded.signatures
         self.signatures = {
             name: next(iter(function.structured_input_signature[1].values()))
             for name, function in functions.items()
             if not name.startswith("__")  # of TensorFlow itself
         }
         self.outputs = {name: functions[name].structured_outputs for name in self.signatures}
-        self._functions = {name: freeze(functions[name]) for name in self.signatures}
+        self._frozen, self._freezing = {}, threading.Lock()
 
     def __call__(self, signature, images):
         """Returns the outputs of a signature as a dictionary of arrays.
@@ -66,12 +67,18 @@ class SavedModel:
         """
         spec = self.signatures[signature]
         try:
-            outputs = self._functions[signature](tf.constant(images, spec.dtype))
+            outputs = self._function(signature)(tf.constant(images, spec.dtype))
             return {name: value.numpy() for name, value in outputs.items()}
         except tf.errors.InvalidArgumentError as error:
             raise Refused(400, reason(error)) from error
         except tf.errors.ResourceExhaustedError as error:
             raise Refused(413, "The images need more memory than the server has") from error
+
+    def _function(self, signature):
+        with self._freezing:
+            if signature not in self._frozen:  # at its first call: each has its own copy of the weights
+                self._frozen[signature] = freeze(self._loaded.signatures[signature])
+            return self._frozen[signature]
 
 
 def application(model, options):
