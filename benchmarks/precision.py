@@ -3,7 +3,8 @@
     python benchmarks/precision.py --data-dir DIR [--recipe cifar10-small] [--steps 200] [--seeds 3]
 
 The same seed gives both precisions the same weights and the same batches. The difference between their losses, averaged
-over the seeds, is compared with the deviation of the float32 losses from seed to seed, interval by interval.
+over the seeds, is compared with the deviation of the float32 losses from seed to seed, the root mean square over the
+intervals: that of one interval alone, from so few seeds, is off by half.
 """
 
 import argparse
@@ -38,25 +39,26 @@ def main():
         for precision in ("float32", "bfloat16")
     }
     means = {precision: curves.mean(axis=0) for precision, curves in losses.items()}
-    deviation = losses["float32"].std(axis=0, ddof=1)
+    deviation = float(np.sqrt(losses["float32"].var(axis=0, ddof=1).mean()))
     difference = (losses["bfloat16"] - losses["float32"]).mean(axis=0)
-    print(f"{recipe.name}, {options.seeds} seeds: mean training loss of each {options.every} steps")
-    print(" steps   float32  deviation  bfloat16  difference / deviation")
-    for i in range(len(deviation)):
+    print(f"{recipe.name}, {options.seeds} seeds, deviation {deviation:.4f}: mean training loss of each interval")
+    print(" steps   float32  bfloat16  difference / deviation")
+    for i in range(len(difference)):
         print(
-            f"{(i + 1) * options.every:6}  {means['float32'][i]:8.4f}  {deviation[i]:9.4f}  "
-            f"{means['bfloat16'][i]:8.4f}  {difference[i] / deviation[i]:+.2f}"
+            f"{(i + 1) * options.every:6}  {means['float32'][i]:8.4f}  {means['bfloat16'][i]:8.4f}  "
+            f"{difference[i] / deviation:+.2f}"
         )
     # A mean over n seeds deviates by 1/sqrt(n) of one seed's deviation.
     outside = int(np.sum(np.abs(difference) > deviation))
-    print(f"{outside} of {len(deviation)} intervals differ by more than the deviation from seed to seed")
+    print(f"{outside} of {len(difference)} intervals differ by more than the deviation from seed to seed")
     write(
         "precision",
         {
             "recipe": recipe.name,
             "steps": options.steps,
             "losses": {precision: curves.tolist() for precision, curves in losses.items()},
-            "intervals": len(deviation),
+            "deviation": deviation,
+            "intervals": len(difference),
             "outside": outside,
             "largest_ratio": float(np.max(np.abs(difference) / deviation)),
         },

@@ -9,8 +9,8 @@ Each contender is a process of its own (`contender.py`), all alive at the same t
 all must compute the same logits from the same weights, to 1e-4 of their size in float32. Then they take turns; a ratio
 is that of ours and the peer's images a second in one turn. Peers need the extra `bench` (and `jax`).
 
-Writes results/benchmarks/speed-TASK-HARDWARE.json, an entry for each batch size and precision; those
-that are not measured again are kept.
+Writes results/benchmarks/speed-TASK-HARDWARE.json, an entry for each batch size and precision; those that are
+not measured again are kept.
 """
 
 import argparse

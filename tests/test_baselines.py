@@ -89,6 +89,14 @@ def test_a_recipe_builds_its_network(recipe):
     assert recipe.boundaries[-1] < recipe.steps
 
 
+@pytest.mark.parametrize("recipe", recipes.TWENTY_MINUTES, ids=lambda recipe: recipe.name)
+def test_a_shortened_recipe_drops_at_the_same_parts(recipe):
+    longer = {"resnet20-plain": recipes.RESNET20}.get(name := recipe.name.removesuffix("-20")) or recipes.RECIPES[name]
+    parts, whole = ([boundary / r.steps for boundary in r.boundaries] for r in (recipe, longer))
+    np.testing.assert_allclose(parts, whole, atol=1e-3)
+    assert recipe.steps < longer.steps and recipe.evaluate_every <= recipe.steps
+
+
 def test_fields_of_the_papers_network_are_refused_for_others():
     with pytest.raises(BadInput, match="initialization is a field of allconv_resnet, not of resnet20"):
         recipes.RESNET20.replace(initialization="he")
