@@ -10,7 +10,7 @@ from data.jpegs import BAD, write_records
 from training.test_resume import metrics, state
 
 from allconv_resnet import cli, recipes
-from allconv_resnet.errors import RunFailed
+from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.training import evaluate, reports
 from allconv_resnet.training.loop import train
 
@@ -132,9 +132,9 @@ def test_the_recipes_are_those_of_the_paper():
 
 
 def test_decay_epochs_and_boundaries_exclude_each_other():
-    with pytest.raises(recipes.BadInput, match=r"takes the place of boundaries. Received: .*boundaries=\(5,\)"):
+    with pytest.raises(BadInput, match=r"takes the place of boundaries. Received: .*boundaries=\(5,\)"):
         recipes.IMAGENET.replace(boundaries=(5,))
-    with pytest.raises(recipes.BadInput, match="epoch_images=None"):
+    with pytest.raises(BadInput, match="epoch_images=None"):
         recipes.IMAGENET.replace(epoch_images=None)
 
 
