@@ -179,7 +179,7 @@ def _speed(what, batches, aim):
         for name, goal, figure in (
             ("torch.compile", f"; aim: {aim}", _against("torch_compiled")),
             ("PyTorch", "", _against("torch_peer")),
-            ("Keras `fit`", "", _against("keras_fit")),
+            ("Keras `fit`", "; whole calls, see benchmarks/NOTES.md", _against("keras_fit")),
             ("Keras `fit` on JAX", "", _against("keras_fit_jax")),
         )
     )
@@ -327,7 +327,10 @@ MEASUREMENTS = (
         "benchmarks/precision.json",
         "bfloat16 against float32, 200 steps: intervals of the loss curve that differ by more than the seeds do",
         "python benchmarks/precision.py --data-dir DIR",
-        lambda d: f"{d['outside']} of {d['intervals']}, {d['largest_ratio']:.1f} of the deviation at most",
+        lambda d: (
+            f"{d['outside']} of {d['intervals']} by each interval's own deviation; {d['outside_pooled']} by that of "
+            f"all intervals, {d['largest_ratio']:.2f} of it at most"
+        ),
     ),
     Measurement(
         "benchmarks/growth.json",

@@ -137,7 +137,11 @@ def measurement_table(results):
             except (ValueError, KeyError, TypeError) as error:
                 raise BadInput(f"{path} is not what `{measurement.command}` writes: {error!r}") from error
             log = f"[{path.name}]({path.relative_to(results)})"
-            rows.append((measurement.what, figure, f"`{measurement.command}`", where(content["environment"]), log))
+            # Entries that were measured one by one have a code version each.
+            commits = sorted({entry["commit"] for entry in content.get("entries", ()) if "commit" in entry})
+            versions = commits or [content["environment"]["commit"]]
+            places = "; ".join(where(content["environment"] | {"commit": commit}) for commit in versions)
+            rows.append((measurement.what, figure, f"`{measurement.command}`", places, log))
     return "## Measurements\n\n" + _markdown(rows)
 
 

@@ -3,8 +3,8 @@
     python benchmarks/precision.py --data-dir DIR [--recipe cifar10-small] [--steps 200] [--seeds 3]
 
 The same seed gives both precisions the same weights and the same batches. The difference between their losses, averaged
-over the seeds, is compared with the deviation of the float32 losses from seed to seed, the root mean square over the
-intervals: that of one interval alone, from so few seeds, is off by half.
+over the seeds, is compared with the deviation of the float32 losses from seed to seed: that of the same interval, which
+so few seeds give roughly, and the root mean square over all intervals.
 """
 
 import argparse
@@ -39,7 +39,8 @@ def main():
         for precision in ("float32", "bfloat16")
     }
     means = {precision: curves.mean(axis=0) for precision, curves in losses.items()}
-    deviation = float(np.sqrt(losses["float32"].var(axis=0, ddof=1).mean()))
+    deviations = losses["float32"].std(axis=0, ddof=1)
+    deviation = float(np.sqrt(np.mean(deviations**2)))
     difference = (losses["bfloat16"] - losses["float32"]).mean(axis=0)
     print(f"{recipe.name}, {options.seeds} seeds, deviation {deviation:.4f}: mean training loss of each interval")
     print(" steps   float32  bfloat16  difference / deviation")
@@ -48,9 +49,11 @@ def main():
             f"{(i + 1) * options.every:6}  {means['float32'][i]:8.4f}  {means['bfloat16'][i]:8.4f}  "
             f"{difference[i] / deviation:+.2f}"
         )
-    # A mean over n seeds deviates by 1/sqrt(n) of one seed's deviation.
-    outside = int(np.sum(np.abs(difference) > deviation))
-    print(f"{outside} of {len(difference)} intervals differ by more than the deviation from seed to seed")
+    outside = int(np.sum(np.abs(difference) > deviations))
+    outside_pooled = int(np.sum(np.abs(difference) > deviation))
+    print(
+        f"of {len(difference)} intervals {outside} differ by more than their own deviation, {outside_pooled} than that"
+    )
     write(
         "precision",
         {
@@ -60,6 +63,7 @@ def main():
             "deviation": deviation,
             "intervals": len(difference),
             "outside": outside,
+            "outside_pooled": outside_pooled,
             "largest_ratio": float(np.max(np.abs(difference) / deviation)),
         },
     )
