@@ -106,7 +106,8 @@ TWENTY_MINUTES = (
     _in_twenty_minutes(
         RESNET20.replace(name="resnet20-plain"), 5_800, network="resnet20_plain", learning_rate=0.05, clip_norm=1.0
     ),
-    _in_twenty_minutes(ALL_CNN_C, 1_080, learning_rate=0.01),
+    # At 0.01 and 0.05 the ReLU of the logits was dead within 30 steps; with clipping 0.01 learns.
+    _in_twenty_minutes(ALL_CNN_C, 1_080, learning_rate=0.01, clip_norm=1.0),
 )
 """The same budget for four networks: 20 minutes of one core, at the rate of an AMD EPYC (Zen 5) in bfloat16."""
 
