@@ -137,8 +137,9 @@ def measurement_table(results):
             except (ValueError, KeyError, TypeError) as error:
                 raise BadInput(f"{path} is not what `{measurement.command}` writes: {error!r}") from error
             log = f"[{path.name}]({path.relative_to(results)})"
-            # Entries that were measured one by one have a code version each.
-            commits = sorted({entry["commit"] for entry in content.get("entries", ()) if "commit" in entry})
+            # Contenders that were measured in several runs have a code version each.
+            contenders = [c for entry in content.get("entries", ()) for c in entry["contenders"].values()]
+            commits = sorted({contender["commit"] for contender in contenders})
             versions = commits or [content["environment"]["commit"]]
             places = "; ".join(where(content["environment"] | {"commit": commit}) for commit in versions)
             rows.append((measurement.what, figure, f"`{measurement.command}`", places, log))

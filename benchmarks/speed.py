@@ -9,8 +9,8 @@ Each contender is a process of its own (`contender.py`), all alive at the same t
 all must compute the same logits from the same weights, to 1e-4 of their size in float32. Then they take turns; a ratio
 is that of ours and the peer's images a second in one turn. Peers need the extra `bench` (and `jax`).
 
-Writes results/benchmarks/speed-TASK-HARDWARE.json, an entry for each batch size and precision; those that are
-not measured again are kept.
+Writes results/benchmarks/speed-TASK-HARDWARE.json: an entry for each batch size and precision, in it the contenders of
+the last run that had them. What is not measured again is kept, so that slow peers can have runs of their own.
 """
 
 import argparse
@@ -87,7 +87,10 @@ def main():
             for batch in options.batch:
                 measure = start_up if options.what == "start-up" else throughput
                 entry = measure(options, task, batch, precision, weights)
-                entries[precision, batch] = entry | {"commit": harness.here()["commit"]}
+                commit = harness.here()["commit"]
+                kept = entries.get((precision, batch), {"contenders": {}})["contenders"]
+                measured = {name: values | {"commit": commit} for name, values in entry["contenders"].items()}
+                entries[precision, batch] = entry | {"contenders": kept | measured}
                 harness.write(name, {"what": options.what, "entries": [entries[key] for key in sorted(entries)]})
 
 
@@ -112,8 +115,8 @@ def throughput(options, task, batch, precision, weights):
         running = {n: stack.enter_context(Contender(n, task, batch, precision, weights)) for n in names}
         steps = {}
         for name, contender in running.items():
-            contender.ask(f"{verb} 2")  # compiles
-            steps[name] = max(1, round(SECONDS / contender.ask(f"{verb} 2") * 2))
+            contender.ask(f"{verb} 1")  # compiles
+            steps[name] = max(1, round(SECONDS / contender.ask(f"{verb} 1")))
         rates = {name: [] for name in names}
         for turn in range(options.turns):
             for name in names if turn % 2 == 0 else reversed(names):
