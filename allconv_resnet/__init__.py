@@ -5,11 +5,12 @@ from allconv_resnet.initializers import NearIdentityNormal
 from allconv_resnet.layers import RandomProjection, ResidualBlock
 from allconv_resnet.model import AllConvResNet, Stage, Stem, cifar_resnet, imagenet_resnet
 from allconv_resnet.optimizer import Momentum
-from allconv_resnet.schedules import EpochExponentialDecay, StepDecay
+from allconv_resnet.schedules import EpochExponentialDecay, LinearDecay, StepDecay, WarmUp
 
 __all__ = [
     "AllConvResNet",
     "EpochExponentialDecay",
+    "LinearDecay",
     "Momentum",
     "NearIdentityNormal",
     "RandomProjection",
@@ -17,6 +18,7 @@ __all__ = [
     "Stage",
     "Stem",
     "StepDecay",
+    "WarmUp",
     "cifar_resnet",
     "imagenet_resnet",
     "recipes",

@@ -194,7 +194,7 @@ def report(results: tyro.conf.Positional[Path] = Path("results")) -> None:
     Args:
         results: Directory with run directories, and with what the benchmarks and the theory commands wrote.
     """
-    from allconv_resnet.report import report
+    from allconv_resnet.evidence.report import report
 
     print(report(results))
 

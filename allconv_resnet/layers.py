@@ -20,6 +20,7 @@ class ResidualBlock(layers.Layer):
         use_bias: Whether the convolutions have a bias. The paper's have none.
         normalization: None, or `"batch"` for a batch normalization after each convolution (an ablation).
         initialization: Of both kernels, see `initializers.for_kernel`.
+        shortcut: `"identity"`, or None for `C2(activation(C1(x)))` alone (an ablation).
         seed: Integer. The two kernels draw from `seed` and `seed + 1`.
         **kwargs: Of `keras.layers.Layer`: `name`, `dtype`, ...
 
@@ -42,14 +43,17 @@ class ResidualBlock(layers.Layer):
         normalization=None,
         initialization="near_identity",
         seed=0,
+        shortcut="identity",
         **kwargs,
     ):
         super().__init__(**kwargs)
         if normalization not in (None, "batch"):
             raise ValueError(f'normalization must be None or "batch". Received: normalization={normalization!r}')
+        if shortcut not in (None, "identity"):
+            raise ValueError(f'shortcut must be "identity" or None. Received: shortcut={shortcut!r}')
         self.filters, self.strides, self.use_bias, self.normalization = filters, strides, use_bias, normalization
         self.activation = keras.activations.get(activation)
-        self.initialization, self.seed = initialization, seed
+        self.initialization, self.seed, self.shortcut = initialization, seed, shortcut
 
         def conv(name, strides, seed):
             return convolution(filters, 3, strides, use_bias, initialization, seed, name=name, dtype=self.dtype_policy)
@@ -86,10 +90,10 @@ class ResidualBlock(layers.Layer):
         y = self.norm1(y, training=training) if self.normalization else y
         y = cpu.convolve(self.conv2, self.activation(y), training)
         y = self.norm2(y, training=training) if self.normalization else y
-        return self.shortcut(x) + y
+        return self.reshaped(x) + y if self.shortcut else y
 
-    def shortcut(self, x):
-        """Returns x in the shape of the block's output."""
+    def reshaped(self, x):
+        """Returns x in the shape of the block's output, which the identity is where nothing changes."""
         if self.strides > 1:
             x = ops.average_pool(x, self.strides, self.strides, padding="valid", data_format="channels_last")
         return ops.pad(x, [(0, 0), (0, 0), (0, 0), self.channel_padding]) if any(self.channel_padding) else x
@@ -108,6 +112,7 @@ class ResidualBlock(layers.Layer):
             "normalization": self.normalization,
             "initialization": keras.saving.serialize_keras_object(self.initialization),
             "seed": self.seed,
+            "shortcut": self.shortcut,
         }
 
     @classmethod

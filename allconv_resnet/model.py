@@ -55,6 +55,7 @@ class AllConvResNet(keras.Model):
         initialization: Of the residual kernels: `"near_identity"` (deviation `1/(k^2 c)`, the paper's), `"standard"`
             (`1/(k sqrt(c))`), `"he"`, or any Keras initializer.
         normalization: None, or `"batch"` for batch normalization after each convolution.
+        shortcut: `"identity"`, or None for blocks that are nothing but their two convolutions.
         seed: Integer. Fixes every initial weight, the projection included.
         dtype: Precision policy of the layers, for instance `"mixed_bfloat16"`; logits are never narrower than float32.
         name: Name of the model.
@@ -86,6 +87,7 @@ class AllConvResNet(keras.Model):
         trainable_head=False,
         initialization="near_identity",
         normalization=None,
+        shortcut="identity",
         seed=0,
         dtype=None,
         name="allconv_resnet",
@@ -111,6 +113,7 @@ class AllConvResNet(keras.Model):
                     normalization,
                     initialization,
                     seed=next(seeds),
+                    shortcut=shortcut,
                     name=f"stage{s}_block{b + 1}",
                     dtype=policy,
                 )(x)
@@ -132,6 +135,7 @@ class AllConvResNet(keras.Model):
             "trainable_head": trainable_head,
             "initialization": keras.saving.serialize_keras_object(initialization),
             "normalization": normalization,
+            "shortcut": shortcut,
             "seed": seed,
             "dtype": keras.saving.serialize_keras_object(policy),
             "name": name,

@@ -11,7 +11,7 @@ from allconv_resnet.baselines import NETWORKS
 from allconv_resnet.errors import BadInput
 from allconv_resnet.model import AllConvResNet
 from allconv_resnet.optimizer import Momentum
-from allconv_resnet.schedules import EpochExponentialDecay, StepDecay
+from allconv_resnet.schedules import EpochExponentialDecay, LinearDecay, StepDecay, WarmUp
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Recipe:
     """Residual kernels: `near_identity` 1/(k^2 c) (section 4.1), `standard` 1/(k sqrt(c)), `he`, or a Keras name."""
     normalization: str | None = None
     """None (section 4), or `batch` after each convolution."""
+    shortcut: str | None = "identity"
+    """Of the residual blocks: `identity` (section 4), or None."""
 
     # The optimizer (section 4.1).
     batch_size: int = 128
@@ -63,6 +65,10 @@ class Recipe:
     """Epochs between two decays, in place of boundaries (section 4.2)."""
     epoch_images: int | None = None
     """Images of an epoch, for `decay_epochs`."""
+    linear_decay: bool = False
+    """Lower the learning rate evenly, to 0 after the last step, in place of boundaries."""
+    warmup_steps: int = 0
+    """Steps in which the learning rate rises evenly to that of the schedule."""
     momentum: float = 0.9
     """In TF1's form: v <- momentum v + g, w <- w - learning_rate v."""
     nesterov: bool = False
@@ -71,6 +77,8 @@ class Recipe:
     """Coupled, on kernels: g <- g + weight_decay w."""
     clip_norm: float | None = None
     """Largest global norm of a gradient; longer ones are shortened. The paper does not clip."""
+    label_smoothing: float = 0.0
+    """Part of a label that is spread over all classes in training. The paper has none."""
 
     # The images (section 4.1; where the data set is one of records of JPEG files, section 4.2).
     padding: int = 4
@@ -102,13 +110,22 @@ class Recipe:
         for field in (*positive, "log_every", "evaluate_every", "checkpoint_every"):
             if not getattr(self, field) > 0:
                 raise BadInput(f"{field} must be positive. Received: {field}={getattr(self, field)}")
-        for field in ("padding", "weight_decay", "seed"):
+        for field in ("padding", "weight_decay", "warmup_steps", "seed"):
             if not getattr(self, field) >= 0:
                 raise BadInput(f"{field} must not be negative. Received: {field}={getattr(self, field)}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise BadInput(f"clip_norm must be positive or None. Received: clip_norm={self.clip_norm}")
         if not 0 < self.smallest_crop <= 1:
             raise BadInput(f"smallest_crop must be above 0, at most 1. Received: smallest_crop={self.smallest_crop}")
+        if not 0 <= self.label_smoothing < 1:
+            raise BadInput(
+                f"label_smoothing must be at least 0 and below 1. Received: label_smoothing={self.label_smoothing}"
+            )
+        if self.linear_decay and (self.boundaries or self.decay_epochs is not None):
+            raise BadInput(
+                "linear_decay takes the place of boundaries and decay_epochs. "
+                f"Received: boundaries={self.boundaries}, decay_epochs={self.decay_epochs}"
+            )
         if self.decay_epochs is not None and (self.boundaries or not self.epoch_images):
             raise BadInput(
                 "decay_epochs needs epoch_images, and takes the place of boundaries. "
@@ -121,6 +138,7 @@ class Recipe:
         for field, choices in {
             "precision": ("auto", "float32", "bfloat16"),
             "normalization": (None, "batch"),
+            "shortcut": (None, "identity"),
             "bad_images": ("skip", "fail"),
             "network": ("allconv_resnet", *NETWORKS),
         }.items():
@@ -128,7 +146,7 @@ class Recipe:
                 raise BadInput(f"{field} must be one of {choices}. Received: {field}={getattr(self, field)!r}")
 
         table = ("stem", "stages", "activation", "final_activation", "use_bias", "trainable_head", "initialization")
-        for field in (*table, "normalization") if self.network in NETWORKS else ():
+        for field in (*table, "normalization", "shortcut") if self.network in NETWORKS else ():
             if (value := getattr(self, field)) != type(self).__dataclass_fields__[field].default:
                 raise BadInput(
                     f"{field} is a field of allconv_resnet, not of {self.network}. Received: {field}={value!r}"
@@ -166,6 +184,7 @@ class Recipe:
                 trainable_head=self.trainable_head,
                 initialization=self.initialization,
                 normalization=self.normalization,
+                shortcut=self.shortcut,
                 seed=self.seed,
                 dtype=dtype,
                 name=self.name.replace("-", "_"),
@@ -175,10 +194,14 @@ class Recipe:
 
     def build_schedule(self):
         """Returns the learning rate as a function of the step."""
-        if self.decay_epochs is not None:
+        if self.linear_decay:
+            schedule = LinearDecay(self.learning_rate, self.steps)
+        elif self.decay_epochs is not None:
             steps_per_epoch = self.epoch_images / self.batch_size
-            return EpochExponentialDecay(self.learning_rate, self.decay_factor, self.decay_epochs, steps_per_epoch)
-        return StepDecay(self.learning_rate, self.boundaries, self.decay_factor)
+            schedule = EpochExponentialDecay(self.learning_rate, self.decay_factor, self.decay_epochs, steps_per_epoch)
+        else:
+            schedule = StepDecay(self.learning_rate, self.boundaries, self.decay_factor)
+        return WarmUp(schedule, self.warmup_steps) if self.warmup_steps else schedule
 
     def build_optimizer(self, **arguments):
         """Returns the paper's momentum, its weight decay on kernels alone, with the recipe's schedule.

@@ -1,4 +1,4 @@
-"""The learning-rate schedules of Hardt & Ma, section 4."""
+"""Learning-rate schedules: those of Hardt & Ma, section 4, a linear one, and a warm-up for any."""
 
 import keras
 from keras import ops
@@ -86,3 +86,63 @@ class EpochExponentialDecay(Schedule):
             "epochs_per_decay": self.epochs_per_decay,
             "steps_per_epoch": self.steps_per_epoch,
         }
+
+
+@keras.saving.register_keras_serializable(package="allconv_resnet")
+class LinearDecay(Schedule):
+    """`initial * (1 - step / steps)`, and 0 from `steps` on.
+
+    Args:
+        initial: Float, the rate of step 0.
+        steps: Integer, positive.
+
+    Raises:
+        ValueError: if there are no steps.
+    """
+
+    def __init__(self, initial, steps):
+        super().__init__()
+        if steps < 1:
+            raise ValueError(f"steps must be positive. Received: steps={steps}")
+        self.initial, self.steps = float(initial), int(steps)
+
+    def __call__(self, step):
+        """Returns the learning rate of `step`, an integer scalar: a float32 scalar."""
+        return self.initial * ops.maximum(1.0 - ops.cast(step, "float32") / self.steps, 0.0)
+
+    def get_config(self):
+        return {"initial": self.initial, "steps": self.steps}
+
+
+@keras.saving.register_keras_serializable(package="allconv_resnet")
+class WarmUp(Schedule):
+    """`schedule` times `(step + 1) / steps` during the first `steps`.
+
+    Args:
+        schedule: Schedule that goes on as if there had been no warm-up.
+        steps: Integer, positive.
+
+    Raises:
+        ValueError: if there are no steps.
+
+    Example:
+
+    >>> float(WarmUp(StepDecay(0.1, [32_000, 48_000]), 400)(0))  # 0.00025
+    """
+
+    def __init__(self, schedule, steps):
+        super().__init__()
+        if steps < 1:
+            raise ValueError(f"steps must be positive. Received: steps={steps}")
+        self.schedule, self.steps = schedule, int(steps)
+
+    def __call__(self, step):
+        """Returns the learning rate of `step`, an integer scalar: a float32 scalar."""
+        return self.schedule(step) * ops.minimum((ops.cast(step, "float32") + 1) / self.steps, 1.0)
+
+    def get_config(self):
+        return {"schedule": keras.optimizers.schedules.serialize(self.schedule), "steps": self.steps}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["steps"])

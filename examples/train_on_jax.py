@@ -138,7 +138,9 @@ def make_functions(model, optimizer, recipe, data):
 
     def losses_of(weights, others, images, labels, training):
         logits, others = model.stateless_call(weights, others, standardize(images), training=training)
-        losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
+        logs = jax.nn.log_softmax(logits)
+        smoothing = recipe.label_smoothing if training else 0.0
+        losses = -(1 - smoothing) * jnp.take_along_axis(logs, labels[:, None], axis=1)[:, 0] - smoothing * logs.mean(1)
         return losses, others, jnp.stack([losses.sum(), (jnp.argmax(logits, axis=1) != labels).sum()])
 
     def one_step(state, numbered_rows):

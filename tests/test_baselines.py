@@ -89,12 +89,20 @@ def test_a_recipe_builds_its_network(recipe):
     assert recipe.boundaries[-1] < recipe.steps
 
 
-@pytest.mark.parametrize("recipe", recipes.TWENTY_MINUTES, ids=lambda recipe: recipe.name)
-def test_a_shortened_recipe_drops_at_the_same_parts(recipe):
-    longer = {"resnet20-plain": recipes.RESNET20}.get(name := recipe.name.removesuffix("-20")) or recipes.RECIPES[name]
+@pytest.mark.parametrize("recipe", [*recipes.TWENTY_MINUTES, recipes.SMALL_10], ids=lambda recipe: recipe.name)
+def test_a_recipe_within_some_minutes_drops_at_the_same_parts(recipe):
+    longer = recipes.RECIPES[recipe.name.rpartition("-")[0].removesuffix("-plain")]
     parts, whole = ([boundary / r.steps for boundary in r.boundaries] for r in (recipe, longer))
     np.testing.assert_allclose(parts, whole, atol=1e-3)
-    assert recipe.steps < longer.steps and recipe.evaluate_every <= recipe.steps
+    assert recipe.evaluate_every <= recipe.steps
+
+
+@pytest.mark.parametrize("recipe", recipes.SMALL_ABLATIONS, ids=lambda recipe: recipe.name)
+def test_a_small_ablation_changes_the_network_alone(recipe):
+    base = recipes.SMALL_10.to_dict()
+    changed = {field for field, value in recipe.to_dict().items() if value != base[field]} - {"name"}
+    assert changed and changed <= {"initialization", "trainable_head", "normalization", "shortcut", "stages"}
+    assert recipe.build_model().count_params() > 0
 
 
 def test_fields_of_the_papers_network_are_refused_for_others():

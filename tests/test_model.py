@@ -139,6 +139,7 @@ ABLATIONS = [
     {"initialization": keras.initializers.GlorotUniform()},
     {"trainable_head": True},
     {"normalization": "batch"},
+    {"shortcut": None},
     {"use_bias": True},
     {"activation": "tanh"},
     {"activation": keras.activations.gelu},
@@ -172,6 +173,13 @@ def test_ablations_change_what_they_name():
     assert ops.convert_to_numpy(kernel).std() == pytest.approx(1 / (3 * 8**0.5), rel=0.15)
 
 
+def test_a_block_without_its_shortcut_is_the_rest_of_one_with_it():
+    whole, rest = (acr.ResidualBlock(8, initialization="he", shortcut=shortcut) for shortcut in ("identity", None))
+    x = images(2)[..., :1].repeat(8, axis=-1)
+    y, part = (ops.convert_to_numpy(block(x)) for block in (whole, rest))
+    np.testing.assert_allclose(y, x + part, rtol=1e-5, atol=1e-6)
+
+
 def test_summary_and_one_step_of_fit_on_the_full_network(cifar, capsys):
     cifar.summary()
     assert "13,541,296" in capsys.readouterr().out  # 13,538,736 + 2,560
@@ -186,6 +194,7 @@ def test_summary_and_one_step_of_fit_on_the_full_network(cifar, capsys):
         ({"stages": ((1, 8, 1), (1, 4, 1))}, "filters=4"),
         ({"stages": ((1, 8, 3),)}, "input_shape=(None, 8, 8, 4)"),
         ({"normalization": "layer"}, "normalization='layer'"),
+        ({"shortcut": "dense"}, "shortcut='dense'"),
     ],
 )
 def test_impossible_networks_are_refused(arguments, received):

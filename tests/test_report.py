@@ -7,7 +7,7 @@ import pytest
 
 from allconv_resnet import evidence
 from allconv_resnet.errors import BadInput
-from allconv_resnet.report import report
+from allconv_resnet.evidence.report import report
 
 ENVIRONMENT = {"cores": 2, "cpu": "Test CPU", "gpus": [], "commit": "0123456789+changes", "precision": "float32"}
 
@@ -16,7 +16,14 @@ def write_run(path, seed, error, step=40):
     """Writes the log of a run of 40 steps of 10 images at 5 images a second: 80 seconds."""
     path.mkdir(parents=True)
     lines = [
-        {"step": at, "split": "train", "loss": 2 * error, "error": error / 2, "images_per_second": 5.0}
+        {
+            "step": at,
+            "split": "train",
+            "loss": 2 * error,
+            "error": error / 2,
+            "images_per_second": 5.0,
+            "cpu_seconds": 60.0,
+        }
         for at in range(20, step + 1, 20)
     ]
     lines.append({"step": step, "split": "test", "loss": 1.0, "error": error})
@@ -36,11 +43,21 @@ def test_trainings_are_summed_up_over_their_seeds(tmp_path):
         write_run(tmp_path / "digits" / f"seed{seed}", seed, error)
     text = report(tmp_path).read_text()
     cells = row(text, "`digits`")
-    assert cells[2:8] == ["3", "40", "0.400 ± 0.200", "10.00 ± 5.00", "20.00 ± 10.00", "1.3 ± 0.0"]
-    assert cells[8] == "2 cores of Test CPU, float32, 0123456+"
-    assert cells[9] == "[seed0](digits/seed0) [seed1](digits/seed1) [seed2](digits/seed2)"
+    assert cells[2:9] == ["3", "40", "0.400 ± 0.200", "10.00 ± 5.00", "20.00 ± 10.00", "1.3 ± 0.0", "2.0 ± 0.0"]
+    assert cells[9] == "2 cores of Test CPU, float32, 0123456+"
+    links = "[seed0](digits/seed0) [seed1](digits/seed1) [seed2](digits/seed2) [curves](digits/curves.png)"
+    assert cells[10] == links
     assert (tmp_path / "digits" / "curves.png").stat().st_size > 5000
     assert "](digits/curves.png)" in text
+
+
+def test_trainings_of_one_budget_are_drawn_together(tmp_path):
+    section = next(section for section in evidence.SECTIONS if section.figure)
+    for training, error in zip(section.trainings[:2], (0.2, 0.3), strict=True):
+        write_run(tmp_path / training.name / "seed0", 0, error)
+    text = report(tmp_path).read_text()
+    assert text.index(f"## {section.title}") < text.index(f"({section.figure})") < text.index("## Measurements")
+    assert (tmp_path / section.figure).stat().st_size > 5000
 
 
 def test_what_is_missing_or_unfinished_says_so(tmp_path):
@@ -48,7 +65,7 @@ def test_what_is_missing_or_unfinished_says_so(tmp_path):
     write_run(tmp_path / "of-the-user" / "a", 0, 0.5)
     text = report(tmp_path).read_text()
     assert row(text, "`cifar10-250`")[2:7] == ["1", "20 of 40", "1.000", "25.00", "50.00"]
-    assert row(text, "`cifar10-small`")[2:] == ["0 of 3", *["*not run*"] * 7]
+    assert row(text, "`cifar10-small`")[2:] == ["0 of 3", *["*not run*"] * 8]
     assert row(text, "`of-the-user`")[1] == "`python train_cifar.py --recipe digits`"
     assert row(text, "images a second that the CIFAR")[1] == "*not run*"
 
@@ -87,8 +104,9 @@ def test_the_projects_own_page_is_what_the_command_writes(tmp_path, pytestconfig
 
 
 def test_every_command_of_the_evidence_is_one_of_this_project(pytestconfig):
-    for entry in (*evidence.TRAININGS, *evidence.MEASUREMENTS):
-        script = re.match(r"python (\S+\.py)", entry.command)
+    trainings = [training for section in evidence.SECTIONS for training in section.trainings]
+    for entry in (*trainings, *evidence.MEASUREMENTS):
+        script = re.match(r"(?:taskset -c 0 )?python (\S+\.py)", entry.command)
         if script:
             assert (pytestconfig.rootpath / script[1]).is_file(), entry.command
         else:

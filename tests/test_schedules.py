@@ -26,8 +26,22 @@ def test_imagenet_decay_of_the_paper_at_before_and_after_every_boundary():
             assert float(schedule(step)) == pytest.approx(0.1 * 0.94**decays, rel=1e-5)
 
 
+def test_linear_decay_and_a_warm_up_before_it():
+    schedule = acr.LinearDecay(0.4, 8)
+    assert [float(schedule(step)) for step in (0, 1, 4, 8, 9)] == pytest.approx([0.4, 0.35, 0.2, 0, 0], rel=1e-6)
+    warm = acr.WarmUp(schedule, 4)
+    assert [float(warm(step)) for step in range(5)] == pytest.approx([0.1, 0.175, 0.225, 0.25, 0.2], rel=1e-6)
+
+
 @pytest.mark.parametrize(
-    "schedule", [acr.StepDecay(0.05, [3, 5], 0.1), acr.EpochExponentialDecay(0.1, 0.94, 2, 12.5)], ids=["step", "epoch"]
+    "schedule",
+    [
+        acr.StepDecay(0.05, [3, 5], 0.1),
+        acr.EpochExponentialDecay(0.1, 0.94, 2, 12.5),
+        acr.LinearDecay(0.4, 30),
+        acr.WarmUp(acr.StepDecay(0.05, [20], 0.1), 10),
+    ],
+    ids=["step", "epoch", "linear", "warm-up"],
 )
 def test_config_round_trip(schedule):
     serialize, deserialize = keras.optimizers.schedules.serialize, keras.optimizers.schedules.deserialize
@@ -45,3 +59,9 @@ def test_boundaries_must_be_positive_and_increase(boundaries):
 def test_an_interval_below_a_step_is_refused():
     with pytest.raises(ValueError, match="steps_per_epoch"):
         acr.EpochExponentialDecay(0.1, 0.94, 2, 0.25)
+
+
+@pytest.mark.parametrize("make", [acr.LinearDecay, acr.WarmUp], ids=["linear", "warm-up"])
+def test_a_schedule_of_no_steps_is_refused(make):
+    with pytest.raises(ValueError, match="steps must be positive"):
+        make(0.1, 0)

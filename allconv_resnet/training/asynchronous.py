@@ -179,7 +179,9 @@ def _lead(recipe, run, data, cluster, strategy, stop):
 def _scheduler(strategy, servers, schedule, recipe, data, ahead, stop):
     """Returns the function (count) that has the workers make so many steps, or fewer if the run is stopped."""
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
-    worker_step = make_worker_step(strategy, servers, schedule, recipe.batch_size, recipe.clip_norm)
+    worker_step = make_worker_step(
+        strategy, servers, schedule, recipe.batch_size, recipe.clip_norm, recipe.label_smoothing
+    )
 
     def batches():
         # The coordinator does not tell the workers apart. Each of them begins with an epoch of its own in the unending

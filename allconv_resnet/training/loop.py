@@ -86,7 +86,9 @@ def _train(recipe, run, data, strategy, model, optimizer, team, stop):
 
     # 2. Steps.
     schedule = recipe.build_schedule()
-    train_step = make_train_step(strategy, model, optimizer, totals, recipe.batch_size, recipe.clip_norm)
+    train_step = make_train_step(
+        strategy, model, optimizer, totals, recipe.batch_size, recipe.clip_norm, recipe.label_smoothing
+    )
     evaluate_step = make_evaluate_step(strategy, model)
     batches = pipeline.taken(pipeline.distribute(strategy, data.training_batches, recipe, step))
     clock = Clock()

@@ -7,7 +7,7 @@ some, so the whole update of a variable is one operation under that variable's l
 
 import tensorflow as tf
 
-from allconv_resnet.training.steps import SUMS, batch_sums
+from allconv_resnet.training.steps import SUMS, batch_sums, cross_entropy
 
 
 class Servers:
@@ -86,7 +86,7 @@ class Servers:
         self.lag.assign(0)
 
 
-def make_worker_step(strategy, servers, schedule, batch_size, clip_norm=None):
+def make_worker_step(strategy, servers, schedule, batch_size, clip_norm=None, label_smoothing=0.0):
     """Returns the compiled function (iterator) -> None by which a worker makes one step.
 
     It reads the weights once, shares its batch among its own GPUs, sums their gradients, and sends the sum.
@@ -97,6 +97,7 @@ def make_worker_step(strategy, servers, schedule, batch_size, clip_norm=None):
         schedule: Learning rate as a function of the step.
         batch_size: Integer, images a step, over all GPUs of a worker.
         clip_norm: Float or None: largest global norm of a worker's gradient.
+        label_smoothing: See `steps.cross_entropy`.
     """
     model = servers.model
 
@@ -104,7 +105,7 @@ def make_worker_step(strategy, servers, schedule, batch_size, clip_norm=None):
         with tf.GradientTape() as tape:
             tape.watch(weights)
             logits, fixed = model.stateless_call(weights, fixed, images, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            losses = cross_entropy(labels, logits, label_smoothing)
             loss = tf.nn.compute_average_loss(losses, importance, global_batch_size=batch_size)
         gradients = tape.gradient(loss, weights)
         sums = batch_sums(labels, logits, losses, tf.ones_like(losses) if importance is None else importance)

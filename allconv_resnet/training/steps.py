@@ -42,7 +42,7 @@ class Totals(tf.Module):
         self.sums.assign(tf.zeros_like(self.sums))
 
 
-def make_train_step(strategy, model, optimizer, totals, batch_size, clip_norm=None):
+def make_train_step(strategy, model, optimizer, totals, batch_size, clip_norm=None, label_smoothing=0.0):
     """Returns the compiled function (images, labels[, weights]) -> None that makes one step.
 
     An image of weight 0 stands in the place of one that could not be read: the step is made as if its gradient were 0.
@@ -54,12 +54,13 @@ def make_train_step(strategy, model, optimizer, totals, batch_size, clip_norm=No
         totals: `Totals`, to which the batch's are added.
         batch_size: Integer, images a step over all replicas.
         clip_norm: Float or None: largest global norm of the gradient of the whole batch.
+        label_smoothing: See `cross_entropy`.
     """
 
     def replica_step(images, labels, weights=None):
         with tf.GradientTape() as tape:
             logits = model(images, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            losses = cross_entropy(labels, logits, label_smoothing)
             loss = tf.nn.compute_average_loss(losses, weights, global_batch_size=batch_size)
         gradients = tape.gradient(loss, model.trainable_variables)
         if clip_norm is not None:
@@ -115,6 +116,17 @@ def means(sums):
     if not images:
         raise RunFailed(f"None of {skipped:,.0f} images could be read")
     return {"loss": losses / images, "error": errors / images, "top5_error": top5_errors / images}
+
+
+def cross_entropy(labels, logits, smoothing=0.0):
+    """Returns the cross-entropies, float32 `[n]` in nats, of integer labels `[n]` and float32 logits `[n, classes]`.
+
+    `smoothing` of each label is spread evenly over all classes (Szegedy et al. 2015, arXiv 1512.00567, section 7).
+    """
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    if not smoothing:
+        return losses
+    return (1 - smoothing) * losses - smoothing * tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
 
 
 def _clip(gradients, norm):

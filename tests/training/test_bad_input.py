@@ -40,6 +40,10 @@ def run_dir(tmp_path):
         (["--seed", "-1"], "seed must not be negative"),
         (["--boundaries", "20", "10"], "boundaries must be positive and increase"),
         (["--clip-norm", "0"], "clip_norm must be positive"),
+        (["--label-smoothing", "1"], "label_smoothing must be at least 0 and below 1"),
+        (["--linear-decay"], "linear_decay takes the place of boundaries"),
+        (["--warmup-steps", "-1"], "warmup_steps must not be negative"),
+        (["--shortcut", "dense"], "shortcut must be one of"),
         (["--precision", "float8"], "precision must be one of"),
         (["--normalization", "layer"], "normalization must be one of"),
         (

@@ -1,19 +1,7 @@
-"""What results/ has to show: the trainings, and the measurements with the figure that each is for.
-
-`allconv_resnet.report` turns this list and the logs into results/README.md; what has no log is shown as not run.
-"""
+"""The measurements that results/ has to show, each with the figure that it is for."""
 
 from collections.abc import Callable
 from typing import NamedTuple
-
-
-class Training(NamedTuple):
-    """Runs of one recipe under several seeds, the run directories `results/NAME` or `results/NAME/*`."""
-
-    name: str
-    what: str
-    command: str
-    seeds: int = 3
 
 
 class Measurement(NamedTuple):
@@ -26,49 +14,6 @@ class Measurement(NamedTuple):
     what: str
     command: str
     figure: Callable[[dict], str]
-
-
-TRAININGS = (
-    Training(
-        "digits",
-        "embedded digits, held-out fifth; aim: 97 % right",
-        "python train_cifar.py --recipe digits --seed S",
-    ),
-    Training(
-        "container-digits",
-        "the digits in the container image, CPU variant (docker/README.md)",
-        "python train_cifar.py --recipe digits --run-dir /runs/digits",
-        1,
-    ),
-    Training(
-        "cifar10-small",
-        "a narrow, shallow sibling for CPUs; aim: 80 % right, under 25 minutes on 2 cores",
-        "python train_cifar.py --recipe cifar10-small --data-dir DIR --seed S",
-    ),
-    Training(
-        "cifar10-250",
-        "table 1 and the paper's recipe, first 250 steps; aim: a loss of at most 1.95 over steps 226 to 250",
-        "python train_cifar.py --data-dir DIR --steps 250 --log-every 25",
-        seeds=1,
-    ),
-    Training(
-        "cifar10",
-        "table 1 and the paper's recipe, 60,000 steps; the paper: 6.38 % test error",
-        "python train_cifar.py --data-dir DIR --seed S",
-    ),
-    Training(
-        "cifar100",
-        "the same with 100 classes; the paper: 24.64 % test error",
-        "python train_cifar.py --recipe cifar100 --data-dir DIR --seed S",
-    ),
-    Training(
-        "imagenet-30",
-        "the 35.7M network, 30 steps of 16 images and a resume, on 400 images: it runs, no more",
-        "python train_imagenet.py --data-dir DIR --batch-size 16 --steps 30 --log-every 1 --evaluate-every 30 "
-        "--checkpoint-every 15 --no-export` and again with `--steps 34",
-        seeds=1,
-    ),
-)
 
 
 def _spread(values, form=".3g"):

@@ -1,0 +1,153 @@
+"""`allconv-resnet report`: results/README.md and its figures, from the logs of the runs and nothing else."""
+
+import json
+from pathlib import Path
+
+from allconv_resnet.errors import BadInput
+from allconv_resnet.evidence.figures import draw_comparison, draw_curves, mean
+from allconv_resnet.evidence.measurements import MEASUREMENTS
+from allconv_resnet.evidence.runs import find_runs
+from allconv_resnet.evidence.trainings import SECTIONS, Section, Training
+
+INTRODUCTION = """# Results
+
+What was measured, with the command, the hardware and the log. This page is the output of `allconv-resnet report`.
+
+CIFAR-10 here is the real data set, every image of which was re-encoded once as JPEG (quality 75), with 5,000 of its
+10,000 test images: errors come out somewhat higher than on the original. `DIR` is a directory of tensorflow-datasets,
+`S` a seed. Errors are percentages, mean ± deviation over the seeds, at the last step; minutes are those of the training
+steps, processor minutes those of the whole process on all its cores, evaluations included. "+" after a code version:
+with changes that were not yet committed.
+"""
+NOT_RUN = "*not run*"
+COLUMNS = (
+    "training",
+    "what",
+    "n",
+    "steps",
+    "train loss",
+    "train error",
+    "test error",
+    "minutes",
+    "processor minutes",
+    "where",
+    "log",
+)
+
+
+def report(results):
+    """Writes README.md and the figures of a results directory.
+
+    Args:
+        results: Path. Run directories lie at `NAME` or `NAME/*`, benchmarks and theory as `evidence` has them.
+
+    Returns:
+        Path of README.md.
+
+    Raises:
+        BadInput: if there is no such directory, or a log in it cannot be read.
+    """
+    results = Path(results)
+    if not results.is_dir():
+        raise BadInput(f"{results} is not a directory of results")
+    found = find_runs(results)
+    known = {training.name for section in SECTIONS for training in section.trainings}
+    others = (Training(name, "", _command(found[name]), len(found[name])) for name in sorted(set(found) - known))
+    sections = [*SECTIONS, Section("Other trainings", "", tuple(others))]
+    parts = [INTRODUCTION]
+    for section in sections:
+        runs = {training.name: found[training.name] for training in section.trainings if training.name in found}
+        if section.trainings:
+            parts.append(training_section(section, runs, results))
+        if section.figure and len(runs) > 1:
+            draw_comparison(runs, section.title, results / section.figure)
+            parts.append(f"![{section.title}: test error against processor time]({section.figure})\n")
+        for name, seeds in runs.items():
+            if len(seeds) > 1:
+                draw_curves(seeds, name, results / name / "curves.png")
+                if not section.figure:
+                    parts.append(f"![{name}: training and test error against steps]({name}/curves.png)\n")
+    parts.append(measurement_table(results))
+    path = results / "README.md"
+    temporary = path.with_name(".README.md")
+    temporary.write_text("\n".join(parts))
+    temporary.replace(path)
+    return path
+
+
+def training_section(section, found, results):
+    """Returns a section's title, text and table, in Markdown; `found` has its runs by the name of their training."""
+    rows = [COLUMNS]
+    for training in section.trainings:
+        runs = found.get(training.name, [])
+        what = f"{training.what}{': ' if training.what else ''}`{training.command}`"
+        if not runs:
+            rows.append((f"`{training.name}`", what, f"0 of {training.seeds}", *[NOT_RUN] * (len(COLUMNS) - 3)))
+            continue
+        links = [f"[{run.path.name}]({run.path.relative_to(results).as_posix()})" for run in runs]
+        links += [f"[curves]({training.name}/curves.png)"] if len(runs) > 1 else []
+        rows.append(
+            (
+                f"`{training.name}`",
+                what,
+                str(len(runs)) if len(runs) >= training.seeds else f"{len(runs)} of {training.seeds}",
+                _steps(runs),
+                mean([run.last("train")["loss"] for run in runs if run.last("train")], 3),
+                mean([100 * run.last("train")["error"] for run in runs if run.last("train")]),
+                mean([100 * run.last("test")["error"] for run in runs if run.last("test")]),
+                mean([run.minutes() for run in runs], 1),
+                mean([minutes for run in runs if (minutes := run.processor_minutes()) is not None], 1),
+                "; ".join(dict.fromkeys(where(s) for run in runs for s in run.sessions)),
+                " ".join(links),
+            )
+        )
+    return "\n\n".join(part for part in (f"## {section.title}", section.text, _markdown(rows)) if part)
+
+
+def measurement_table(results):
+    """Returns the table of the measurements, in Markdown."""
+    rows = [("what", "figure", "command", "where", "log")]
+    for measurement in MEASUREMENTS:
+        paths = sorted(results.glob(measurement.file))
+        if not paths:
+            rows.append((measurement.what, NOT_RUN, f"`{measurement.command}`", "", ""))
+        for path in paths:
+            try:
+                content = json.loads(path.read_text())
+                figure = measurement.figure(content) or NOT_RUN
+            except (ValueError, KeyError, TypeError) as error:
+                raise BadInput(f"{path} is not what `{measurement.command}` writes: {error!r}") from error
+            log = f"[{path.name}]({path.relative_to(results)})"
+            # Contenders that were measured in several runs have a code version each.
+            contenders = [c for entry in content.get("entries", ()) for c in entry["contenders"].values()]
+            commits = sorted({contender["commit"] for contender in contenders})
+            versions = commits or [content["environment"]["commit"]]
+            places = "; ".join(where(content["environment"] | {"commit": commit}) for commit in versions)
+            rows.append((measurement.what, figure, f"`{measurement.command}`", places, log))
+    return "## Measurements\n\n" + _markdown(rows)
+
+
+def where(environment):
+    """Returns the hardware and the code version in a few words."""
+    cores = f"{environment['cores']} core{'s' if environment['cores'] > 1 else ''}"
+    processor = ", ".join(environment.get("gpus") or [f"{cores} of {environment['cpu']}"])
+    commit = environment["commit"] or "unknown version"
+    commit = commit[:7] + ("+" if commit.endswith("+changes") else "")
+    precision = f", {environment['precision']}" if "precision" in environment else ""
+    return f"{processor}{precision}, {commit}"
+
+
+def _command(runs):
+    return " ".join(["python", *runs[0].sessions[0]["command"]])
+
+
+def _steps(runs):
+    done = sorted({run.lines[-1]["step"] if run.lines else 0 for run in runs})
+    planned = max(run.recipe["steps"] for run in runs)
+    text = " to ".join(f"{step:,}" for step in dict.fromkeys((done[0], done[-1])))
+    return text if done[0] == planned else f"{text} of {planned:,}"
+
+
+def _markdown(rows):
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]) + "\n"

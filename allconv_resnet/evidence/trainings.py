@@ -1,0 +1,110 @@
+"""The trainings that results/ has to show, in the sections of its page."""
+
+from typing import NamedTuple
+
+
+class Training(NamedTuple):
+    """Runs of one recipe under several seeds, the run directories `results/NAME` or `results/NAME/*`."""
+
+    name: str
+    what: str
+    command: str
+    seeds: int = 3
+
+
+class Section(NamedTuple):
+    """Trainings that share a table and, where they are to be compared, a figure: `results/FIGURE`."""
+
+    title: str
+    text: str
+    trainings: tuple[Training, ...]
+    figure: str | None = None
+
+
+def _on_one_core(what):
+    return tuple(
+        Training(name, text, f"taskset -c 0 python train_cifar.py --recipe {name} --data-dir DIR --seed S")
+        for name, text in what.items()
+    )
+
+
+SECTIONS = (
+    Section(
+        "Trainings",
+        "",
+        (
+            Training(
+                "digits",
+                "embedded digits, held-out fifth; aim: 97 % right",
+                "python train_cifar.py --recipe digits --seed S",
+            ),
+            Training(
+                "container-digits",
+                "the digits in the container image, CPU variant (docker/README.md)",
+                "python train_cifar.py --recipe digits --run-dir /runs/digits",
+                1,
+            ),
+            Training(
+                "cifar10-small",
+                "a narrow, shallow sibling for CPUs; aim: 80 % right, under 25 minutes on 2 cores",
+                "python train_cifar.py --recipe cifar10-small --data-dir DIR --seed S",
+            ),
+            Training(
+                "cifar10-250",
+                "table 1 and the paper's recipe, first 250 steps; aim: a loss of at most 1.95 over steps 226 to 250",
+                "python train_cifar.py --data-dir DIR --steps 250 --log-every 25",
+                seeds=1,
+            ),
+            Training(
+                "cifar10",
+                "table 1 and the paper's recipe, 60,000 steps; the paper: 6.38 % test error",
+                "python train_cifar.py --data-dir DIR --seed S",
+            ),
+            Training(
+                "cifar100",
+                "the same with 100 classes; the paper: 24.64 % test error",
+                "python train_cifar.py --recipe cifar100 --data-dir DIR --seed S",
+            ),
+            Training(
+                "imagenet-30",
+                "the 35.7M network, 30 steps of 16 images and a resume, on 400 images: it runs, no more",
+                "python train_imagenet.py --data-dir DIR --batch-size 16 --steps 30 --log-every 1 --evaluate-every 30 "
+                "--checkpoint-every 15 --no-export` and again with `--steps 34",
+                seeds=1,
+            ),
+        ),
+    ),
+    Section(
+        "Twenty minutes of one core",
+        "The networks that the paper compares with, each in as many steps as 20 minutes of one core of an AMD EPYC "
+        "(Zen 5) hold in bfloat16; the drops of the learning rate come at the same parts of a run as in its recipe.",
+        _on_one_core(
+            {
+                "cifar10-small-20": "ours: no normalization, 1.5M parameters",
+                "resnet20-20": "ResNet-20 of He et al. 2015, batch normalization, 0.27M",
+                "resnet20-plain-20": "the same without normalization; rate 0.05 and clipping, at 0.1 it diverges",
+                "all-cnn-c-20": "All-CNN-C of Springenberg et al. 2014, 1.37M; rate 0.01 and clipping",
+            }
+        ),
+        "twenty-minutes.png",
+    ),
+    Section(
+        "Ablations in ten minutes of one core",
+        "`cifar10-small` in 6,000 steps, and one change each; the deep ones have three times as many blocks, and as "
+        "many steps.",
+        _on_one_core(
+            {
+                "cifar10-small-10": "what the others change: He et al.'s initialization, fixed projection",
+                "small-near-identity-10": "residual kernels of deviation 1/(k^2 c), the paper's",
+                "small-standard-10": "residual kernels of deviation 1/(k sqrt(c))",
+                "small-trained-head-10": "the last layer is trained",
+                "small-batch-norm-10": "batch normalization after each convolution",
+                "small-no-shortcut-10": "no identity",
+                "small-deep-10": "three times as many blocks",
+                "small-deep-near-identity-10": "the same, residual kernels of deviation 1/(k^2 c)",
+                "small-deep-no-shortcut-10": "three times as many blocks, no identity",
+            }
+        ),
+        "ablations.png",
+    ),
+)
