@@ -52,7 +52,7 @@ def train(recipe, run_dir, data_dir, cluster, peer_timeout):
     data.check(recipe.image_size, recipe.num_classes)
     with run_directory.RunDirectory(run_dir) as run, StopSignal() as stop:
         try:
-            return _lead(recipe, run, data, cluster, strategy, stop)
+            return _lead(recipe, run, data, cluster, strategy, stop, peer_timeout)
         except OSError as error:
             raise RunFailed(f"{run_dir} can no longer be written to ({error}): the last checkpoint is kept") from error
         except pipeline.UNREADABLE as error:
@@ -99,7 +99,7 @@ def _threads(cluster):
     return max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), len(cluster.tasks))
 
 
-def _lead(recipe, run, data, cluster, strategy, stop):
+def _lead(recipe, run, data, cluster, strategy, stop, peer_timeout):
     # 1. The state, as it was after the last checkpoint, here and on the servers.
     model, optimizer, totals = recipe.build_model(), recipe.build_optimizer(), Totals()
     optimizer.build(model.trainable_variables)
@@ -123,7 +123,7 @@ def _lead(recipe, run, data, cluster, strategy, stop):
     )
     servers = Servers(strategy, model, optimizer, totals)
     schedule = recipe.build_schedule()
-    make_steps = _scheduler(strategy, servers, schedule, recipe, data, AHEAD * len(cluster.of("worker")), stop)
+    make_steps = _scheduler(strategy, servers, schedule, recipe, data, cluster.of("worker"), stop, peer_timeout)
     here = tf.distribute.get_strategy()  # the chief evaluates by itself
     evaluate_step = make_evaluate_step(here, model)
 
@@ -176,7 +176,7 @@ def _lead(recipe, run, data, cluster, strategy, stop):
     return None
 
 
-def _scheduler(strategy, servers, schedule, recipe, data, ahead, stop):
+def _scheduler(strategy, servers, schedule, recipe, data, workers, stop, peer_timeout):
     """Returns the function (count) that has the workers make so many steps, or fewer if the run is stopped."""
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
     worker_step = make_worker_step(
@@ -193,14 +193,31 @@ def _scheduler(strategy, servers, schedule, recipe, data, ahead, stop):
     batches = iter(coordinator.create_per_worker_dataset(batches))
 
     def make_steps(count):
-        first, counted = int(servers.step.read_value()), 0
+        first, counted, seen = int(servers.step.read_value()), 0, time.monotonic()
+
+        def wait_a_little():
+            nonlocal counted, seen
+            time.sleep(0.002)
+            before, counted = counted, int(servers.step.read_value()) - first
+            if counted > before:
+                seen = time.monotonic()
+            elif time.monotonic() - seen > peer_timeout:  # the coordinator would wait for ever for a worker to be back
+                if all(clusters.unreachable(worker) for worker in workers):
+                    raise RunFailed(
+                        f"No step was made for {peer_timeout:g} s, and none of the workers can be reached "
+                        f"({', '.join(map(str, workers))}): the last checkpoint is kept, and the same commands on all "
+                        f"machines go on from it"
+                    )
+                seen = time.monotonic()
+
         for scheduled in range(count):
-            while scheduled - counted >= ahead:
-                time.sleep(0.002)
-                counted = int(servers.step.read_value()) - first
+            while scheduled - counted >= AHEAD * len(workers):
+                wait_a_little()
             if stop.signal:
                 break
             coordinator.schedule(worker_step, args=(batches,))
+        while not coordinator.done():
+            wait_a_little()
         coordinator.join()
 
     return make_steps

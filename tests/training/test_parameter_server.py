@@ -26,9 +26,9 @@ def recipe(tiny):
 def start_task(start, tmp_path):
     """Starts one task of an asynchronous job."""
 
-    def begin(recipe, config):
+    def begin(recipe, config, peer_timeout=100):
         return start(
-            recipe, tmp_path / "run", "--strategy", "parameter-server", "--peer-timeout", "100",
+            recipe, tmp_path / "run", "--strategy", "parameter-server", "--peer-timeout", str(peer_timeout),
             "--no-export", TF_CONFIG=config, TF_CPP_MIN_LOG_LEVEL="2",
         )  # fmt: skip
 
@@ -39,8 +39,8 @@ def start_task(start, tmp_path):
 def start_job(start_task):
     """Starts all tasks. Each has one core, on which TensorFlow by itself would have too few threads."""
 
-    def begin(recipe, configs):
-        job = {task: start_task(recipe, config) for task, config in configs.items()}
+    def begin(recipe, configs, **options):
+        job = {task: start_task(recipe, config, **options) for task, config in configs.items()}
         cores = sorted(os.sched_getaffinity(0))
         for number, run in enumerate(job.values()):
             os.sched_setaffinity(run.process.pid, {cores[number % len(cores)]})
@@ -190,3 +190,15 @@ def test_after_the_parameter_server_was_killed_the_job_goes_on(start_job, recipe
     assert {task: run.wait() for task, run in job.items()} == dict.fromkeys(job, 0)
     assert "from step 0 to" not in job["chief", 0].output()
     assert counted(run_dir, STEPS) == STEPS
+
+
+@pytest.mark.slow
+def test_a_chief_whose_workers_have_all_gone_ends(start_job, recipe, tmp_path):
+    job = start_job(recipe, configurations(chief=1, worker=1, ps=1), peer_timeout=30)
+    wait_for(job["chief", 0], (tmp_path / "run" / "checkpoints" / "step-150.index").exists)
+    os.kill(job["worker", 0].process.pid, signal.SIGKILL)
+    assert job["chief", 0].wait() == 1
+    said = job["chief", 0].output()
+    assert "failed: No step was made for 30 s, and none of the workers can be reached (worker 0 (" in said
+    assert "Traceback" not in said
+    assert (tmp_path / "run" / "checkpoints" / "step-150.index").exists()
