@@ -106,10 +106,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._start_deadline()
         if len(self.connections) > self.limits.max_connections:
             # The one that has been silent for longest, which may be this one.
-            next(iter(self.silent)).refuse(429, "All connections are taken: try again later")
+            next(iter(self.silent)).make_room()
 
     def connection_lost(self, exc):
-        self._stop_deadlines()
+        self._stop_deadline()
+        self._stop_write_deadline()
         self.silent.pop(self, None)
         super().connection_lost(exc)
 
@@ -121,6 +122,8 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self.unread > self.limits.max_header_kb * 1e3:
             self.refuse(431, f"A header may have {self.limits.max_header_kb * 1e3:,.0f} bytes at most")
+        elif len(self.pipeline) > self.limits.max_pipeline:
+            self.refuse(429, f"{self.limits.max_pipeline} requests may wait for answers at most")
         elif self in self.silent and self.deadline is None:
             self._start_deadline()  # uvicorn's own limit, for no byte at all, ends with the first byte
 
@@ -139,32 +142,54 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self):
         super().on_response_complete()
-        if self.cycle.response_complete:  # and not another request of a pipeline
+        if self.transport.is_closing():
+            self._start_write_deadline()
+        elif self.cycle.response_complete:  # and not another request of a pipeline
             self.silent[self] = None
 
     def pause_writing(self):
         super().pause_writing()
-        self.write_deadline = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
+        self._start_write_deadline()
 
     def resume_writing(self):
         super().resume_writing()
-        if self.write_deadline:
-            self.write_deadline.cancel()
+        self._stop_write_deadline()
+        if self.transport.is_closing():  # the rest is too little to be told of again
+            self._start_write_deadline()
+
+    def eof_received(self):
+        self._start_write_deadline()  # asyncio closes
+        return super().eof_received()
+
+    def timeout_keep_alive_handler(self):
+        super().timeout_keep_alive_handler()
+        self._start_write_deadline()
 
     def send_400_response(self, msg):
         self.refuse(400, msg)
 
+    def make_room(self):
+        """Closes, and at once if an answer lies unread."""
+        if self.transport.get_write_buffer_size():
+            self.silent.pop(self)
+            self.transport.abort()
+        else:
+            self.refuse(429, "All connections are taken: try again later")
+
     def refuse(self, status, reason):
-        """Answers with an error, unless an answer is on its way, and closes."""
-        self._stop_deadlines()
+        """Answers with an error, unless an answer is on its way, and closes.
+
+        The connection counts until it is gone, which it is in time: what is not read then is given up.
+        """
+        self._stop_deadline()
         self.silent.pop(self, None)
-        self.connections.discard(self)
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             body = json.dumps({"error": reason}).encode()
             phrase = HTTPStatus(status).phrase
             head = f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
             self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
         self.transport.close()
+        self._start_write_deadline()
 
     def _start_deadline(self):
         seconds = self.limits.header_seconds
@@ -176,7 +201,11 @@ class GuardedProtocol(HttpToolsProtocol):
             self.deadline.cancel()
         self.deadline = None
 
-    def _stop_deadlines(self):
-        self._stop_deadline()
+    def _start_write_deadline(self):
+        if self.write_deadline is None and self.transport.get_write_buffer_size():
+            self.write_deadline = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
+
+    def _stop_write_deadline(self):
         if self.write_deadline:
             self.write_deadline.cancel()
+        self.write_deadline = None

@@ -28,10 +28,14 @@ class ServeOptions:
     """Largest body of a request, in millions of bytes."""
     max_buffered_mb: float = 128.0
     """Bodies of all requests that are read or worked on, together, in millions of bytes."""
+    max_images: int = 1024
+    """Images of a request. However small they come, the network takes each in its own size."""
     max_header_kb: float = 64.0
     """Largest header of a request, in thousands of bytes."""
     max_connections: int = 512
     """Open connections. When all are taken, a new one takes the place of the one that has been silent for longest."""
+    max_pipeline: int = 32
+    """Requests of a connection that wait for the answer to the one before them."""
     header_seconds: float = 10.0
     """Time for the header of a request, from its first byte."""
     body_seconds: float = 30.0

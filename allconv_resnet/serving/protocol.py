@@ -5,6 +5,7 @@ Nothing here knows of connections or of the network: pure functions on bytes and
 
 import base64
 import binascii
+import itertools
 import json
 from dataclasses import dataclass
 
@@ -130,10 +131,18 @@ def _bytes(value):
 
 def _numbers(images, spec):
     expected = f"{spec.name} must be {spec.dtype.name} of shape {_shape(spec.shape)}"
+    different = Refused(400, f"{expected}. Received: lists of different lengths")
+    flat = [images]  # NumPy would make every text as long as the longest: it must see numbers alone
+    while (types := set(map(type, flat))) == {list}:
+        flat = list(itertools.chain.from_iterable(flat))
+    if not types <= {int, float}:
+        raise different if list in types else Refused(400, f"{expected}. Received: values that are not numbers")
     try:
         array = np.array(images)
-    except (ValueError, OverflowError) as error:  # lists of different lengths, or nested too deeply
-        raise Refused(400, f"{expected}. Received: lists of different lengths") from error
+    except (ValueError, OverflowError) as error:  # or nested too deeply
+        raise different from error
+    except MemoryError as error:
+        raise Refused(413, "The images need more memory than the server has") from error
     if array.ndim != len(spec.shape) or any(e not in (None, r) for e, r in zip(spec.shape, array.shape, strict=True)):
         raise Refused(400, f"{expected}. Received: shape {_shape(array.shape)}")
     if array.dtype.kind not in "iuf":

@@ -15,6 +15,7 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import tensorflow as tf
 import uvicorn
 from starlette.applications import Starlette
@@ -30,6 +31,7 @@ from allconv_resnet.serving.limits import Bodies, guarded_protocol
 from allconv_resnet.serving.predict import latest_version, reason
 from allconv_resnet.serving.protocol import Refused, answer, parse
 
+SLICE = 128  # images that go through the network at once: what one request takes of the memory has an end
 BACKLOG = 256  # connections that are accepted in one go; each holds a file descriptor before its limit can act
 
 
@@ -65,10 +67,10 @@ class SavedModel:
         Raises:
             Refused: with status 400 if the images are refused in the graph.
         """
-        spec = self.signatures[signature]
+        spec, function = self.signatures[signature], self._function(signature)
         try:
-            outputs = self._function(signature)(tf.constant(images, spec.dtype))
-            return {name: value.numpy() for name, value in outputs.items()}
+            parts = [function(tf.constant(images[i : i + SLICE], spec.dtype)) for i in range(0, len(images), SLICE)]
+            return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
         except tf.errors.InvalidArgumentError as error:
             raise Refused(400, reason(error)) from error
         except tf.errors.ResourceExhaustedError as error:
@@ -97,6 +99,9 @@ def application(model, options):
         async with bodies.read(request) as body:
             run = asyncio.get_running_loop().run_in_executor
             asked = await run(pool, parse, body, model.signatures)
+            if len(asked.images) > options.max_images:
+                count = f"Received: {len(asked.images):,}"
+                raise Refused(413, f"A request may have {options.max_images:,} images at most. {count}")
             outputs = await batcher(asked.signature, asked.images)
             return Response(await run(pool, answer, outputs, asked.rows), media_type="application/json")
 

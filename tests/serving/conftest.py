@@ -33,7 +33,7 @@ def server(exported):
     for signature in ("serving_default", "serve_uint8"):  # before the memory is measured for the first time
         server.predict(instances=IMAGES.tolist(), signature_name=signature)
     server.predict(instances=[b64(IMAGES[0])], signature_name="serve_bytes")
-    server.memory_at_first = server.memory()
+    server.memory_at_first = server.peak_memory()
     yield server
     server.process.kill()
 
@@ -43,7 +43,7 @@ def survives(server, expected):
     """After the test: the same process, its memory bounded, answers the next good request."""
     yield
     assert server.process.poll() is None
-    assert server.memory() < server.memory_at_first + 400 * MB
+    assert server.peak_memory() < server.memory_at_first + 400 * MB
     status, answer = server.predict(instances=IMAGES[:1].tolist())
     assert status == 200
     np.testing.assert_allclose(answer["predictions"][0]["logits"], expected[0], rtol=1e-4, atol=1e-5)

@@ -5,7 +5,7 @@ import contextlib
 import http.client
 import io
 import json
-import os
+import re
 import socket
 import subprocess
 import sys
@@ -49,10 +49,10 @@ class Server:
             connection.sendall(part)
         return connection
 
-    def memory(self):
-        """Returns the bytes of memory that the process holds."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGESIZE")
+    def peak_memory(self):
+        """Returns the most bytes of memory that the process has held so far."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 
 
 def encode(image, kind="PNG"):

@@ -33,6 +33,8 @@ BODIES = {
     "channels": ({"instances": [[[[1, 2]]]]}, "Received: shape [1, 1, 1, 2]"),
     "ragged": ({"instances": [[[[1, 2, 3], [1]]]]}, "lists of different lengths"),
     "text": ({"instances": [[[["a", "b", "c"]]]]}, "values that are not numbers"),
+    "one long text": ({"instances": ["x" * 100_000] + [""] * 20_000}, "values that are not numbers"),
+    "text among numbers": ({"instances": [[[[1, "2", 3]]]]}, "values that are not numbers"),
     "booleans": ({"instances": [[[[True, False, True]]]]}, "values that are not numbers"),
     "nan": (b'{"instances": [[[[NaN, 1, 2]]]]}', "NaN is not a number"),
     "infinite": (b'{"instances": [[[[1e999, 1, 2]]]]}', "beyond the range of float32"),
@@ -102,6 +104,14 @@ def test_a_body_of_50_mb_is_refused_whether_or_not_it_says_its_size(server, surv
     assert (status, answer["error"]) == (413, "A body may have 32,000,000 bytes at most")
 
 
+def test_a_request_may_have_so_many_images(server, survives):
+    many = [[[[1, 2, 3]]]] * 1025
+    status, answer = server.predict(instances=many)
+    assert (status, answer["error"]) == (413, "A request may have 1,024 images at most. Received: 1,025")
+    status, answer = server.predict(instances=many[:1024])
+    assert status == 200 and len(answer["predictions"]) == 1024
+
+
 @pytest.mark.parametrize("parts", [(), (b"POST /v1",), (POST, b"some: thing")], ids=["nothing", "a word", "a line"])
 def test_a_header_that_does_not_come_is_not_waited_for(server, survives, parts):
     status, answer = read_all(server.connect(*parts))
@@ -131,7 +141,7 @@ def test_a_thousand_slow_connections_do_not_keep_others_out(server, expected, su
         assert status == 200
         np.testing.assert_allclose(answer["predictions"][0]["logits"], expected[0], rtol=1e-4, atol=1e-5)
         assert sum("socket" in os.readlink(fd) for fd in fds(server)) <= 110  # 100 connections and the server's own
-        assert server.memory() < server.memory_at_first + 400 * MB
+        assert server.peak_memory() < server.memory_at_first + 400 * MB
         # The first had to make room; one whose bytes were still on their way is reset instead of told why.
         told = [answer for answer in map(read_all_or_reset, slow[:100]) if answer]
         assert told and all(status == 429 and "taken" in answer["error"] for status, answer in told)
