@@ -131,6 +131,8 @@ class Recipe:
                 "decay_epochs needs epoch_images, and takes the place of boundaries. "
                 f"Received: epoch_images={self.epoch_images}, boundaries={self.boundaries}"
             )
+        if self.decay_epochs is not None and self.decay_epochs * self.epoch_images < self.batch_size:
+            raise BadInput(f"decay_epochs must be at least a step. Received: decay_epochs={self.decay_epochs}")
         if not 0 <= self.momentum < 1:
             raise BadInput(f"momentum must be at least 0 and below 1. Received: momentum={self.momentum}")
         if list(self.boundaries) != sorted(set(self.boundaries)) or any(b <= 0 for b in self.boundaries):

@@ -18,7 +18,7 @@ from harness import write
 
 from allconv_resnet.recipes import RECIPES
 from allconv_resnet.training import loop
-from allconv_resnet.training.reports import read_metrics
+from allconv_resnet.training.run_directory import read_metrics
 
 
 def main():

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from importlib import metadata
@@ -24,8 +23,9 @@ import keras
 import numpy as np
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.provenance import commit
 from allconv_resnet.recipes import RECIPES
-from allconv_resnet.training.run_directory import RunDirectory, resolve
+from allconv_resnet.training.run_directory import RunDirectory, read_metrics, resolve
 
 
 def main():
@@ -97,20 +97,21 @@ def train(recipe, options):
         began = since = time.monotonic()
         since_step, in_time = step, True
         while step < recipe.steps and in_time:
-            count = min(options.chunk, recipe.log_every - step % recipe.log_every, recipe.steps - step)
+            intervals = (recipe.log_every, recipe.evaluate_every, recipe.checkpoint_every)
+            count = min(options.chunk, recipe.steps - step, *(every - step % every for every in intervals))
             state, chunk = advance(state, step, count)
-            sums, step = sums + np.asarray(chunk, np.float64), step + count
+            sums, step = sums + [*np.asarray(chunk, np.float64), count * recipe.batch_size], step + count
             if not np.isfinite(sums[0]):
                 sys.exit(f"failed: the loss is not finite before step {step}: the last checkpoint is kept")
             last, in_time = step == recipe.steps, time.monotonic() - began < 60 * options.minutes
             if last or step % recipe.log_every == 0:
-                loss, error = (sums / (recipe.batch_size * (step % recipe.log_every or recipe.log_every))).tolist()
+                loss, error = (sums[:2] / sums[2]).tolist()
                 speed = recipe.batch_size * (step - since_step) / (time.monotonic() - since)
                 rate = float(recipe.build_schedule()(step - 1))
                 values = {"loss": loss, "error": error, "learning_rate": rate, "images_per_second": speed}
                 add_line(run.path, step, "train", values)
                 print(f"step {step:,}  loss {loss:.4f}  error {error:.2%}  {speed:,.0f} images/s", flush=True)
-                sums = np.zeros(2)
+                sums = np.zeros(3)
             if last or step % recipe.evaluate_every == 0:
                 loss, error = test(state)
                 add_line(run.path, step, "test", {"loss": loss, "error": error, "images": len(arrays["test_labels"])})
@@ -122,7 +123,7 @@ def train(recipe, options):
         if step == recipe.steps:
             for variable, value in zip(variables, state, strict=True):
                 variable.assign(value)
-            model.save(run.path / "model.keras")
+            run.finish(model)
             print(f"{run.path} has finished")
 
 
@@ -218,9 +219,12 @@ def standardize(images):
 
 
 def restore(path, state):
-    """Returns the step, the state and the sums since the last log; 0 and the initial state without a checkpoint."""
+    """Returns the step, the state and the sums since the last log: losses, errors, images.
+
+    Without a checkpoint these are 0 and the initial state.
+    """
     if not path.exists():
-        return 0, state, np.zeros(2)
+        return 0, state, np.zeros(3)
     with np.load(path) as file:
         return int(file["step"]), [file[f"arr_{i}"] for i in range(len(state))], file["sums"]
 
@@ -240,24 +244,20 @@ def add_line(run_dir, step, split, values):
 
 def keep_lines(path, step):
     """Drops the lines after the checkpoint: their steps are made again."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    path.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step))
+    lines = [line for line in read_metrics(path.parent) if line["step"] <= step]
+    temporary = path.with_name(".metrics.jsonl")
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    os.replace(temporary, path)
 
 
 def environment(recipe):
     """Returns what this session ran on."""
     import jax
 
-    def git(*arguments):
-        done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
-
     device = jax.devices()[0]
     return {
         "command": sys.argv,
-        "commit": git("rev-parse", "HEAD") or None,
+        "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in ("keras", "jax", "numpy")},
         "cpu": platform.processor() or platform.machine(),

@@ -8,7 +8,7 @@ import tensorflow as tf
 from training.runs import TINY
 
 from allconv_resnet import cli, recipes
-from allconv_resnet.training import reports
+from allconv_resnet.training import reports, run_directory
 from allconv_resnet.training.loop import train
 
 
@@ -26,7 +26,7 @@ def command(*arguments):
 
 
 def lines(run_dir, split):
-    return [line for line in reports.read_metrics(run_dir) if line["split"] == split]
+    return [line for line in run_directory.read_metrics(run_dir) if line["split"] == split]
 
 
 def test_the_run_directory_holds_the_evidence(finished):

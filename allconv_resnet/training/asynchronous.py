@@ -6,7 +6,6 @@ import math
 import os
 import signal
 import time
-from pathlib import Path
 
 import tensorflow as tf
 
@@ -18,7 +17,7 @@ from allconv_resnet.training import strategy as strategies
 from allconv_resnet.training.checkpoints import Checkpoints
 from allconv_resnet.training.loop import StopSignal
 from allconv_resnet.training.parameter_server import Servers, make_worker_step
-from allconv_resnet.training.reports import Metrics, Progress, best, describe, duration, plot, read_metrics, summary
+from allconv_resnet.training.reports import Metrics, Progress, best, describe, duration, plot, summary
 from allconv_resnet.training.steps import Totals, evaluate, make_evaluate_step
 
 AHEAD = 4  # steps that are scheduled for each worker before the first of them is counted
@@ -43,7 +42,10 @@ def train(recipe, run_dir, data_dir, cluster, peer_timeout):
     """
     os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")  # a call to a process that is gone fails at once
     if cluster.this.job != "chief":
-        return serve(cluster, run_dir, peer_timeout)
+        return serve(cluster, recipe.steps, run_dir, peer_timeout)
+    if run_directory.finished(run_dir, recipe.steps):  # the others, which see the same, need not be there
+        print(f"{run_dir} has already finished. {summary(run_directory.read_metrics(run_dir))}", flush=True)
+        return None
     tf.config.threading.set_inter_op_parallelism_threads(_threads(cluster))
     clusters.wait_for(cluster.tasks, cluster.this, peer_timeout)
     strategy = tf.distribute.ParameterServerStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
@@ -55,7 +57,7 @@ def train(recipe, run_dir, data_dir, cluster, peer_timeout):
             return _lead(recipe, run, data, cluster, strategy, stop, peer_timeout)
         except OSError as error:
             raise RunFailed(f"{run_dir} can no longer be written to ({error}): the last checkpoint is kept") from error
-        except pipeline.UNREADABLE as error:
+        except (*pipeline.UNREADABLE, tf.errors.FailedPreconditionError) as error:
             raise pipeline.unreadable(error) from error
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
             raise RunFailed(
@@ -65,8 +67,8 @@ def train(recipe, run_dir, data_dir, cluster, peer_timeout):
             ) from error
 
 
-def serve(cluster, run_dir, peer_timeout):
-    """Serves a chief as a worker or a parameter server until its run has finished.
+def serve(cluster, steps, run_dir, peer_timeout):
+    """Serves a chief as a worker or a parameter server until its run of so many steps has finished.
 
     A chief that goes may come back within the time limit, and goes on from its last checkpoint.
 
@@ -75,18 +77,17 @@ def serve(cluster, run_dir, peer_timeout):
         RunFailed: if the chief has gone for longer than the time limit and the run has not finished.
     """
     clusters.wait_for([], cluster.this, 0)  # the port
-    began = seen = time.time()
+    seen, met = time.time(), False
     spec = {job: [task.address for task in cluster.of(job)] for job in ("chief", "worker", "ps")}
     # On few cores TensorFlow has few threads, and a step that waits for a server on each of them waits for ever.
     config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=_threads(cluster))
     server = tf.distribute.Server(spec, cluster.this.job, cluster.this.index, protocol="grpc", config=config)
     print(f"{cluster.this} serves at {server.target}", flush=True)
     (chief,) = cluster.of("chief")
-    model, met = Path(run_dir) / run_directory.MODEL, False
     while True:
         if not clusters.unreachable(chief):
             seen, met = time.time(), True
-        elif met and model.exists() and model.stat().st_mtime >= began:
+        elif run_directory.finished(run_dir, steps):
             print(f"The run has finished: {cluster.this} ends", flush=True)
             return None
         elif time.time() - seen > peer_timeout:
@@ -110,9 +111,6 @@ def _lead(recipe, run, data, cluster, strategy, stop, peer_timeout):
     progress = Progress(recipe.steps, step)
     for bad in damaged:
         progress.say(f"The checkpoint of step {bad} is damaged: going back to step {step}")
-    if step >= recipe.steps and run.finished():
-        progress.say(f"{run.path} has already finished. {summary(read_metrics(run.path))}")
-        return None
     metrics = Metrics(run.path, step)
     run.write_recipe(recipe, data.label_names)
     more = {"centre": data.centre, "workers": len(cluster.of("worker"))}
@@ -169,7 +167,7 @@ def _lead(recipe, run, data, cluster, strategy, stop, peer_timeout):
             f"Stopped by {signal.Signals(stop.signal).name} and saved at step {step:,}: the same commands go on"
         )
         return stop.signal
-    model.save(run.path / run_directory.MODEL)
+    run.finish(model)
     progress.say(
         f"{run.path} has finished, in {duration(progress.elapsed())} of this session. {summary(metrics.lines)}"
     )

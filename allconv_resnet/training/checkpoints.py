@@ -1,6 +1,5 @@
 """Checkpoints that survive a kill, a full disk and a damaged file."""
 
-import re
 import shutil
 from pathlib import Path
 
@@ -8,6 +7,8 @@ import keras
 import tensorflow as tf
 
 from allconv_resnet.errors import BadInput, RunFailed
+from allconv_resnet.training.run_directory import steps_on_disk
+from allconv_resnet.training.strategy import random_states
 
 
 class Checkpoints:
@@ -26,18 +27,22 @@ class Checkpoints:
         self.directory = Path(directory)
         self.checkpoint = tf.train.Checkpoint(**objects, **_random_states(objects))
         _ = self.checkpoint.save_counter  # made on first use; reading a checkpoint expects it
+        self.step = None  # of the last checkpoint that this process wrote or read
         self.manager = tf.train.CheckpointManager(
             self.checkpoint, str(self.directory), max_to_keep=keep, checkpoint_name="step"
         )
 
     def save(self, step):
-        """Writes the state after `step` steps.
+        """Writes the state after `step` steps, unless that is the one that was written or read last.
 
         Raises:
             RunFailed: if it cannot be written; earlier checkpoints are as they were.
         """
+        if step == self.step:  # what there is of this step must not be lost to a second try
+            return
         try:
             self.manager.save(checkpoint_number=step)
+            self.step = step
         except (tf.errors.OpError, OSError) as error:
             for path in self.directory.glob(f"step-{step}[._]*"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -69,6 +74,7 @@ class Checkpoints:
                 status.assert_existing_objects_matched().expect_partial()
                 if not partial:
                     status.assert_consumed()
+                self.step = step
                 return step, damaged
             except (tf.errors.OpError, AssertionError, LookupError, RuntimeError, ValueError) as error:
                 damaged.append(step)
@@ -81,17 +87,8 @@ class Checkpoints:
 def _random_states(objects):
     """Returns the states of dropout and its like, which Keras does not show to TensorFlow's checkpoints, by model."""
     models = {name: value for name, value in objects.items() if isinstance(value, keras.Model)}
-    states = {
-        f"{name}_random": [v for v in model.non_trainable_variables if v.path.endswith("seed_generator_state")]
-        for name, model in models.items()
-    }
+    states = {f"{name}_random": random_states(model) for name, model in models.items()}
     return {name: found for name, found in states.items() if found}
-
-
-def steps_on_disk(directory):
-    """Returns the steps whose checkpoints lie in a directory, damaged ones included."""
-    names = (re.fullmatch(r"step-(\d+)\.index", path.name) for path in Path(directory).glob("step-*.index"))
-    return [int(name[1]) for name in names if name]
 
 
 def _reason(error):

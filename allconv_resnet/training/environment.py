@@ -3,12 +3,11 @@
 import importlib.metadata
 import os
 import platform
-import subprocess
 import sys
-from pathlib import Path
 
 import tensorflow as tf
 
+from allconv_resnet.provenance import commit
 from allconv_resnet.training.strategy import cpu_info
 
 PACKAGES = ("allconv_resnet", "tensorflow", "keras", "numpy", "tensorflow-datasets")
@@ -37,18 +36,3 @@ def describe(strategy, precision):
         "replicas": strategy.num_replicas_in_sync,
         "precision": precision,
     }
-
-
-def commit():
-    """Returns the commit of the package's checkout, with `+changes` if files differ from it; None outside of one."""
-    here = Path(__file__).parent
-
-    def git(*arguments):
-        return subprocess.run(
-            ["git", "-C", here, *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "..") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

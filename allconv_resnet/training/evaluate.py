@@ -9,8 +9,8 @@ import tensorflow as tf
 from allconv_resnet.data import sources
 from allconv_resnet.errors import BadInput
 from allconv_resnet.training import run_directory, steps
-from allconv_resnet.training.checkpoints import Checkpoints, steps_on_disk
-from allconv_resnet.training.reports import EVALUATIONS, read_metrics
+from allconv_resnet.training.checkpoints import Checkpoints
+from allconv_resnet.training.reports import EVALUATIONS
 
 
 def load_model(run_dir, checkpoint="latest"):
@@ -74,8 +74,8 @@ def follow(run_dir, data_dir=None, split="test", pause=30):
     looked_at = 0
     while True:
         last = run_directory.read_recipe(run_dir).steps
-        done = {line["step"] for line in read_metrics(run_dir, EVALUATIONS) if line["split"] == split}
-        newest = max(steps_on_disk(Path(run_dir) / "checkpoints"), default=0)
+        done = {line["step"] for line in run_directory.read_metrics(run_dir, EVALUATIONS) if line["split"] == split}
+        newest = max(run_directory.steps_on_disk(Path(run_dir) / "checkpoints"), default=0)
         if newest not in {0, looked_at, *done}:
             looked_at = newest
             result = evaluate_run(run_dir, data_dir, split)

@@ -6,7 +6,7 @@ from pathlib import Path
 from allconv_resnet.serving.card import model_card
 from allconv_resnet.serving.export import export
 from allconv_resnet.serving.formats import export_file
-from allconv_resnet.training import reports, run_directory
+from allconv_resnet.training import run_directory
 from allconv_resnet.training.evaluate import load_model
 from allconv_resnet.training.strategy import find_cluster
 
@@ -39,7 +39,7 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
     labels = run_directory.read_labels(run_dir)
     sessions = run_directory.read_sessions(run_dir)
     path = export(model, labels, directory, version=step, centre=sessions[-1].get("centre", 1.0))
-    tests = [line for line in reports.read_metrics(run_dir) if line["split"] == "test"]
+    tests = [line for line in run_directory.read_metrics(run_dir) if line["split"] == "test"]
     card = model_card(recipe.to_dict(), step, tests, sessions, labels)
     (path / "MODEL_CARD.md").write_text(card)
     return path

@@ -6,11 +6,11 @@ import time
 from contextlib import contextmanager
 
 from allconv_resnet.data import pipeline, sources
-from allconv_resnet.errors import RunFailed
+from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.training import environment, run_directory
 from allconv_resnet.training import strategy as strategies
 from allconv_resnet.training.checkpoints import Checkpoints
-from allconv_resnet.training.reports import Metrics, Progress, best, describe, duration, plot, read_metrics, summary
+from allconv_resnet.training.reports import Metrics, Progress, best, describe, duration, plot, summary
 from allconv_resnet.training.steps import Totals, evaluate, make_evaluate_step, make_train_step
 from allconv_resnet.training.team import Team
 
@@ -40,6 +40,8 @@ def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_t
     if cluster and cluster.asynchronous():
         from allconv_resnet.training import asynchronous  # which builds upon this file
 
+        if replicas is not None:
+            raise BadInput(f"strategy parameter-server uses all GPUs of every worker. Received: replicas={replicas}")
         return asynchronous.train(recipe, run_dir, data_dir, cluster, peer_timeout)
     strategy = strategies.create(strategy, replicas, recipe.batch_size, cluster, peer_timeout)
     team = Team(strategy, cluster)
@@ -73,8 +75,8 @@ def _train(recipe, run, data, strategy, model, optimizer, team, stop):
     progress = Progress(recipe.steps, step)
     for bad in damaged:
         progress.say(f"The checkpoint of step {bad} is damaged: going back to step {step}")
-    if step >= recipe.steps and run.finished():
-        progress.say(f"{run.shared} has already finished. {summary(read_metrics(run.shared))}")
+    if step >= recipe.steps and run_directory.finished(run.shared, recipe.steps):
+        progress.say(f"{run.shared} has already finished. {summary(run_directory.read_metrics(run.shared))}")
         return None
     metrics = Metrics(run.path, step)
     run.write_recipe(recipe, data.label_names)
@@ -83,6 +85,8 @@ def _train(recipe, run, data, strategy, model, optimizer, team, stop):
         f"{recipe.name}: from step {step:,} to {recipe.steps:,}, {model.count_params():,} parameters, "
         f"{recipe.precision}, {strategy.num_replicas_in_sync} device(s), in {run.shared}"
     )
+
+    strategies.draw_apart(strategy, model)
 
     # 2. Steps.
     schedule = recipe.build_schedule()
@@ -142,7 +146,7 @@ def _train(recipe, run, data, strategy, model, optimizer, team, stop):
         checkpoints.save(step)
         progress.say(f"Stopped by {signal.Signals(stopped).name} and saved at step {step:,}: the same command goes on")
         return stopped
-    model.save(run.path / run_directory.MODEL)
+    run.finish(model)
     progress.say(
         f"{run.shared} has finished, in {duration(progress.elapsed())} of this session. {summary(metrics.lines)}"
     )

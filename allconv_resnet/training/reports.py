@@ -8,6 +8,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from allconv_resnet.training.run_directory import read_metrics
+
 EVALUATIONS = "evaluations.jsonl"  # of a process beside training, see evaluate.follow
 
 
@@ -46,18 +48,6 @@ class Metrics:
         os.fsync(self._file.fileno())
         for writer in self._writers.values():
             writer.flush()
-
-
-def read_metrics(run_dir, name="metrics.jsonl"):
-    """Returns the lines of metrics.jsonl as dictionaries; a last line that was cut short is left out."""
-    path = Path(run_dir) / name
-    lines = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
 
 
 def best(lines):

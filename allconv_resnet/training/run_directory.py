@@ -13,6 +13,7 @@ model.keras        the trained network, when the run has finished
 import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -37,12 +38,13 @@ def resolve(run_dir, recipe, precision):
         BadInput: if the directory belongs to another recipe; the fields that differ are listed.
     """
     before = read_recipe(run_dir) if (Path(run_dir) / "config.json").exists() else None
+    may_change = set(MAY_CHANGE) - ({"steps"} if recipe.linear_decay else set())  # whose rates hang on them
     if recipe.precision == "auto":
         recipe = recipe.replace(precision=before.precision if before else precision)
     if before:
         old, new = before.to_dict(), recipe.to_dict()
         differences = [f"{key} is {old[key]!r} there and {new[key]!r} here" for key in old if old[key] != new[key]]
-        differences = [difference for difference in differences if difference.split()[0] not in MAY_CHANGE]
+        differences = [difference for difference in differences if difference.split()[0] not in may_change]
         if differences:
             raise BadInput(f"{run_dir} belongs to another recipe, and was left as it is: {'; '.join(differences)}")
     return recipe
@@ -72,6 +74,35 @@ def read_sessions(run_dir):
 def read_labels(run_dir):
     """Returns the names of the classes."""
     return (Path(run_dir) / "labels.txt").read_text().splitlines()
+
+
+def read_metrics(run_dir, name="metrics.jsonl"):
+    """Returns the lines of metrics.jsonl as dictionaries; a last line that was cut short is left out."""
+    path = Path(run_dir) / name
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def steps_on_disk(directory):
+    """Returns the steps whose checkpoints lie in a directory, damaged ones included."""
+    names = (re.fullmatch(r"step-(\d+)\.index", path.name) for path in Path(directory).glob("step-*.index"))
+    return [int(name[1]) for name in names if name]
+
+
+def finished(run_dir, steps):
+    """Returns whether a run of so many steps has come to its end: the network of its last checkpoint is there."""
+    model, checkpoints = Path(run_dir) / MODEL, Path(run_dir) / "checkpoints"
+    newest = max(steps_on_disk(checkpoints), default=0)
+    try:  # a run that was prolonged may have ended before it wrote the network anew
+        written = (checkpoints / f"step-{newest}.index").stat().st_mtime
+        return newest >= steps and model.stat().st_mtime >= written
+    except FileNotFoundError:
+        return False
 
 
 class RunDirectory:
@@ -125,9 +156,11 @@ class RunDirectory:
         temporary.write_text(text)
         os.replace(temporary, self.path / name)
 
-    def finished(self):
-        """Returns whether a run has come to its end here."""
-        return (self.shared / MODEL).exists()
+    def finish(self, model):
+        """Writes the trained network."""
+        temporary = self.path / f".{MODEL}"
+        model.save(temporary)
+        os.replace(temporary, self.path / MODEL)
 
     def __enter__(self):
         return self

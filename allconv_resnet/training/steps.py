@@ -1,5 +1,8 @@
 """One train step and one evaluation step, for every strategy that runs in step."""
 
+from contextlib import contextmanager
+
+import keras
 import tensorflow as tf
 
 from allconv_resnet.data import pipeline
@@ -59,7 +62,8 @@ def make_train_step(strategy, model, optimizer, totals, batch_size, clip_norm=No
 
     def replica_step(images, labels, weights=None):
         with tf.GradientTape() as tape:
-            logits = model(images, training=True)
+            with normalized_together(strategy, model):
+                logits = model(images, training=True)
             losses = cross_entropy(labels, logits, label_smoothing)
             loss = tf.nn.compute_average_loss(losses, weights, global_batch_size=batch_size)
         gradients = tape.gradient(loss, model.trainable_variables)
@@ -74,6 +78,20 @@ def make_train_step(strategy, model, optimizer, totals, batch_size, clip_norm=No
         totals.add(strategy.reduce("SUM", sums, axis=None), tf.cast(optimizer.iterations.value, tf.int64))
 
     return train_step
+
+
+@contextmanager
+def normalized_together(strategy, model):
+    """While a train step is traced: batch normalization is over the images of all replicas, as on one device.
+
+    The network itself stays as it was: saved, it says nothing of how many replicas there were.
+    """
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    for norm in norms:
+        norm.synchronized = strategy.num_replicas_in_sync > 1
+    yield
+    for norm in norms:
+        norm.synchronized = False
 
 
 def make_evaluate_step(strategy, model):

@@ -90,6 +90,25 @@ def require_even(batch_size, replicas):
         raise BadInput(f"batch_size must be a multiple of the replicas, {replicas}. Received: batch_size={batch_size}")
 
 
+def random_states(model):
+    """Returns the states of dropout and its like."""
+    return [variable for variable in model.non_trainable_variables if variable.path.endswith("seed_generator_state")]
+
+
+def draw_apart(strategy, model):
+    """Gives every replica draws of its own for dropout and its like, from the states of the first, which are kept."""
+    states = random_states(model)
+
+    @tf.function
+    def shift():
+        replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.uint32)
+        for state in states:
+            state.assign(state + tf.stack([replica * tf.constant(0x9E3779B9, tf.uint32), 0]))  # far from other seeds
+
+    if states and strategy.num_replicas_in_sync > 1:
+        strategy.run(shift)
+
+
 def _split_cpu(replicas):
     try:
         cpu = tf.config.list_physical_devices("CPU")[0]

@@ -53,6 +53,7 @@ def run_dir(tmp_path):
         (["--activation", "rulu"], "There can be no such network: "),
         (["--stages", "1", "16", "1", "1", "8", "1"], "filters=8"),
         (["--strategy", "mirrored", "--replicas", "3"], "batch_size must be a multiple of the replicas, 3"),
+        (["--decay-epochs", "0", "--epoch-images", "9", "--boundaries"], "decay_epochs must be at least a step"),
         (["--strategy", "one", "--replicas", "2"], "strategy one has one replica"),
         (["--num-classes", "7"], "num_classes=7, but digits has 10 classes"),
         (["--image-size", "28", "28", "1"], "expects uint8 images of shape (28, 28, 1)"),

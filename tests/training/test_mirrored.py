@@ -25,6 +25,50 @@ def test_two_devices_equal_one(start, tiny, tmp_path):
     assert one[-1][2] < 0.9 * one[0][2]  # they learn
 
 
+def test_batch_normalization_is_over_the_images_of_both_devices(start, tiny, tmp_path):
+    recipe = tiny.replace(normalization="batch", steps=6, evaluate_every=3, checkpoint_every=3)
+    assert start(recipe, tmp_path / "one").wait() == 0
+    two = ("--strategy", "mirrored", "--replicas", "2")
+    assert start(recipe, tmp_path / "two", *two).wait() == 0
+    one, both = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert [line[:2] for line in one] == [line[:2] for line in both]
+    np.testing.assert_allclose([line[2] for line in both], [line[2] for line in one], rtol=1e-3)
+    assert start(recipe.replace(steps=3), tmp_path / "resumed", *two).wait() == 0
+    assert start(recipe, tmp_path / "resumed", *two).wait() == 0
+    resumed = losses(tmp_path / "resumed")
+    np.testing.assert_allclose([line[2] for line in resumed], [line[2] for line in both], rtol=1e-6)
+
+
+DROPOUT = """
+import tensorflow as tf, keras
+from allconv_resnet.training import strategy as strategies
+from allconv_resnet.training.checkpoints import Checkpoints
+strategy = strategies.create("mirrored", 2, 4)
+with strategy.scope():
+    images = keras.Input((8, 8, 3))
+    model = keras.Model(images, keras.layers.Dropout(0.5, seed=1)(images))
+def draw():
+    outputs = strategy.run(tf.function(lambda: model(tf.ones((1, 8, 8, 3)), training=True)))
+    return [output.numpy() for output in strategy.experimental_local_results(outputs)]
+strategies.draw_apart(strategy, model)
+checkpoints = Checkpoints("FOLDER", model=model)
+checkpoints.save(1)
+first, second = draw()
+assert (first != second).any()
+checkpoints.restore()
+strategies.draw_apart(strategy, model)
+again = draw()
+assert (again[0] == first).all() and (again[1] == second).all()
+print("apart")
+"""
+
+
+def test_each_device_draws_its_own_dropout_and_draws_it_again_after_a_resume(run_python, tmp_path):
+    done = run_python("-c", DROPOUT.replace("FOLDER", str(tmp_path / "checkpoints")))
+    assert done.returncode == 0, done.stderr
+    assert "apart" in done.stdout
+
+
 USER_CODE = """
 import numpy as np, tensorflow as tf, keras, allconv_resnet as acr
 cpu = tf.config.list_physical_devices("CPU")[0]

@@ -133,6 +133,20 @@ def test_an_asynchronous_run_learns_as_a_synchronous_one(start, start_job, recip
     assert falls[1] > 0.9 * falls[0], falls
 
 
+def test_a_job_that_has_finished_says_so_and_ends_at_every_machine(start_job, recipe, tmp_path):
+    recipe = recipe.replace(steps=40, boundaries=(20,), log_every=40, evaluate_every=40, checkpoint_every=40)
+    for said in ("has finished", "has already finished"):
+        job = start_job(recipe, configurations(chief=1, worker=1, ps=1))
+        assert {task: run.wait() for task, run in job.items()} == dict.fromkeys(job, 0)
+        assert said in job["chief", 0].output()
+
+
+def test_replicas_are_not_for_machines(start, recipe, tmp_path):
+    config = configurations(chief=1, worker=1, ps=1)["chief", 0]
+    run = start(recipe, tmp_path / "run", "--strategy", "parameter-server", "--replicas", "2", TF_CONFIG=config)
+    assert run.wait() == 2 and "strategy parameter-server uses all GPUs of every worker" in run.output()
+
+
 def test_a_worker_whose_chief_never_answers_ends(start, recipe, tmp_path):
     configs = configurations(chief=1, worker=1, ps=1)
     chief = json.loads(configs["chief", 0])["cluster"]["chief"][0]

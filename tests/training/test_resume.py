@@ -12,6 +12,9 @@ import tensorflow as tf
 from training.runs import TINY, Run
 
 from allconv_resnet import recipes
+from allconv_resnet.errors import RunFailed
+from allconv_resnet.training import run_directory
+from allconv_resnet.training.checkpoints import Checkpoints
 
 TIMES = ("images_per_second", "input_wait", "cpu_seconds")
 
@@ -156,6 +159,61 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(start, tmp_path, reference,
     assert sorted(path.name for path in (run_dir / "checkpoints").glob("step-14*")) == []
     run = start(longer, run_dir)
     assert run.wait() == 0 and "from step 10" in run.output()
+
+
+def test_a_network_that_could_not_be_written_whole_is_written_by_the_same_command(start, tmp_path, reference, tiny):
+    recipe, run_dir = tiny.replace(steps=10), tmp_path / "run"
+    assert start(recipe, run_dir).wait() == 0
+    model = run_dir / "model.keras"
+    whole = model.stat().st_size
+    model.unlink()
+    run = start(recipe, run_dir, file_size_limit=whole // 2)
+    assert run.wait() == 1 and "can no longer be written to" in run.output()
+    assert not model.exists()
+    run = start(recipe, run_dir)
+    assert run.wait() == 0 and "has finished" in run.output()
+    assert model.stat().st_size == whole
+
+
+def test_a_prolonged_run_is_not_finished_by_the_network_of_the_shorter_one(start, tmp_path, tiny):
+    run_dir = tmp_path / "run"
+    assert start(tiny.replace(steps=10), run_dir).wait() == 0
+    first = (run_dir / "model.keras").read_bytes()
+    assert start(tiny.replace(steps=20), run_dir).wait() == 0
+    last = (run_dir / "model.keras").read_bytes()
+    (run_dir / "model.keras").write_bytes(first)  # as if a kill had come before the second one was written
+    os.utime(run_dir / "model.keras", (0, 0))
+    run = start(tiny.replace(steps=20), run_dir)
+    assert run.wait() == 0 and "already" not in run.output()
+    assert len((run_dir / "model.keras").read_bytes()) == len(last)
+    again = start(tiny.replace(steps=20), run_dir)
+    assert again.wait() == 0 and "has already finished" in again.output()
+
+
+def test_a_second_save_of_a_step_cannot_lose_the_first(tmp_path, monkeypatch):
+    variable = tf.Variable(1.0)
+    checkpoints = Checkpoints(tmp_path, variable=variable)
+    checkpoints.save(5)
+
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.manager, "save", full)
+    checkpoints.save(5)
+    with pytest.raises(RunFailed, match="that of step 5 is kept"):
+        checkpoints.save(6)
+    again = Checkpoints(tmp_path, variable=variable)
+    assert again.restore() == (5, [])
+    monkeypatch.setattr(again.manager, "save", full)
+    again.save(5)
+    assert run_directory.steps_on_disk(tmp_path) == [5]
+
+
+def test_a_rate_that_falls_to_the_last_step_fixes_the_steps(start, tmp_path, tiny):
+    recipe = tiny.replace(steps=4, boundaries=())
+    assert start(recipe, tmp_path / "run", "--linear-decay").wait() == 0
+    run = start(recipe.replace(steps=8), tmp_path / "run", "--linear-decay")
+    assert run.wait() == 2 and "belongs to another recipe" in run.output() and "steps is 4 there" in run.output()
 
 
 @pytest.mark.parametrize("network", ["all_cnn_c", "resnet20"])

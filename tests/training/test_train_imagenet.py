@@ -11,7 +11,7 @@ from training.test_resume import metrics, state
 
 from allconv_resnet import cli, recipes
 from allconv_resnet.errors import BadInput, RunFailed
-from allconv_resnet.training import evaluate, reports
+from allconv_resnet.training import evaluate, reports, run_directory
 from allconv_resnet.training.loop import train
 
 TINY = recipes.IMAGENET_TINY.replace(
@@ -36,7 +36,7 @@ def finished(tmp_path_factory, data_dir):
 
 
 def lines(run_dir, split):
-    return [line for line in reports.read_metrics(run_dir) if line["split"] == split]
+    return [line for line in run_directory.read_metrics(run_dir) if line["split"] == split]
 
 
 def test_the_run_directory_has_both_errors_and_the_skipped_images(finished):
@@ -96,17 +96,17 @@ def test_every_checkpoint_is_evaluated_beside_the_training(finished, data_dir, t
     watcher = threading.Thread(target=watch)
     watcher.start()
     for step in (10, 12):
-        while not seen and not reports.read_metrics(run_dir, reports.EVALUATIONS):
+        while not seen and not run_directory.read_metrics(run_dir, reports.EVALUATIONS):
             watcher.join(0.05)
             assert watcher.is_alive()
         for path in sorted((finished / "checkpoints").glob(f"step-{step}.*")):  # the index after the data
             shutil.copy(path, run_dir / "checkpoints")
-        while step not in {line["step"] for line in reports.read_metrics(run_dir, reports.EVALUATIONS)}:
+        while step not in {line["step"] for line in run_directory.read_metrics(run_dir, reports.EVALUATIONS)}:
             watcher.join(0.05)
             assert watcher.is_alive() or step == 12
     watcher.join(60)
     assert not watcher.is_alive() and seen == [5, 10, 12]
-    evaluated = {line["step"]: line for line in reports.read_metrics(run_dir, reports.EVALUATIONS)}
+    evaluated = {line["step"]: line for line in run_directory.read_metrics(run_dir, reports.EVALUATIONS)}
     assert evaluated[12] == pytest.approx(lines(finished, "test")[-1])
     assert list(evaluate.follow(run_dir, data_dir)) == []  # nothing is evaluated twice
 
@@ -117,7 +117,7 @@ def test_a_damaged_newest_checkpoint_does_not_keep_the_evaluation_busy(finished,
     (run_dir / "checkpoints" / "step-12.data-00000-of-00001").write_bytes(b"")
     for expected in ([10], []):
         assert [result["step"] for result in evaluate.follow(run_dir, data_dir)] == expected
-    assert [line["step"] for line in reports.read_metrics(run_dir, reports.EVALUATIONS)] == [10]
+    assert [line["step"] for line in run_directory.read_metrics(run_dir, reports.EVALUATIONS)] == [10]
 
 
 def test_the_recipes_are_those_of_the_paper():

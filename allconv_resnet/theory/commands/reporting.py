@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
+
+from allconv_resnet.provenance import commit
 
 
 def environment():
@@ -24,26 +25,13 @@ def environment():
         processor = platform.processor()
     return {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "backend": keras.backend.backend(),
         "cpu": processor,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     }
-
-
-def _commit():
-    def git(*arguments):
-        here = Path(__file__).parent
-        return subprocess.run(
-            ["git", "-C", here, *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "..") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def write_json(path, content):
