@@ -9,8 +9,8 @@ Each contender is a process of its own (`contender.py`), all alive at the same t
 all must compute the same logits from the same weights, to 1e-4 of their size in float32. Then they take turns; a ratio
 is that of ours and the peer's images a second in one turn. Peers need the extra `bench` (and `jax`).
 
-Writes results/benchmarks/speed-TASK-HARDWARE.json: an entry for each batch size and precision, in it the contenders of
-the last run that had them. What is not measured again is kept, so that slow peers can have runs of their own.
+Writes results/benchmarks/speed-TASK-HARDWARE.json: an entry for each batch size and precision, in it each peer as its
+last run had it, with what ours did in that run. What is not measured again is kept: slow peers can have their own runs.
 """
 
 import argparse
@@ -124,14 +124,13 @@ def throughput(options, task, batch, precision, weights):
                 rates[name].append(batch * steps[name] / seconds)
         memory = {name: contender.ask("memory") for name, contender in running.items()}
     entry = {"batch": batch, "precision": precision, "contenders": {}}
+    ours = {"images_per_second": harness.spread(rates["ours"]), "memory": memory["ours"]}
     print(f"\n{options.what}, batch {batch}, {precision}: images a second, and ours / theirs in the same turn")
     for name in names:
         ratios = harness.spread([a / b for a, b in zip(rates["ours"], rates[name], strict=True)])
-        entry["contenders"][name] = {
-            "images_per_second": harness.spread(rates[name]),
-            "ours_over_theirs": ratios,
-            "memory": memory[name],
-        }
+        if name != "ours":
+            theirs = {"images_per_second": harness.spread(rates[name]), "memory": memory[name]}
+            entry["contenders"][name] = {"ours_over_theirs": ratios, **theirs, "ours": ours}
         print(
             f"{name:15} {harness.spread(rates[name])['median']:9.1f}   ratio {ratios['median']:.3f} "
             f"({ratios['min']:.3f} to {ratios['max']:.3f}, n = {ratios['n']})   "

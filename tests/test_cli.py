@@ -3,6 +3,7 @@
 import json
 import shlex
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from training.runs import TINY
@@ -80,6 +81,16 @@ def test_the_saved_model_is_the_trained_one(finished):
     images, labels = sources.load("digits").split("test")
     logits = keras.saving.load_model(finished / "model.keras").predict(augment.standardize(images), verbose=0)
     assert np.mean(logits.argmax(1) != labels) == pytest.approx(lines(finished, "test")[-1]["error"])
+
+
+def test_the_network_experiment_refuses_more_than_an_epoch(monkeypatch, tmp_path, capsys):
+    from allconv_resnet.theory.commands import network_spectra
+
+    monkeypatch.setattr(network_spectra, "cifar10", lambda _: (np.zeros((64, 32, 32, 3)), np.zeros(64), None))
+    for steps in ("3", "-1"):
+        options = ("--experiment", "network", "--train-steps", steps, "--output-dir", tmp_path / "out")
+        assert command("theory", "isometry", *options) == 2
+        assert f"train-steps must lie in [0, 2], an epoch. Received: {steps}" in capsys.readouterr().err
 
 
 def test_plot_draws_the_curves(finished, capsys):

@@ -131,9 +131,13 @@ def _speed(what, batches, aim):
 
 
 def _memory(d):
+    def against(name, peer):
+        ours, theirs = (side["memory"]["beyond_import"] / 1e9 for side in (peer["ours"], peer))
+        return f"{name} {theirs:.2f} GB (ours {ours:.2f})"
+
     return "; ".join(
         f"batch {e['batch']}, {e['precision']}: "
-        + ", ".join(f"{name} {c['memory']['beyond_import'] / 1e9:.2f} GB" for name, c in e["contenders"].items())
+        + ", ".join(against(*pair) for pair in e["contenders"].items() if "memory" in pair[1])
         for e in d["entries"]
     )
 
@@ -160,13 +164,13 @@ MEASUREMENTS = (
     Measurement(
         "benchmarks/train_step.json",
         "time of a step in the training loop over that of the bare step; aim: at most 1.03",
-        "python benchmarks/train_step.py",
+        "python benchmarks/train_step.py --pairs 6",
         lambda d: _spread(d["loop_over_bare"], ".3f"),
     ),
     Measurement(
         "benchmarks/imagenet_input.json",
         "crops that a core takes out of ImageNet's files, over each peer's; aim: 1.15 over the best of them",
-        "python benchmarks/imagenet_input.py --data-dir DIR",
+        "python benchmarks/imagenet_input.py --data-dir DIR --repeats 15",
         _decoded,
     ),
     Measurement(
@@ -250,7 +254,7 @@ MEASUREMENTS = (
     Measurement(
         "benchmarks/speed-start-up-*.json",
         "a new process up to the end of its first step, batch 128",
-        "python benchmarks/speed.py start-up",
+        "python benchmarks/speed.py start-up --precision bfloat16 --peers torch_compiled keras_fit",
         _start_up,
     ),
     *(
@@ -280,7 +284,7 @@ MEASUREMENTS = (
     Measurement(
         "benchmarks/growth.json",
         "time of a train step, exponents",
-        "python benchmarks/growth.py",
+        "python benchmarks/growth.py --precision bfloat16",
         lambda d: ", ".join(f"{name}^{d[name]['exponent']:.2f}" for name in ("batch", "depth", "width")),
     ),
 )

@@ -40,11 +40,18 @@ def image_files(paths):
             files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
             if not files:
                 raise BadInput(f"The directory {path} has no JPEG or PNG file")
-            yield from ((str(file), file.read_bytes()) for file in files)
+            yield from ((str(file), _content(file)) for file in files)
         elif path.exists():
-            yield str(path), path.read_bytes()
+            yield str(path), _content(path)
         else:
             raise BadInput(f"There is no image {path}")
+
+
+def _content(path):
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"The image {path} cannot be read: {error.strerror}") from error
 
 
 def predict(export, paths, top=5):
@@ -59,10 +66,16 @@ def predict(export, paths, top=5):
         `{"image": name, "predictions": [{"class": int, "label": str, "probability": float}, ...]}`.
 
     Raises:
-        BadInput: if there is no such export, no such image, or a file is not an image; images before it have been
-            yielded.
+        BadInput: if there is no such export or it cannot be loaded, no such image, or a file is not an image; images
+            before it have been yielded.
     """
-    serve = tf.saved_model.load(str(latest_version(export))).signatures["serve_bytes"]
+    if top < 1:
+        raise BadInput(f"top must be positive. Received: top={top}")
+    directory = latest_version(export)
+    try:
+        serve = tf.saved_model.load(str(directory)).signatures["serve_bytes"]
+    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+        raise BadInput(f"The export in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
     names, contents = [], []
     for name, content in image_files(paths):
         names.append(name)

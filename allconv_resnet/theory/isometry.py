@@ -64,7 +64,8 @@ class IsometricNormal(keras.initializers.Initializer):
         bias_scale: Nonnegative float, standard deviation of the biases.
         input_mean_square: Positive float, mean square of the entries of the network's input.
         input_mean: Float, their mean.
-        seed: Integer. The same seed and shape give the same values.
+        seed: Integer or None. The same seed and shape give the same values; None draws anew at every
+            call: the law is that of independent matrices.
 
     Call arguments:
         shape: `[*spatial, inputs, outputs]`; fan-in is the product of all but the last.
@@ -80,7 +81,7 @@ class IsometricNormal(keras.initializers.Initializer):
     0.007
     """
 
-    def __init__(self, activation, c, depth, bias_scale=0.0, input_mean_square=1.0, input_mean=0.0, seed=0):
+    def __init__(self, activation, c, depth, bias_scale=0.0, input_mean_square=1.0, input_mean=0.0, seed=None):
         check_cumulant(c)
         self.activation, self.c, self.depth = activation, c, depth
         self.bias_scale, self.input_mean_square, self.input_mean = bias_scale, input_mean_square, input_mean

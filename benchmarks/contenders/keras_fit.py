@@ -4,12 +4,11 @@ import keras
 import numpy as np
 
 from . import networks
+from .keras_network import build
 
 
 class Contender:
     def __init__(self, task, batch, precision, weights):
-        from .ours import build
-
         self.model = build(task, precision, weights)
         self.model.compile(
             keras.optimizers.SGD(networks.LEARNING_RATE, networks.MOMENTUM),

@@ -9,15 +9,7 @@ from allconv_resnet.serving import freezing
 from allconv_resnet.training import steps
 
 from . import networks
-
-
-def build(task, precision, weights):
-    """Returns the Keras model with the shared weights."""
-    policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
-    make = {"cifar": acr.cifar_resnet, "imagenet": acr.imagenet_resnet}[task]
-    model = make(networks.CLASSES[task], dtype=policy)
-    model.set_weights(networks.load(weights))
-    return model
+from .keras_network import build
 
 
 class Contender:

@@ -229,6 +229,13 @@ def test_predict_names_what_it_cannot_read(finished, tmp_path, capsys):
     assert "There is no image" in capsys.readouterr().err
     assert command("predict", tmp_path, tmp_path / "good.png") == 2
     assert "has no exported model" in capsys.readouterr().err
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"nothing")
+    assert command("predict", tmp_path, tmp_path / "good.png") == 2
+    said = capsys.readouterr().err
+    assert f"The export in {tmp_path / '1'} cannot be loaded" in said and "Traceback" not in said
+    assert command("predict", finished / "export", tmp_path / "good.png", "--top", "0") == 2
+    assert "top must be positive. Received: top=0" in capsys.readouterr().err
 
 
 def test_the_model_card_says_what_was_trained(finished):

@@ -134,6 +134,8 @@ def test_isometric_normal_round_trips_and_has_its_deviation():
     kernel, again = (keras.ops.convert_to_numpy(i((3, 3, 32, 64))) for i in (initializer, copy))
     np.testing.assert_array_equal(kernel, again)
     assert kernel.std() == pytest.approx(0.5 / np.sqrt(9 * 32 * 20), rel=0.02)
+    alike = isometry.IsometricNormal("relu", c=0.125, depth=20)  # without a seed no two layers are the same
+    assert not np.array_equal(*(keras.ops.convert_to_numpy(alike((8, 8))) for _ in range(2)))
     with pytest.raises(BadInput, match="depth"):
         isometry.IsometricNormal("relu", c=0.125, depth=0)
     with pytest.raises(BadInput, match="positive"):

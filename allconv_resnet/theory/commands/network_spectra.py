@@ -12,25 +12,28 @@ import keras
 import numpy as np
 
 import allconv_resnet as acr
+from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import isometry
 from allconv_resnet.theory.commands.reporting import Progress, cifar10, environment, print_table, write_json
 
 INITIALIZATIONS = {"paper": "near_identity", "standard": "standard", "he": "he"}
-PROBES = 32
+PROBES, BATCH = 32, 32
 
 
 def run(output_dir, data_dir, run_dirs, train_steps):
     """Measures every network, prints the table, writes `network.png` and `network.json`."""
     images, labels = cifar10(data_dir)[:2]
+    if not 0 <= train_steps <= len(images) // BATCH:
+        raise BadInput(f"train-steps must lie in [0, {len(images) // BATCH}], an epoch. Received: {train_steps}")
     makers = {name: _initialized(kind) for name, kind in INITIALIZATIONS.items()}
     if train_steps:
         makers[f"paper, {train_steps} steps of 32"] = lambda: _trained(images, labels, train_steps)
     for run_dir in run_dirs:
         model, step = _of_run(run_dir)
-        makers[f"{run_dir.name}, step {step}"] = lambda model=model: model
+        makers[f"{'/'.join(run_dir.resolve().parts[-2:])}, step {step}"] = lambda model=model: model
     results = []
     for name, make in makers.items():
-        path = output_dir / "network" / f"{name}.json".replace(" ", "_").replace(",", "")
+        path = output_dir / "network" / f"{name}.json".replace(" ", "_").replace(",", "").replace("/", "_")
         if not path.is_file():
             write_json(path, {"network": name, "environment": environment(), **measure(make(), images[0], name)})
         results.append(json.loads(path.read_text()))
@@ -86,12 +89,12 @@ def _initialized(kind):
     return lambda: acr.cifar_resnet(10, initialization=kind)
 
 
-def _trained(images, labels, steps, batch=32):
+def _trained(images, labels, steps):
     model = acr.cifar_resnet(10)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(acr.Momentum(0.05, weight_decay=1e-4), loss, jit_compile=False)
     progress = Progress("training")
-    for step, rows in enumerate(np.random.default_rng(0).permutation(len(images))[: steps * batch].reshape(-1, batch)):
+    for step, rows in enumerate(np.random.default_rng(0).permutation(len(images))[: steps * BATCH].reshape(-1, BATCH)):
         model.train_on_batch(images[rows], labels[rows])
         progress(step + 1, steps)
     return model
