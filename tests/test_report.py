@@ -78,7 +78,9 @@ def test_a_measurement_is_read_from_its_json(tmp_path):
     cells = row(report(tmp_path).read_text(), "time of a step in the training loop")
     assert cells[1] == "1.007 (0.990 to 1.020, n = 5)"
     path.write_text("{}")
-    with pytest.raises(BadInput, match=r"train_step.json is not what `python benchmarks/train_step.py --pairs 6` writes"):
+    with pytest.raises(
+        BadInput, match=r"train_step.json is not what `python benchmarks/train_step.py --pairs 6` writes"
+    ):
         report(tmp_path)
 
 

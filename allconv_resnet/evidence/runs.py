@@ -29,10 +29,14 @@ class Run:
 
     def processor_minutes(self, step=None):
         """Returns the processor time up to a step, or up to the last; None if the log does not have it."""
-        train = [line for line in self.lines if line["split"] == "train" and (step is None or line["step"] <= step)]
-        if not train or any("cpu_seconds" not in line for line in train):
-            return None
-        return sum(line["cpu_seconds"] for line in train) / 60
+        seconds, before = 0.0, 0
+        for line in self.lines:
+            if line["split"] == "train" and (step is None or before < step):
+                if "cpu_seconds" not in line:
+                    return None
+                part = 1 if step is None else min(1, (step - before) / (line["step"] - before))
+                seconds, before = seconds + part * line["cpu_seconds"], line["step"]
+        return seconds / 60 if before else None
 
 
 def find_runs(results):
