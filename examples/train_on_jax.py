@@ -97,8 +97,7 @@ def train(recipe, options):
         began = since = time.monotonic()
         since_step, in_time = step, True
         while step < recipe.steps and in_time:
-            intervals = (recipe.log_every, recipe.evaluate_every, recipe.checkpoint_every)
-            count = min(options.chunk, recipe.steps - step, *(every - step % every for every in intervals))
+            count = steps_ahead(recipe, step, options.chunk)
             state, chunk = advance(state, step, count)
             sums, step = sums + [*np.asarray(chunk, np.float64), count * recipe.batch_size], step + count
             if not np.isfinite(sums[0]):
@@ -125,6 +124,12 @@ def train(recipe, options):
                 variable.assign(value)
             run.finish(model)
             print(f"{run.path} has finished")
+
+
+def steps_ahead(recipe, step, chunk):
+    """Returns how many steps to make without a look: at most a chunk, and none beyond a log, a test or a checkpoint."""
+    intervals = (recipe.log_every, recipe.evaluate_every, recipe.checkpoint_every)
+    return min(chunk, recipe.steps - step, *(every - step % every for every in intervals))
 
 
 def make_functions(model, optimizer, recipe, data):

@@ -1,12 +1,13 @@
 """The programs in examples/ do what they say."""
 
 import json
+import runpy
 
 import keras
 import numpy as np
 import pytest
 
-from allconv_resnet import AllConvResNet
+from allconv_resnet import AllConvResNet, recipes
 
 SCRIPT = "examples/train_on_jax.py"
 
@@ -38,6 +39,18 @@ def test_training_on_jax_in_pieces_is_training_in_one_go(run_python, tmp_path):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
     whole, pieces = (metrics(tmp_path / name) for name in ("whole", "pieces"))
     assert whole == pieces and [line["split"] for line in whole] == ["train", "test"]
+
+
+@pytest.mark.parametrize("chunk", [1, 50, 10_000])
+def test_no_log_test_or_checkpoint_is_stepped_over(chunk, pytestconfig):
+    steps_ahead = runpy.run_path(str(pytestconfig.rootpath / SCRIPT))["steps_ahead"]
+    recipe = recipes.DIGITS.replace(steps=1_000, log_every=100, evaluate_every=135, checkpoint_every=333)
+    stops = [0]
+    while stops[-1] < recipe.steps:
+        stops.append(stops[-1] + steps_ahead(recipe, stops[-1], chunk))
+    for every in (100, 135, 333):
+        assert set(range(0, 1_001, every)) <= set(stops)
+    assert stops[-1] == 1_000 and max(np.diff(stops)) <= chunk
 
 
 def test_other_backends_are_refused(run_python, tmp_path):
