@@ -101,7 +101,8 @@ COMPARED = (ALL_CNN_C, RESNET20, RESNET110, DENSENET_BC, TWIN, STANDARD, HE, TRA
 def _in_twenty_minutes(recipe, steps, **changes):
     """Returns a recipe of as many steps as 20 minutes of one core hold, its drops at the same parts."""
     drops = tuple(round(steps * boundary / recipe.steps) for boundary in recipe.boundaries)
-    return recipe.replace(name=f"{recipe.name}-20", steps=steps, boundaries=drops, evaluate_every=steps // 8, **changes)
+    every = -(-steps // 8)
+    return recipe.replace(name=f"{recipe.name}-20", steps=steps, boundaries=drops, evaluate_every=every, **changes)
 
 
 TWENTY_MINUTES = (

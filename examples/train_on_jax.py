@@ -89,7 +89,7 @@ def train(recipe, options):
 
     with RunDirectory(options.run_dir) as run:
         checkpoint = run.path / "state.npz"
-        step, state, sums = restore(checkpoint, state)
+        step, state, sums = restore(checkpoint, state, recipe)
         run.write_recipe(recipe, arrays["names"].tolist())
         run.add_session(step, environment(recipe))
         keep_lines(run.path / "metrics.jsonl", step)
@@ -127,9 +127,13 @@ def train(recipe, options):
 
 
 def steps_ahead(recipe, step, chunk):
-    """Returns how many steps to make without a look: at most a chunk, and none beyond a log, a test or a checkpoint."""
+    """Returns how many steps to make without a look: at most a chunk, and none beyond a log, a test or a checkpoint.
+
+    Each number that is returned is compiled for: less than a chunk is a power of two.
+    """
     intervals = (recipe.log_every, recipe.evaluate_every, recipe.checkpoint_every)
-    return min(chunk, recipe.steps - step, *(every - step % every for every in intervals))
+    ahead = min(recipe.steps - step, *(every - step % every for every in intervals))
+    return chunk if ahead >= chunk else 1 << (ahead.bit_length() - 1)
 
 
 def make_functions(model, optimizer, recipe, data):
@@ -223,7 +227,7 @@ def standardize(images):
     return images / jnp.maximum(deviation, images[0].size ** -0.5)
 
 
-def restore(path, state):
+def restore(path, state, recipe):
     """Returns the step, the state and the sums since the last log: losses, errors, images.
 
     Without a checkpoint these are 0 and the initial state.
@@ -231,7 +235,10 @@ def restore(path, state):
     if not path.exists():
         return 0, state, np.zeros(3)
     with np.load(path) as file:
-        return int(file["step"]), [file[f"arr_{i}"] for i in range(len(state))], file["sums"]
+        step, sums = int(file["step"]), file["sums"]
+        if len(sums) == 2:  # of a version that did not count the images
+            sums = np.append(sums, step % recipe.log_every * recipe.batch_size)
+        return step, [file[f"arr_{i}"] for i in range(len(state))], sums
 
 
 def save(path, step, state, sums):

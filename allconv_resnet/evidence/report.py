@@ -16,8 +16,8 @@ What was measured, with the command, the hardware and the log. This page is the 
 CIFAR-10 here is the real data set, every image of which was re-encoded once as JPEG (quality 75), with 5,000 of its
 10,000 test images: errors come out somewhat higher than on the original. `DIR` is a directory of tensorflow-datasets,
 `S` a seed. Errors are percentages, mean ± deviation over the seeds, at the last step; minutes are those of the training
-steps, processor minutes those of the whole process on all its cores, evaluations included. "+" after a code version:
-with changes that were not yet committed.
+steps, processor minutes those of the whole process on all its cores from the first step to the last, with the
+evaluations between them. "+" after a code version: with changes that were not yet committed.
 """
 NOT_RUN = "*not run*"
 COLUMNS = (
@@ -120,7 +120,7 @@ def measurement_table(results):
             log = f"[{path.name}]({path.relative_to(results)})"
             # Contenders that were measured in several runs have a code version each.
             contenders = [c for entry in content.get("entries", ()) for c in entry["contenders"].values()]
-            commits = sorted({contender["commit"] for contender in contenders})
+            commits = sorted({contender["commit"] for contender in contenders if contender.get("commit")})
             versions = commits or [content["environment"]["commit"]]
             places = "; ".join(where(content["environment"] | {"commit": commit}) for commit in versions)
             rows.append((measurement.what, figure, f"`{measurement.command}`", places, log))
