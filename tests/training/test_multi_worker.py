@@ -11,6 +11,7 @@ import tensorflow as tf
 from training.jobs import configurations, free_ports
 from training.test_resume import state, wait_for_lines
 
+from allconv_resnet import recipes
 from allconv_resnet.errors import BadInput
 from allconv_resnet.training import cluster
 from allconv_resnet.training import strategy as strategies
@@ -65,6 +66,34 @@ def test_two_workers_equal_one_process(start, start_two, recipe, tmp_path):
     assert_equal_runs(tmp_path / "one", tmp_path / "two", recipe.steps)
     environment = json.loads((tmp_path / "two" / "environment.json").read_text())["sessions"]
     assert [session["replicas"] for session in environment] == [2]  # the first worker alone keeps the run directory
+
+
+@pytest.mark.slow
+def test_batch_normalization_is_over_the_images_of_both_workers(start, start_two, recipe, tmp_path):
+    recipe = recipe.replace(normalization="batch", steps=6, evaluate_every=3)
+    assert start(recipe, tmp_path / "one").wait() == 0
+    runs = start_two([recipe] * 2, [tmp_path / "two"] * 2)
+    assert [run.wait() for run in runs] == [0, 0]
+    one, two = (np.array([line["loss"] for line in lines(tmp_path / name)]) for name in ("one", "two"))
+    assert len(one) == 6 + 2
+    np.testing.assert_allclose(two, one, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_dropout_on_two_workers_goes_on_where_it_was(start_two, tmp_path):
+    cifar = recipes.CIFAR10
+    recipe = recipes.DIGITS.replace(network="all_cnn_c", stem=cifar.stem, stages=cifar.stages, precision="float32")
+    recipe = recipe.replace(batch_size=8, log_every=1, evaluate_every=4, checkpoint_every=2, steps=4)
+    for name, parts in {"straight": [4], "resumed": [2, 4]}.items():
+        for steps in parts:
+            runs = start_two([recipe.replace(steps=steps)] * 2, [tmp_path / name] * 2)
+            assert [run.wait() for run in runs] == [0, 0]
+    straight, resumed = (
+        [line["loss"] for line in lines(tmp_path / name) if line["split"] == "train"]
+        for name in ("straight", "resumed")
+    )
+    assert len(straight) == 4
+    np.testing.assert_allclose(resumed, straight, rtol=1e-5)
 
 
 @pytest.mark.slow
