@@ -3,8 +3,8 @@
     python benchmarks/contender.py NAME TASK BATCH PRECISION WEIGHTS
 
 It answers each line with one line of JSON: "train N" and "infer N" with the seconds they took, "check" with the logits
-of the shared images, "memory" with the process's largest resident size, and how much
-of that came after the imports, in bytes. "started" is the first line.
+of the shared images, "memory" with the process's largest resident size and how much of that came after the imports, in
+bytes. The first line says how long the imports and the building took, in seconds.
 """
 
 import time

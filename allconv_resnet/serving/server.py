@@ -31,7 +31,7 @@ from allconv_resnet.serving.limits import Bodies, guarded_protocol
 from allconv_resnet.serving.predict import latest_version, reason
 from allconv_resnet.serving.protocol import Refused, answer, parse
 
-SLICE = 128  # images that go through the network at once: what one request takes of the memory has an end
+SLICE = 256  # images that go through the network at once, the largest batch of benchmarks/speed.py: memory has an end
 BACKLOG = 256  # connections that are accepted in one go; each holds a file descriptor before its limit can act
 
 

@@ -89,9 +89,11 @@ def normalized_together(strategy, model):
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
     for norm in norms:
         norm.synchronized = strategy.num_replicas_in_sync > 1
-    yield
-    for norm in norms:
-        norm.synchronized = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.synchronized = False
 
 
 def make_evaluate_step(strategy, model):
