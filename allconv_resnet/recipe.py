@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from allconv_resnet.baselines import NETWORKS
 from allconv_resnet.errors import BadInput
 from allconv_resnet.model import AllConvResNet
-from allconv_resnet.optimizer import Momentum
+from allconv_resnet.optimizer import Momentum, Muon
 from allconv_resnet.schedules import EpochExponentialDecay, LinearDecay, StepDecay, WarmUp
 
 
@@ -69,12 +69,14 @@ class Recipe:
     """Lower the learning rate evenly, to 0 after the last step, in place of boundaries."""
     warmup_steps: int = 0
     """Steps in which the learning rate rises evenly to that of the schedule."""
+    optimizer: str = "momentum"
+    """`momentum` (section 4.1), or `muon`: momentum whose updates are orthogonalized."""
     momentum: float = 0.9
     """In TF1's form: v <- momentum v + g, w <- w - learning_rate v."""
     nesterov: bool = False
     """w <- w - learning_rate (g + momentum v) instead."""
     weight_decay: float = 1e-4
-    """Coupled, on kernels: g <- g + weight_decay w."""
+    """On kernels; coupled: g <- g + weight_decay w. Of `muon` decoupled: w <- w - learning_rate weight_decay w."""
     clip_norm: float | None = None
     """Largest global norm of a gradient; longer ones are shortened. The paper does not clip."""
     label_smoothing: float = 0.0
@@ -141,6 +143,7 @@ class Recipe:
             "precision": ("auto", "float32", "bfloat16"),
             "normalization": (None, "batch"),
             "shortcut": (None, "identity"),
+            "optimizer": ("momentum", "muon"),
             "bad_images": ("skip", "fail"),
             "network": ("allconv_resnet", *NETWORKS),
         }.items():
@@ -206,15 +209,16 @@ class Recipe:
         return WarmUp(schedule, self.warmup_steps) if self.warmup_steps else schedule
 
     def build_optimizer(self, **arguments):
-        """Returns the paper's momentum, its weight decay on kernels alone, with the recipe's schedule.
+        """Returns the recipe's optimizer with its schedule, its weight decay on kernels alone.
 
         It does not clip: the train step does, which sees the gradient of the whole batch, where Keras would clip that
         of each replica. For `fit` on one device pass `global_clipnorm=recipe.clip_norm`.
 
         Args:
-            **arguments: Of `Momentum`.
+            **arguments: Of `Momentum` or `Muon`.
         """
-        optimizer = Momentum(self.build_schedule(), self.momentum, self.weight_decay, self.nesterov, **arguments)
+        kind = {"momentum": Momentum, "muon": Muon}[self.optimizer]
+        optimizer = kind(self.build_schedule(), self.momentum, self.weight_decay, self.nesterov, **arguments)
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         return optimizer
 

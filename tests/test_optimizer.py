@@ -4,6 +4,7 @@ import pytest
 from keras import ops
 
 import allconv_resnet as acr
+from allconv_resnet.optimizer import orthogonalized
 
 tf = pytest.importorskip("tensorflow")
 
@@ -77,7 +78,63 @@ def test_config_round_trip():
     assert (again.momentum, again.coupled_weight_decay, again.nesterov, again.global_clipnorm) == (0.8, 1e-4, True, 2.0)
 
 
+@pytest.mark.parametrize("kind", [acr.Momentum, acr.Muon])
 @pytest.mark.parametrize("arguments", [{"momentum": 1.0}, {"momentum": -0.1}, {"weight_decay": -1e-4}])
-def test_values_out_of_range_are_refused(arguments):
+def test_values_out_of_range_are_refused(kind, arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
-        acr.Momentum(0.1, **arguments)
+        kind(0.1, **arguments)
+
+
+def quintic(s, steps=5):
+    """What five steps of Newton and Schulz make of a singular value."""
+    for _ in range(steps):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return s
+
+
+@pytest.mark.parametrize("shape", [(300, 40), (40, 300), (27, 32), (7, 7), (1, 9)])
+@pytest.mark.parametrize("decades", [0, 3])
+def test_orthogonalized_keeps_the_singular_vectors(shape, decades):
+    u, _, v = np.linalg.svd(RNG.standard_normal(shape), full_matrices=False)
+    s = np.logspace(0, -decades, min(shape)) * 1e3
+    result = ops.convert_to_numpy(orthogonalized(ops.convert_to_tensor((u * s @ v).astype("float32"))))
+    s /= np.linalg.norm(s)
+    np.testing.assert_allclose(result, u * quintic(s) @ v, atol=1e-3)
+    found = np.linalg.svd(result, compute_uv=False)[: np.sum(s > 2e-3)]
+    assert found.min() > 0.67
+    assert found.max() < 1.21
+
+
+def test_orthogonalized_zero_is_zero():
+    assert not ops.convert_to_numpy(orthogonalized(ops.zeros((5, 3)))).any()
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_muon_is_momentum_orthogonalized_and_decays_apart(nesterov):
+    shape = (3, 3, 4, 6)
+    kernel = keras.Variable(RNG.standard_normal(shape).astype("float32"), name="kernel")
+    bias = keras.Variable(RNG.standard_normal(6).astype("float32"), name="bias")
+    optimizer = acr.Muon(acr.StepDecay(0.1, [2], 0.1), 0.8, weight_decay=0.5, nesterov=nesterov)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    expected = [ops.convert_to_numpy(kernel), ops.convert_to_numpy(bias)]
+    velocities = [0.0, 0.0]
+    for step in range(4):
+        gradients = [RNG.standard_normal(w.shape).astype("float32") for w in expected]
+        optimizer.apply([ops.convert_to_tensor(g) for g in gradients], [kernel, bias])
+        rate = 0.1 if step < 2 else 0.01
+        for i, decay in enumerate((0.5, 0.0)):
+            velocities[i] = 0.8 * velocities[i] + gradients[i]
+            update = (gradients[i] + 0.8 * velocities[i] if nesterov else velocities[i]).reshape(-1, 6)
+            u, s, v = np.linalg.svd(update if i == 0 else update.T, full_matrices=False)
+            update = (u * quintic(s / np.linalg.norm(s)) @ v).reshape(expected[i].shape)
+            expected[i] = (1 - rate * decay) * expected[i] - rate * update
+    np.testing.assert_allclose(ops.convert_to_numpy(kernel), expected[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ops.convert_to_numpy(bias), expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_muon_config_round_trip():
+    optimizer = acr.Muon(acr.LinearDecay(0.02, 10), momentum=0.8, weight_decay=0.1, nesterov=False)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert isinstance(again, acr.Muon)
+    assert again.get_config() == optimizer.get_config()
+    assert (again.momentum, again.weight_decay, again.nesterov) == (0.8, 0.1, False)

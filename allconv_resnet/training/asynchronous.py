@@ -41,6 +41,8 @@ def train(recipe, run_dir, data_dir, cluster, peer_timeout):
         RunFailed: if the loss is not finite, the run directory can no longer be written to, or a machine is gone.
     """
     os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")  # a call to a process that is gone fails at once
+    if recipe.optimizer != "momentum":
+        raise BadInput(f"asynchronous updates are those of momentum. Received: optimizer={recipe.optimizer!r}")
     if cluster.this.job != "chief":
         return serve(cluster, recipe.steps, run_dir, peer_timeout)
     if run_directory.finished(run_dir, recipe.steps):  # the others, which see the same, need not be there

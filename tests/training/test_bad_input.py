@@ -43,6 +43,7 @@ def run_dir(tmp_path):
         (["--label-smoothing", "1"], "label_smoothing must be at least 0 and below 1"),
         (["--linear-decay"], "linear_decay takes the place of boundaries"),
         (["--warmup-steps", "-1"], "warmup_steps must not be negative"),
+        (["--optimizer", "adam"], "optimizer must be one of"),
         (["--shortcut", "dense"], "shortcut must be one of"),
         (["--precision", "float8"], "precision must be one of"),
         (["--normalization", "layer"], "normalization must be one of"),

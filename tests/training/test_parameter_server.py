@@ -141,10 +141,19 @@ def test_a_job_that_has_finished_says_so_and_ends_at_every_machine(start_job, re
         assert said in job["chief", 0].output()
 
 
-def test_replicas_are_not_for_machines(start, recipe, tmp_path):
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--replicas", "2"), "strategy parameter-server uses all GPUs of every worker"),
+        (("--optimizer", "muon"), "asynchronous updates are those of momentum"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_options_that_are_not_for_asynchronous_jobs(start, recipe, tmp_path, options, message):
     config = configurations(chief=1, worker=1, ps=1)["chief", 0]
-    run = start(recipe, tmp_path / "run", "--strategy", "parameter-server", "--replicas", "2", TF_CONFIG=config)
-    assert run.wait() == 2 and "strategy parameter-server uses all GPUs of every worker" in run.output()
+    run = start(recipe, tmp_path / "run", "--strategy", "parameter-server", *options, TF_CONFIG=config)
+    assert run.wait() == 2 and message in run.output()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_worker_whose_chief_never_answers_ends(start, recipe, tmp_path):
