@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
@@ -57,3 +58,35 @@ def for_kernel(identifier, seed):
     config = initializer.get_config()
     # One initializer serves many kernels: without a seed for each, kernels of one shape would all be equal.
     return type(initializer).from_config({**config, "seed": seed}) if "seed" in config else initializer
+
+
+def patch_whitening(images, kernel_size, filters, epsilon=1e-2):
+    """Returns a kernel whose outputs are white on some images: uncorrelated, and of deviation 1 (Jordan 2024, arXiv
+    2404.00498, takes it for a first layer that is not trained).
+
+    Each filter is an eigenvector of the patches' covariance over the root of its eigenvalue, the largest first.
+
+    Args:
+        images: Float array `[n, h, w, c]`, as the network sees them.
+        kernel_size: Integer k, at most h and w.
+        filters: Integer, at most `k * k * c`.
+        epsilon: Float, added to the eigenvalues, so that directions in which images hardly differ stay small.
+
+    Returns:
+        float32 array `[k, k, c, filters]`.
+
+    Raises:
+        ValueError: if there are fewer directions than filters.
+    """
+    patches = np.lib.stride_tricks.sliding_window_view(images, (kernel_size, kernel_size), axis=(1, 2))
+    patches = np.moveaxis(patches, 3, -1)  # [n, rows, columns, k, k, c]
+    shape = patches.shape[3:]
+    if filters > math.prod(shape):
+        raise ValueError(f"filters must be at most those of a patch, {math.prod(shape)}. Received: filters={filters}")
+    covariance = np.zeros((math.prod(shape),) * 2)
+    for part in np.array_split(patches, -(-len(patches) // 100)):  # all patches at once would be k * k times the images
+        rows = part.reshape(-1, math.prod(shape)).astype("float64")
+        covariance += rows.T @ rows
+    values, vectors = np.linalg.eigh(covariance / math.prod(patches.shape[:3]))
+    kernel = (vectors / np.sqrt(np.maximum(values, 0) + epsilon))[:, ::-1][:, :filters]
+    return kernel.reshape(*shape, filters).astype("float32")

@@ -7,8 +7,10 @@ import itertools
 from typing import NamedTuple
 
 import keras
+import numpy as np
 from keras import layers
 
+from allconv_resnet.initializers import patch_whitening
 from allconv_resnet.layers import RandomProjection, ResidualBlock, batch_normalization, convolution
 
 
@@ -51,6 +53,8 @@ class AllConvResNet(keras.Model):
         final_activation: Name, callable or None: applied between the last block and the pooling. The paper has none,
             the 2016 TensorFlow model it derives from had a ReLU.
         use_bias: Whether convolutions have biases. The paper's have none.
+        trainable_stem: Whether the first convolution is trained. Set its kernel to `initializers.patch_whitening` where
+            it is not.
         trainable_head: Whether the last layer is trained. The paper's is a fixed random projection.
         initialization: Of the residual kernels: `"near_identity"` (deviation `1/(k^2 c)`, the paper's), `"standard"`
             (`1/(k sqrt(c))`), `"he"`, or any Keras initializer.
@@ -84,6 +88,7 @@ class AllConvResNet(keras.Model):
         activation="relu",
         final_activation=None,
         use_bias=False,
+        trainable_stem=True,
         trainable_head=False,
         initialization="near_identity",
         normalization=None,
@@ -98,7 +103,9 @@ class AllConvResNet(keras.Model):
         seeds = itertools.count(seed * 10_000, step=2)  # a block draws from two
 
         images = x = keras.Input(input_shape, name="images")
-        x = convolution(*stem[:3], use_bias, "standard", next(seeds), name="stem", dtype=policy)(x)
+        x = convolution(
+            *stem[:3], use_bias, "standard", next(seeds), name="stem", trainable=trainable_stem, dtype=policy
+        )(x)
         if normalization == "batch":
             x = batch_normalization("stem_norm", policy)(x)
         if stem.pool > 1:
@@ -132,6 +139,7 @@ class AllConvResNet(keras.Model):
             "activation": keras.saving.serialize_keras_object(activation),
             "final_activation": keras.saving.serialize_keras_object(final_activation),
             "use_bias": use_bias,
+            "trainable_stem": trainable_stem,
             "trainable_head": trainable_head,
             "initialization": keras.saving.serialize_keras_object(initialization),
             "normalization": normalization,
@@ -149,6 +157,24 @@ class AllConvResNet(keras.Model):
         objects = ("activation", "final_activation", "initialization", "dtype")
         loaded = {key: keras.saving.deserialize_keras_object(config[key], custom_objects) for key in objects}
         return cls(**{**config, **loaded})
+
+
+def whiten_stem(model, images, sample=5_000):
+    """Sets the kernel of a network's first convolution to `initializers.patch_whitening`.
+
+    Args:
+        model: `AllConvResNet`.
+        images: uint8 array `[n, h, w, c]`. The network will see such images standardized.
+        sample: Integer: how many of them are looked at, evenly spread.
+
+    Raises:
+        ValueError: as `patch_whitening`.
+    """
+    stem = model.get_layer("stem")
+    images = images[:: -(-len(images) // sample)].astype("float32")
+    images -= images.mean(axis=(1, 2, 3), keepdims=True)
+    images /= np.maximum(images.std(axis=(1, 2, 3), keepdims=True), images[0].size ** -0.5)
+    stem.kernel.assign(patch_whitening(images, stem.kernel_size[0], stem.filters))
 
 
 def cifar_resnet(num_classes=10, **kwargs):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from allconv_resnet.baselines import NETWORKS
 from allconv_resnet.errors import BadInput
-from allconv_resnet.model import AllConvResNet
+from allconv_resnet.model import AllConvResNet, whiten_stem
 from allconv_resnet.optimizer import Momentum, Muon
 from allconv_resnet.schedules import EpochExponentialDecay, LinearDecay, StepDecay, WarmUp
 
@@ -41,6 +41,8 @@ class Recipe:
     """Between the last block and the pooling. Table 1 has none."""
     use_bias: bool = False
     """Biases in the convolutions. The paper has none."""
+    whitened_stem: bool = False
+    """A first convolution that is not trained, and whitens the patches of the training images. The paper trains it."""
     trainable_head: bool = False
     """Train the last layer. The paper keeps a random projection (section 4)."""
     initialization: str = "near_identity"
@@ -150,8 +152,8 @@ class Recipe:
             if getattr(self, field) not in choices:
                 raise BadInput(f"{field} must be one of {choices}. Received: {field}={getattr(self, field)!r}")
 
-        table = ("stem", "stages", "activation", "final_activation", "use_bias", "trainable_head", "initialization")
-        for field in (*table, "normalization", "shortcut") if self.network in NETWORKS else ():
+        table = ("stem", "stages", "activation", "final_activation", "use_bias", "whitened_stem", "trainable_head")
+        for field in (*table, "initialization", "normalization", "shortcut") if self.network in NETWORKS else ():
             if (value := getattr(self, field)) != type(self).__dataclass_fields__[field].default:
                 raise BadInput(
                     f"{field} is a field of allconv_resnet, not of {self.network}. Received: {field}={value!r}"
@@ -168,8 +170,12 @@ class Recipe:
             raise BadInput(f"A recipe has no field {', '.join(unknown)}. Its fields are: {', '.join(fields)}")
         return dataclasses.replace(self, **changes)
 
-    def build_model(self):
+    def build_model(self, images=None):
         """Returns the network with its initial weights, in the recipe's precision (`auto`: Keras's dtype policy).
+
+        Args:
+            images: uint8 array `[n, h, w, c]` of training images, which a whitened stem is made from; None where
+                weights are loaded afterwards.
 
         Raises:
             BadInput: if there can be no such network.
@@ -178,7 +184,7 @@ class Recipe:
         if self.network in NETWORKS:
             return NETWORKS[self.network](self.num_classes, input_shape=self.image_size, seed=self.seed, dtype=dtype)
         try:
-            return AllConvResNet(
+            model = AllConvResNet(
                 input_shape=self.image_size,
                 num_classes=self.num_classes,
                 stem=self.stem,
@@ -186,6 +192,7 @@ class Recipe:
                 activation=self.activation,
                 final_activation=self.final_activation,
                 use_bias=self.use_bias,
+                trainable_stem=not self.whitened_stem,
                 trainable_head=self.trainable_head,
                 initialization=self.initialization,
                 normalization=self.normalization,
@@ -194,6 +201,9 @@ class Recipe:
                 dtype=dtype,
                 name=self.name.replace("-", "_"),
             )
+            if self.whitened_stem and images is not None:
+                whiten_stem(model, images)
+            return model
         except ValueError as error:
             raise BadInput(f"There can be no such network: {str(error).splitlines()[0]}") from error
 

@@ -81,7 +81,7 @@ def train(recipe, options):
             f"Received: {arrays['images'].shape[1:]} and {arrays['labels'].max()}"
         )
     data = {name: jax.device_put(arrays[name]) for name in arrays if name != "names"}
-    model, optimizer = recipe.build_model(), recipe.build_optimizer()
+    model, optimizer = recipe.build_model(arrays["images"]), recipe.build_optimizer()
     optimizer.build(model.trainable_variables)
     variables = [*model.trainable_variables, *model.non_trainable_variables, *optimizer.variables]
     state = jax.device_put([np.asarray(variable) for variable in variables])

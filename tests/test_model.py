@@ -4,6 +4,9 @@ import pytest
 from keras import ops
 
 import allconv_resnet as acr
+from allconv_resnet.data import augment
+from allconv_resnet.initializers import patch_whitening
+from allconv_resnet.model import whiten_stem
 
 RNG = np.random.default_rng(0)
 SMALL = {"input_shape": (8, 8, 3), "num_classes": 4, "stem": (4, 3, 1, 1), "stages": ((2, 8, 1), (1, 16, 2))}
@@ -200,3 +203,23 @@ def test_summary_and_one_step_of_fit_on_the_full_network(cifar, capsys):
 def test_impossible_networks_are_refused(arguments, received):
     with pytest.raises(ValueError, match=received.replace("(", r"\(").replace(")", r"\)")):
         acr.AllConvResNet(**{**SMALL, **arguments})
+
+
+def test_a_whitened_stem_makes_patches_white_and_is_not_trained():
+    noise = RNG.standard_normal((300, 16, 16, 3))
+    smooth = np.cumsum(noise, axis=2) + 3 * noise[..., :1]  # neighbours and channels are alike, as in photographs
+    pictures = np.clip(128 + 20 * smooth, 0, 255).astype("uint8")
+    arguments = {**SMALL, "input_shape": (16, 16, 3), "stem": (20, 3, 1, 1), "stages": ((1, 24, 2),)}
+    model = acr.AllConvResNet(**arguments, trainable_stem=False)
+    whiten_stem(model, pictures)
+    stem = model.get_layer("stem")
+    assert [weight.path for weight in model.trainable_weights if weight.path.startswith("stem")] == []
+    standardized = np.asarray(augment.standardize(pictures))
+    outputs = ops.convert_to_numpy(stem(standardized))[:, 1:-1, 1:-1].reshape(-1, 20)  # the rim has zeros around
+    moments = outputs.T @ outputs / len(outputs)
+    np.testing.assert_allclose(moments, np.diag(np.diag(moments)), atol=1e-3)
+    assert np.all(np.diag(moments) <= 1.001) and np.diag(moments)[0] > 0.99 and np.diag(moments)[-1] > 0.5
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model))
+    assert not again.get_layer("stem").trainable
+    with pytest.raises(ValueError, match=r"at most those of a patch, 27\. Received: filters=28"):
+        patch_whitening(standardized, 3, 28)

@@ -41,6 +41,10 @@ class RecordData:
     def label_names(self):
         return tuple(self.builder.info.features["label"].names)
 
+    @property
+    def train_images(self):
+        raise BadInput(f"A whitened stem needs a data set in memory, and {self.builder.name} is one of records")
+
     def examples(self, split):
         """Returns how many images `train` or `test` has."""
         return self.builder.info.splits[_split(split)].num_examples

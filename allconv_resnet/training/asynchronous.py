@@ -104,7 +104,8 @@ def _threads(cluster):
 
 def _lead(recipe, run, data, cluster, strategy, stop, peer_timeout):
     # 1. The state, as it was after the last checkpoint, here and on the servers.
-    model, optimizer, totals = recipe.build_model(), recipe.build_optimizer(), Totals()
+    model = recipe.build_model(data.train_images if recipe.whitened_stem else None)
+    optimizer, totals = recipe.build_optimizer(), Totals()
     optimizer.build(model.trainable_variables)
     checkpoints = Checkpoints(run.path / "checkpoints", model=model, optimizer=optimizer, totals=totals)
     best_checkpoint = Checkpoints(run.path / "checkpoints" / "best", keep=1, model=model)

@@ -50,7 +50,7 @@ def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_t
         data = sources.load(recipe.dataset, data_dir)
         data.check(recipe.image_size, recipe.num_classes)
         with strategy.scope():
-            model = recipe.build_model()
+            model = recipe.build_model(data.train_images if recipe.whitened_stem else None)
             optimizer = recipe.build_optimizer()
             optimizer.build(model.trainable_variables)
         with run_directory.RunDirectory(run_dir, team.chief) as run, StopSignal() as stop:

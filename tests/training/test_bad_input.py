@@ -44,6 +44,7 @@ def run_dir(tmp_path):
         (["--linear-decay"], "linear_decay takes the place of boundaries"),
         (["--warmup-steps", "-1"], "warmup_steps must not be negative"),
         (["--optimizer", "adam"], "optimizer must be one of"),
+        (["--whitened-stem", "--stem", "13", "2", "2", "1"], "There can be no such network: filters must be at most"),
         (["--shortcut", "dense"], "shortcut must be one of"),
         (["--precision", "float8"], "precision must be one of"),
         (["--normalization", "layer"], "normalization must be one of"),

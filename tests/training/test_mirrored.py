@@ -4,6 +4,9 @@ import json
 
 import numpy as np
 
+from allconv_resnet.data import sources
+from allconv_resnet.training.evaluate import load_model
+
 
 def losses(run_dir):
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
@@ -37,6 +40,23 @@ def test_batch_normalization_is_over_the_images_of_both_devices(start, tiny, tmp
     assert start(recipe, tmp_path / "resumed", *two).wait() == 0
     resumed = losses(tmp_path / "resumed")
     np.testing.assert_allclose([line[2] for line in resumed], [line[2] for line in both], rtol=1e-6)
+
+
+def test_muon_and_a_whitened_stem_on_two_devices_equal_one_and_go_on(start, tiny, tmp_path):
+    recipe = tiny.replace(optimizer="muon", learning_rate=0.02, steps=6, evaluate_every=3, checkpoint_every=3)
+    whitened, two = ("--whitened-stem",), ("--strategy", "mirrored", "--replicas", "2")
+    assert start(recipe, tmp_path / "one", *whitened).wait() == 0
+    assert start(recipe.replace(steps=3), tmp_path / "two", *whitened, *two).wait() == 0
+    assert start(recipe, tmp_path / "two", *whitened, *two).wait() == 0
+    one, both = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert [line[:2] for line in one] == [line[:2] for line in both]
+    np.testing.assert_allclose([line[2] for line in both], [line[2] for line in one], rtol=1e-3)
+    assert one[-1][2] < one[0][2]
+    for run in ("one", "two"):  # in training and in what came of it, the stem is as the images had it
+        model, recipe, _ = load_model(tmp_path / run)
+        fresh = recipe.build_model(sources.load("digits").train_images)
+        assert recipe.whitened_stem and not model.get_layer("stem").trainable
+        np.testing.assert_array_equal(model.get_layer("stem").kernel, fresh.get_layer("stem").kernel)
 
 
 DROPOUT = """
