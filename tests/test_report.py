@@ -3,10 +3,13 @@
 import json
 import re
 
+import numpy as np
 import pytest
+from scipy.stats import ttest_ind
 
 from allconv_resnet import evidence
 from allconv_resnet.errors import BadInput
+from allconv_resnet.evidence.claims import CLAIMS, welch
 from allconv_resnet.evidence.report import report
 
 ENVIRONMENT = {"cores": 2, "cpu": "Test CPU", "gpus": [], "commit": "0123456789+changes", "precision": "float32"}
@@ -58,6 +61,44 @@ def test_trainings_of_one_budget_are_drawn_together(tmp_path):
     text = report(tmp_path).read_text()
     assert text.index(f"## {section.title}") < text.index(f"({section.figure})") < text.index("## Measurements")
     assert (tmp_path / section.figure).stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    "errors, verdict",
+    [
+        ([0.20, 0.21, 0.22], "reproduces"),
+        ([0.10, 0.11, 0.12], "**does not reproduce**"),
+        ([0.15, 0.16, 0.17], "not decided"),
+        ([0.20], "*not run*"),
+    ],
+    ids=lambda value: value.strip("*") if isinstance(value, str) else "",
+)
+def test_a_claim_is_judged_by_the_interval_of_the_difference(tmp_path, errors, verdict):
+    for name, values in (("cifar10-small-20", [0.15, 0.16, 0.18]), ("all-cnn-c-20", errors)):
+        for seed, error in enumerate(values):
+            write_run(tmp_path / name / f"seed{seed}", seed, error)
+    cells = row(report(tmp_path).read_text(), "no normalization is needed: below All-CNN-C")
+    assert cells[5] == verdict
+    if len(errors) > 1:
+        difference, half = welch([15, 16, 18], [100 * error for error in errors])
+        assert cells[4] == f"{difference:+.2f} ± {half:.2f}"
+        expected = ttest_ind([100 * error for error in errors], [15, 16, 18], equal_var=False).confidence_interval(0.95)
+        np.testing.assert_allclose((difference - half, difference + half), (expected.low, expected.high))
+
+
+def test_a_margin_is_what_no_worse_means(tmp_path):
+    for name, values in (("small-4000", [0.204, 0.205, 0.206]), ("small-4000-trained-head", [0.199, 0.2, 0.201])):
+        for seed, error in enumerate(values):
+            write_run(tmp_path / name / f"seed{seed}", seed, error)
+    cells = row(report(tmp_path).read_text(), "a fixed projection costs less than a point")
+    assert cells[2:] == [
+        "`small-4000` 20.50 (n = 3)", "`small-4000-trained-head` 20.00 (n = 3)", "-0.50 ± 0.23", "reproduces"
+    ]  # fmt: skip
+
+
+def test_every_claim_is_about_trainings_of_the_page():
+    names = {training.name for section in evidence.SECTIONS for training in section.trainings}
+    assert {name for claim in CLAIMS for name in (claim.lower, claim.higher)} <= names
 
 
 def test_what_is_missing_or_unfinished_says_so(tmp_path):

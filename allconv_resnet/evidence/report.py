@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.evidence import claims
 from allconv_resnet.evidence.figures import draw_comparison, draw_curves, mean
 from allconv_resnet.evidence.measurements import MEASUREMENTS
 from allconv_resnet.evidence.runs import find_runs
@@ -67,6 +68,7 @@ def report(results):
                 draw_curves(seeds, name, results / name / "curves.png")
                 if not section.figure:
                     parts.append(f"![{name}: training and test error against steps]({name}/curves.png)\n")
+    parts.append(claim_table(found))
     parts.append(measurement_table(results))
     path = results / "README.md"
     temporary = path.with_name(".README.md")
@@ -102,6 +104,17 @@ def training_section(section, found, results):
             )
         )
     return "\n\n".join(part for part in (f"## {section.title}", section.text, _markdown(rows)) if part)
+
+
+def claim_table(found):
+    """Returns the table of the paper's claims; `found` has the runs by the name of their training."""
+    text = (
+        "What Hardt & Ma say of their network and those that they compare with, in the trainings above, which are far "
+        "shorter and smaller than theirs: errors in percent, the second less the first with Welch's interval of 95 %. "
+        "Where the interval leaves it open, it is not decided."
+    )
+    columns = ("claim", "split", "error of", "is below that of", "difference", "at this budget")
+    return f"## Claims\n\n{text}\n\n" + _markdown([columns, *(claims.row(claim, found) for claim in claims.CLAIMS)])
 
 
 def measurement_table(results):
