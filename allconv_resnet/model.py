@@ -53,9 +53,8 @@ class AllConvResNet(keras.Model):
         final_activation: Name, callable or None: applied between the last block and the pooling. The paper has none,
             the 2016 TensorFlow model it derives from had a ReLU.
         use_bias: Whether convolutions have biases. The paper's have none.
-        trainable_stem: Whether the first convolution is trained. Set its kernel to `initializers.patch_whitening` where
-            it is not.
         trainable_head: Whether the last layer is trained. The paper's is a fixed random projection.
+        trainable_stem: Whether the first convolution is trained, as the paper's is. Where not, see `whiten_stem`.
         initialization: Of the residual kernels: `"near_identity"` (deviation `1/(k^2 c)`, the paper's), `"standard"`
             (`1/(k sqrt(c))`), `"he"`, or any Keras initializer.
         normalization: None, or `"batch"` for batch normalization after each convolution.
@@ -88,8 +87,8 @@ class AllConvResNet(keras.Model):
         activation="relu",
         final_activation=None,
         use_bias=False,
-        trainable_stem=True,
         trainable_head=False,
+        trainable_stem=True,
         initialization="near_identity",
         normalization=None,
         shortcut="identity",
@@ -139,8 +138,8 @@ class AllConvResNet(keras.Model):
             "activation": keras.saving.serialize_keras_object(activation),
             "final_activation": keras.saving.serialize_keras_object(final_activation),
             "use_bias": use_bias,
-            "trainable_stem": trainable_stem,
             "trainable_head": trainable_head,
+            "trainable_stem": trainable_stem,
             "initialization": keras.saving.serialize_keras_object(initialization),
             "normalization": normalization,
             "shortcut": shortcut,

@@ -37,7 +37,9 @@ def main():
     strategy = tf.distribute.get_strategy()
     model, optimizer = recipe.build_model(), recipe.build_optimizer()
     optimizer.build(model.trainable_variables)
-    step = steps.make_train_step(strategy, model, optimizer, steps.Totals(), recipe.batch_size, recipe.clip_norm)
+    step = steps.make_train_step(
+        strategy, model, optimizer, steps.Totals(), recipe.batch_size, recipe.clip_norm, recipe.label_smoothing
+    )
     data = sources.load("digits").split("train")
     images, labels = next(iter(pipeline.training_batches(*data, recipe)))
 

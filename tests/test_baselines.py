@@ -89,7 +89,7 @@ def test_a_recipe_builds_its_network(recipe):
     assert recipe.boundaries[-1] < recipe.steps
 
 
-@pytest.mark.parametrize("recipe", recipes.TWENTY_MINUTES, ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", (*recipes.TWENTY_MINUTES, recipes.SIXTY_MINUTES[1]), ids=lambda recipe: recipe.name)
 def test_a_recipe_within_some_minutes_drops_at_the_same_parts(recipe):
     longer = recipes.RECIPES[recipe.name.rpartition("-")[0].removesuffix("-plain")]
     parts, whole = ([boundary / r.steps for boundary in r.boundaries] for r in (recipe, longer))
@@ -103,6 +103,16 @@ def test_a_small_ablation_changes_the_network_alone(recipe):
     changed = {field for field, value in recipe.to_dict().items() if value != base[field]} - {"name"}
     assert changed and changed <= {"initialization", "trainable_head", "normalization", "shortcut", "stages"}
     assert recipe.build_model().count_params() > 0
+
+
+def test_the_fast_recipe_keeps_to_the_family():
+    recipe = recipes.CIFAR10_FAST
+    assert (recipe.normalization, recipe.shortcut, recipe.activation) == (None, "identity", "relu")
+    assert not recipe.trainable_head and not recipe.use_bias
+    assert (
+        recipe.build_model().count_params()
+        == 3 * 3 * (3 * 27 + 27 * 96 + 96 * 96 + 96 * 192 + 3 * 192 * 192 + 192 * 384 + 384 * 384) + 384 * 10
+    )
 
 
 def test_fields_of_the_papers_network_are_refused_for_others():

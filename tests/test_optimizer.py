@@ -75,7 +75,7 @@ def test_config_round_trip():
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert isinstance(again, acr.Momentum)
     assert again.get_config() == optimizer.get_config()
-    assert (again.momentum, again.coupled_weight_decay, again.nesterov, again.global_clipnorm) == (0.8, 1e-4, True, 2.0)
+    assert (again.momentum, again.own_weight_decay, again.nesterov, again.global_clipnorm) == (0.8, 1e-4, True, 2.0)
 
 
 @pytest.mark.parametrize("kind", [acr.Momentum, acr.Muon])
@@ -137,4 +137,4 @@ def test_muon_config_round_trip():
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert isinstance(again, acr.Muon)
     assert again.get_config() == optimizer.get_config()
-    assert (again.momentum, again.weight_decay, again.nesterov) == (0.8, 0.1, False)
+    assert (again.momentum, again.own_weight_decay, again.nesterov) == (0.8, 0.1, False)

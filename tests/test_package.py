@@ -19,6 +19,13 @@ GROUND_FLOOR = textwrap.dedent("""
     loaded = keras.saving.load_model(sys.argv[1])
     np.testing.assert_array_equal(model.predict(x, verbose=0), loaded.predict(x, verbose=0))
     np.testing.assert_array_equal(projection, loaded.get_layer("projection").kernel.numpy())
+    model = acr.AllConvResNet((8, 8, 3), 4, stem=(9, 3, 1, 1), stages=[(1, 12, 2)], trainable_stem=False)
+    acr.whiten_stem(model, (64 * x + 128).clip(0, 255).astype("uint8"))
+    stem = model.get_layer("stem").kernel.numpy()
+    model.compile(acr.Muon(acr.LinearDecay(0.05, 48), weight_decay=0.1), loss)
+    losses = model.fit(x, y, batch_size=16, epochs=12, verbose=0).history["loss"]
+    assert losses[-1] < 0.9 * losses[0], losses
+    np.testing.assert_array_equal(stem, model.get_layer("stem").kernel.numpy())
     assert keras.backend.backend() == "jax" and sys.modules["tensorflow"] is None
     print("trained without TensorFlow")
 """)

@@ -54,9 +54,10 @@ def train(recipe, run_dir, data_dir, cluster, peer_timeout):
     strategies.require_even(recipe.batch_size, strategy.num_replicas_in_sync)
     data = sources.load(recipe.dataset, data_dir)
     data.check(recipe.image_size, recipe.num_classes)
+    model = recipe.build_model(data.train_images if recipe.whitened_stem else None)
     with run_directory.RunDirectory(run_dir) as run, StopSignal() as stop:
         try:
-            return _lead(recipe, run, data, cluster, strategy, stop, peer_timeout)
+            return _lead(recipe, run, data, model, cluster, strategy, stop, peer_timeout)
         except OSError as error:
             raise RunFailed(f"{run_dir} can no longer be written to ({error}): the last checkpoint is kept") from error
         except (*pipeline.UNREADABLE, tf.errors.FailedPreconditionError) as error:
@@ -102,9 +103,8 @@ def _threads(cluster):
     return max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), len(cluster.tasks))
 
 
-def _lead(recipe, run, data, cluster, strategy, stop, peer_timeout):
+def _lead(recipe, run, data, model, cluster, strategy, stop, peer_timeout):
     # 1. The state, as it was after the last checkpoint, here and on the servers.
-    model = recipe.build_model(data.train_images if recipe.whitened_stem else None)
     optimizer, totals = recipe.build_optimizer(), Totals()
     optimizer.build(model.trainable_variables)
     checkpoints = Checkpoints(run.path / "checkpoints", model=model, optimizer=optimizer, totals=totals)
