@@ -60,17 +60,19 @@ def for_kernel(identifier, seed):
     return type(initializer).from_config({**config, "seed": seed}) if "seed" in config else initializer
 
 
-def patch_whitening(images, kernel_size, filters, epsilon=1e-2):
-    """Returns a kernel whose outputs are white on some images: uncorrelated, and of deviation 1 (Jordan 2024, arXiv
-    2404.00498, takes it for a first layer that is not trained).
+def patch_whitening(images, kernel_size, filters, epsilon=0.1):
+    """Returns a kernel whose outputs are white on some images: uncorrelated, and of deviation 1 but for directions in
+    which they hardly differ (Jordan 2024, arXiv 2404.00498, takes it for a first layer that is not trained).
 
-    Each filter is an eigenvector of the patches' covariance over the root of its eigenvalue, the largest first.
+    Each filter is an eigenvector of the patches' second moments over the root of its eigenvalue and `epsilon`, the
+    largest first.
 
     Args:
         images: Float array `[n, h, w, c]`, as the network sees them.
         kernel_size: Integer k, at most h and w.
         filters: Integer, at most `k * k * c`.
-        epsilon: Float, added to the eigenvalues, so that directions in which images hardly differ stay small.
+        epsilon: Float, added to the eigenvalues: variances above it become about 1, and those below it, of JPEG's noise
+            for instance, stay small. The mean variance of the pixels of standardized images is 1.
 
     Returns:
         float32 array `[k, k, c, filters]`.

@@ -101,6 +101,12 @@ SECTIONS = (
                 "python train_cifar.py --recipe cifar10-fast --data-dir DIR --seed S",
             ),
             Training(
+                "cifar10-fast-first",
+                "the first try, commit b1bfb48: 11,400 steps of 128 images at 0.02, weight decay 0.1",
+                "python train_cifar.py --recipe cifar10-fast --data-dir DIR --seed S",
+                seeds=1,
+            ),
+            Training(
                 "resnet20-60",
                 "ResNet-20 of He et al. 2015, batch normalization, 0.27M",
                 "python train_cifar.py --recipe resnet20-60 --data-dir DIR --seed S",
