@@ -47,7 +47,7 @@ CIFAR10_FAST = CIFAR10.replace(
     evaluate_every=750,
     checkpoint_every=500,
 )
-"""The family's best in an hour of two cores, 3.3M parameters: a fixed whitening stem, wide and shallow, with Muon."""
+"""For an hour of two cores, 3.3M parameters: a fixed whitening stem, wide and shallow, with Muon."""
 
 DIGITS = Recipe(
     name="digits",

@@ -91,7 +91,7 @@ SECTIONS = (
     ),
     Section(
         "An hour of two cores",
-        "The best that the family reaches (residual convolutions, ReLU, average pooling, fixed projection; no "
+        "What the family was brought to (residual convolutions, ReLU, average pooling, fixed projection; no "
         "normalization, no dropout) in 60 minutes of two cores of an AMD EPYC (Zen 5), bfloat16, and ResNet-20 in as "
         "long. The aims are for cores with AMX, which these have not.",
         (
