@@ -44,7 +44,7 @@ class Momentum(keras.optimizers.Optimizer):
             raise ValueError(f"weight_decay must be at least 0. Received: weight_decay={weight_decay}")
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum, self.nesterov = momentum, nesterov
-        self.own_weight_decay = weight_decay  # Keras would apply its `weight_decay` when the step begins, see `after`
+        self.own_weight_decay = weight_decay  # Keras applies its `weight_decay` decoupled, as the step begins
 
     def build(self, variables):
         if self.built:

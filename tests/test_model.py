@@ -6,7 +6,6 @@ from keras import ops
 import allconv_resnet as acr
 from allconv_resnet.data import augment
 from allconv_resnet.initializers import patch_whitening
-from allconv_resnet.model import whiten_stem
 
 RNG = np.random.default_rng(0)
 SMALL = {"input_shape": (8, 8, 3), "num_classes": 4, "stem": (4, 3, 1, 1), "stages": ((2, 8, 1), (1, 16, 2))}
@@ -211,7 +210,7 @@ def test_a_whitened_stem_makes_patches_white_and_is_not_trained():
     pictures = np.clip(128 + 20 * smooth, 0, 255).astype("uint8")
     arguments = {**SMALL, "input_shape": (16, 16, 3), "stem": (20, 3, 1, 1), "stages": ((1, 24, 2),)}
     model = acr.AllConvResNet(**arguments, trainable_stem=False)
-    whiten_stem(model, pictures)
+    acr.whiten_stem(model, pictures)
     stem = model.get_layer("stem")
     assert [weight.path for weight in model.trainable_weights if weight.path.startswith("stem")] == []
     standardized = np.asarray(augment.standardize(pictures))

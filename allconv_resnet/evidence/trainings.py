@@ -102,8 +102,8 @@ SECTIONS = (
             ),
             Training(
                 "cifar10-fast-first",
-                "the first try, commit b1bfb48: 11,400 steps of 128 images at 0.02, weight decay 0.1",
-                "python train_cifar.py --recipe cifar10-fast --data-dir DIR --seed S",
+                "the first try: 11,400 steps of 128 images at 0.02, weight decay 0.1",
+                "python train_cifar.py --recipe cifar10-fast --data-dir DIR --seed S` at commit `b1bfb48",
                 seeds=1,
             ),
             Training(
