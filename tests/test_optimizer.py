@@ -105,6 +105,14 @@ def test_orthogonalized_keeps_the_singular_vectors(shape, decades):
     assert found.max() < 1.21
 
 
+@pytest.mark.parametrize("shape", [(300, 40), (40, 300)])
+def test_orthogonalized_bears_the_rounding_of_tf32(shape):
+    u, _, v = np.linalg.svd(RNG.standard_normal(shape), full_matrices=False)
+    matrix = ops.convert_to_tensor((u * np.logspace(0, -3, 40) @ v).astype("float16"))  # of as many bits as TF32
+    found = np.linalg.svd(ops.convert_to_numpy(orthogonalized(matrix)).astype("float32"), compute_uv=False)
+    assert found.max() < 1.25  # 1.21 without rounding
+
+
 def test_orthogonalized_zero_is_zero():
     assert not ops.convert_to_numpy(orthogonalized(ops.zeros((5, 3)))).any()
 
