@@ -1,4 +1,6 @@
-"""The two layers of Hardt & Ma's networks: the residual block and the fixed random projection."""
+"""The two layers of Hardt & Ma's networks, the residual block and the fixed random projection; and a pair that averages
+over an image and its mirror image.
+"""
 
 import keras
 from keras import layers, ops
@@ -164,6 +166,42 @@ class RandomProjection(layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "units": self.units, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="allconv_resnet")
+class WithMirrorImages(layers.Layer):
+    """In inference, adds the mirror image of each image, left to right: `MeanOverMirrorImages` ends what this begins.
+
+    Call arguments:
+        images: Tensor `[n, h, w, c]`.
+
+    Returns:
+        Tensor `[2 n, h, w, c]`, the images first; in training, the images.
+    """
+
+    def call(self, images, training=False):
+        return images if training else ops.concatenate([images, ops.flip(images, axis=2)])
+
+    def compute_output_shape(self, input_shape):
+        return (None, *input_shape[1:])  # twice as many, but for training
+
+
+@keras.saving.register_keras_serializable(package="allconv_resnet")
+class MeanOverMirrorImages(layers.Layer):
+    """In inference, the mean over each image and its mirror image, see `WithMirrorImages`.
+
+    Call arguments:
+        x: Float tensor `[2 n, units]`.
+
+    Returns:
+        Float tensor `[n, units]`; in training, x.
+    """
+
+    def call(self, x, training=False):
+        return x if training else ops.mean(ops.reshape(x, (2, -1, x.shape[-1])), axis=0)
+
+    def compute_output_shape(self, input_shape):
+        return (None, *input_shape[1:])  # half as many, but for training
 
 
 def convolution(filters, kernel_size, strides, use_bias, initialization, seed, **kwargs):

@@ -11,7 +11,14 @@ import numpy as np
 from keras import layers
 
 from allconv_resnet.initializers import patch_whitening
-from allconv_resnet.layers import RandomProjection, ResidualBlock, batch_normalization, convolution
+from allconv_resnet.layers import (
+    MeanOverMirrorImages,
+    RandomProjection,
+    ResidualBlock,
+    WithMirrorImages,
+    batch_normalization,
+    convolution,
+)
 
 
 class Stem(NamedTuple):
@@ -59,6 +66,8 @@ class AllConvResNet(keras.Model):
             (`1/(k sqrt(c))`), `"he"`, or any Keras initializer.
         normalization: None, or `"batch"` for batch normalization after each convolution.
         shortcut: `"identity"`, or None for blocks that are nothing but their two convolutions.
+        mirror_average: Whether the logits of inference are the mean over an image and its mirror image, left to right,
+            for twice the work. The paper's are not.
         seed: Integer. Fixes every initial weight, the projection included.
         dtype: Precision policy of the layers, for instance `"mixed_bfloat16"`; logits are never narrower than float32.
         name: Name of the model.
@@ -92,6 +101,7 @@ class AllConvResNet(keras.Model):
         initialization="near_identity",
         normalization=None,
         shortcut="identity",
+        mirror_average=False,
         seed=0,
         dtype=None,
         name="allconv_resnet",
@@ -102,6 +112,8 @@ class AllConvResNet(keras.Model):
         seeds = itertools.count(seed * 10_000, step=2)  # a block draws from two
 
         images = x = keras.Input(input_shape, name="images")
+        if mirror_average:
+            x = WithMirrorImages(name="with_mirror_images", dtype=policy)(x)
         x = convolution(
             *stem[:3], use_bias, "standard", next(seeds), name="stem", trainable=trainable_stem, dtype=policy
         )(x)
@@ -128,8 +140,10 @@ class AllConvResNet(keras.Model):
         x = layers.GlobalAveragePooling2D(data_format="channels_last", name="pool", dtype=policy)(x)
         # In bfloat16 the logits would keep three digits; the projection costs nothing in float32.
         wide = policy.variable_dtype
-        head = RandomProjection(num_classes, next(seeds), trainable_head, name="projection", dtype=wide)
-        super().__init__(inputs=images, outputs=head(x), name=name, **kwargs)
+        x = RandomProjection(num_classes, next(seeds), trainable_head, name="projection", dtype=wide)(x)
+        if mirror_average:
+            x = MeanOverMirrorImages(name="mean_over_mirror_images", dtype=wide)(x)
+        super().__init__(inputs=images, outputs=x, name=name, **kwargs)
         self._config = {
             "input_shape": list(input_shape),
             "num_classes": num_classes,
@@ -143,6 +157,7 @@ class AllConvResNet(keras.Model):
             "initialization": keras.saving.serialize_keras_object(initialization),
             "normalization": normalization,
             "shortcut": shortcut,
+            "mirror_average": mirror_average,
             "seed": seed,
             "dtype": keras.saving.serialize_keras_object(policy),
             "name": name,

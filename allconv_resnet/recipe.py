@@ -51,6 +51,8 @@ class Recipe:
     """None (section 4), or `batch` after each convolution."""
     shortcut: str | None = "identity"
     """Of the residual blocks: `identity` (section 4), or None."""
+    mirror_average: bool = False
+    """Infer, and test, with the mean over an image and its mirror image. The paper does not."""
 
     # The optimizer (section 4.1).
     batch_size: int = 128
@@ -153,7 +155,11 @@ class Recipe:
                 raise BadInput(f"{field} must be one of {choices}. Received: {field}={getattr(self, field)!r}")
 
         table = ("stem", "stages", "activation", "final_activation", "use_bias", "whitened_stem", "trainable_head")
-        for field in (*table, "initialization", "normalization", "shortcut") if self.network in NETWORKS else ():
+        for field in (
+            (*table, "initialization", "normalization", "shortcut", "mirror_average")
+            if self.network in NETWORKS
+            else ()
+        ):
             if (value := getattr(self, field)) != type(self).__dataclass_fields__[field].default:
                 raise BadInput(
                     f"{field} is a field of allconv_resnet, not of {self.network}. Received: {field}={value!r}"
@@ -197,6 +203,7 @@ class Recipe:
                 initialization=self.initialization,
                 normalization=self.normalization,
                 shortcut=self.shortcut,
+                mirror_average=self.mirror_average,
                 seed=self.seed,
                 dtype=dtype,
                 name=self.name.replace("-", "_"),

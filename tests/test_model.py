@@ -225,3 +225,21 @@ def test_a_whitened_stem_makes_patches_white_and_is_not_trained():
     assert not again.get_layer("stem").trainable
     with pytest.raises(ValueError, match=r"at most those of a patch, 27\. Received: filters=28"):
         patch_whitening(standardized, 3, 28)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("mixed_bfloat16", 2e-3)])
+def test_mirror_average_is_the_mean_over_mirror_images_in_inference_alone(dtype, tolerance, tmp_path):
+    plain, averaged = (acr.AllConvResNet(**SMALL, mirror_average=on, dtype=dtype) for on in (False, True))
+    averaged.set_weights(plain.get_weights())
+    x = RNG.standard_normal((5, *SMALL["input_shape"])).astype("float32")
+    images = (x, x[:, :, ::-1])
+    logits = np.stack([ops.convert_to_numpy(plain(each)) for each in images])
+    assert abs(logits[0] - logits[1]).max() > 10 * tolerance
+    for each in images:
+        found = ops.convert_to_numpy(averaged(each, training=False))
+        assert found.dtype == np.float32 and found.shape == (5, 4)
+        np.testing.assert_allclose(found, logits.mean(0), atol=tolerance)
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(model(x, training=True)) for model in (plain, averaged)))
+    averaged.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.predict(x, batch_size=2, verbose=0), logits.mean(0), atol=tolerance)
