@@ -34,6 +34,7 @@ CIFAR10_FAST = CIFAR10.replace(
     whitened_stem=True,
     stages=((1, 96, 2), (2, 192, 2), (1, 384, 2)),
     initialization="he",
+    mirror_average=True,
     optimizer="muon",
     nesterov=True,
     batch_size=256,
