@@ -91,6 +91,8 @@ class Recipe:
     """Pixels of zeros on each side before the random crop. The 2016 TensorFlow model had 2."""
     flip: bool = True
     """Mirror half of the training images, left to right."""
+    cutout: int = 0
+    """Side, in pixels, of a square of zeros in each training image; 0 for none. The paper has none."""
     smallest_crop: float = 0.08
     """Records: part of an image's area that its random crop shows at least; resized to `image_size`."""
     shuffle_buffer: int = 2_048
@@ -116,7 +118,7 @@ class Recipe:
         for field in (*positive, "log_every", "evaluate_every", "checkpoint_every"):
             if not getattr(self, field) > 0:
                 raise BadInput(f"{field} must be positive. Received: {field}={getattr(self, field)}")
-        for field in ("padding", "weight_decay", "warmup_steps", "seed"):
+        for field in ("padding", "cutout", "weight_decay", "warmup_steps", "seed"):
             if not getattr(self, field) >= 0:
                 raise BadInput(f"{field} must not be negative. Received: {field}={getattr(self, field)}")
         if self.clip_norm is not None and not self.clip_norm > 0:

@@ -45,6 +45,7 @@ CIFAR10_FAST = CIFAR10.replace(
     warmup_steps=120,
     weight_decay=0.12,
     label_smoothing=0.1,
+    cutout=8,
     evaluate_every=750,
     checkpoint_every=500,
 )

@@ -147,7 +147,7 @@ def make_functions(model, optimizer, recipe, data):
         return state[:trained], state[trained : trained + fixed], state[trained + fixed :]
 
     def losses_of(weights, others, images, labels, training):
-        logits, others = model.stateless_call(weights, others, standardize(images), training=training)
+        logits, others = model.stateless_call(weights, others, images, training=training)
         logs = jax.nn.log_softmax(logits)
         smoothing = recipe.label_smoothing if training else 0.0
         losses = -(1 - smoothing) * jnp.take_along_axis(logs, labels[:, None], axis=1)[:, 0] - smoothing * logs.mean(1)
@@ -177,7 +177,7 @@ def make_functions(model, optimizer, recipe, data):
     @jax.jit
     def test_batch(state, images, labels):
         weights, others, _ = split(state)
-        return losses_of(weights, others, images, labels, False)[2]
+        return losses_of(weights, others, standardize(images), labels, False)[2]
 
     def advance(state, step, count):
         steps = np.arange(step, step + count)
@@ -203,18 +203,27 @@ def rows_of(recipe, steps, examples):
 
 
 def augment(images, recipe, step):
-    """Returns the images of a step, cropped out of a border of zeros, and half of them mirrored."""
+    """Returns the images of a step, cropped out of a border of zeros, half of them mirrored, standardized, and with a
+    square of zeros in each.
+    """
     import jax
     import jax.numpy as jnp
 
-    for_offsets, for_flips = jax.random.split(jax.random.fold_in(jax.random.key(recipe.seed), step))
+    key = jax.random.fold_in(jax.random.key(recipe.seed), step)
+    for_offsets, for_flips = jax.random.split(key)
     n, *shape = images.shape
     p = recipe.padding
     offsets = jax.random.randint(for_offsets, (n, 2), 0, 2 * p + 1)
     padded = jnp.pad(images, ((0, 0), (p, p), (p, p), (0, 0)))
     cropped = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (*at, 0), shape))(padded, offsets)
     flips = jax.random.bernoulli(for_flips, 0.5, (n, 1, 1, 1)) & recipe.flip
-    return jnp.where(flips, cropped[:, :, ::-1], cropped)
+    images = standardize(jnp.where(flips, cropped[:, :, ::-1], cropped))
+    if not recipe.cutout:
+        return images
+    first = jax.random.randint(jax.random.fold_in(key, 1), (n, 2), 0, jnp.array(shape[:2])) - recipe.cutout // 2
+    rows, columns = (jnp.arange(length) - first[:, i, None] for i, length in enumerate(shape[:2]))
+    rows, columns = ((places >= 0) & (places < recipe.cutout) for places in (rows, columns))
+    return jnp.where((rows[:, :, None] & columns[:, None])[..., None], 0.0, images)
 
 
 def standardize(images):

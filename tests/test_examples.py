@@ -54,6 +54,17 @@ def test_no_log_test_or_checkpoint_is_stepped_over(chunk, pytestconfig):
     assert len(set(np.diff(stops))) <= 8  # each of them is compiled
 
 
+def test_cutout_on_jax_is_the_mean_and_leaves_the_rest_as_it_was(pytestconfig):
+    pytest.importorskip("jax")
+    augment = runpy.run_path(str(pytestconfig.rootpath / SCRIPT))["augment"]
+    images = np.random.default_rng(0).integers(0, 256, (200, 8, 12, 3), dtype=np.uint8)
+    plain, cut = (np.asarray(augment(images, recipes.DIGITS.replace(cutout=size), 7)) for size in (0, 3))
+    changed = cut != plain
+    assert (cut[changed] == 0).all()
+    areas = changed.any(-1).sum((1, 2))
+    assert areas.max() == 9 and areas.min() == 4 and changed.any(0).all()
+
+
 def test_other_backends_are_refused(run_python, tmp_path):
     done = run_python(SCRIPT, "train", "--arrays", tmp_path / "a.npz", "--run-dir", tmp_path / "run")
     assert done.returncode == 1 and "needs KERAS_BACKEND=jax. Received: tensorflow" in done.stderr

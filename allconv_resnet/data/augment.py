@@ -31,6 +31,25 @@ def crop_and_flip(images, offsets, flips, padding):
     return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
 
 
+def cut_out(images, centres, size):
+    """Sets a square of each image to zero, which is the mean of a standardized one (DeVries & Taylor 2017, "Cutout").
+
+    Args:
+        images: Floating tensor `[n, h, w, c]`.
+        centres: Integer tensor `[n, 2]`: row and column of each square's centre. What lies outside is cut off.
+        size: Integer, pixels of a side. Of an even one the centre is the pixel below and right of the middle.
+
+    Returns:
+        Tensor `[n, h, w, c]` of the dtype of `images`.
+    """
+    first = centres - size // 2
+    rows, columns = (
+        (tf.range(length) >= start) & (tf.range(length) < start + size)
+        for length, start in zip(images.shape[1:3], (first[:, :1], first[:, 1:]), strict=True)
+    )
+    return tf.where((rows[:, :, None] & columns[:, None, :])[..., None], tf.zeros([], images.dtype), images)
+
+
 def standardize(images):
     """Gives each image mean 0 and standard deviation 1 over its pixels and channels.
 

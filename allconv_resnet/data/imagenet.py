@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from allconv_resnet.data import augment, jpeg
+from allconv_resnet.data import augment, jpeg, pipeline
 from allconv_resnet.errors import BadInput
 
 SPLITS = {"train": "train", "test": "validation"}  # ImageNet's own test images have no public labels
@@ -92,8 +92,8 @@ class RecordData:
         """Returns the batches of the steps `first_step`, `first_step + 1`, ... without end.
 
         Args:
-            recipe: `Recipe`: its `seed`, `batch_size` (of all workers), `image_size`, `flip`, `smallest_crop`,
-                `shuffle_buffer` and `bad_images` are used.
+            recipe: `Recipe`: its `seed`, `batch_size` (of all workers), `image_size`, `flip`, `cutout`,
+                `smallest_crop`, `shuffle_buffer` and `bad_images` are used.
             first_step: Integer or int64 scalar, the step of the first batch.
             worker: Integer. This worker's images are from its share of the records.
             workers: Integer, divides the batch size.
@@ -120,7 +120,11 @@ class RecordData:
             if recipe.flip:
                 flip = tf.random.stateless_uniform([], flip_key) < 0.5
                 image = tf.cond(flip, lambda: image[:, ::-1], lambda: image)
-            return augment.standardize(image[None])[0]
+            image = augment.standardize(image[None])
+            if recipe.cutout:
+                centre = pipeline.cutout_draws(recipe.seed, position, 1, recipe.image_size[:2])
+                image = augment.cut_out(image, centre, recipe.cutout)
+            return image[0]
 
         def batch(step, records):
             positions = step * recipe.batch_size + worker * share + tf.range(share, dtype=tf.int64)

@@ -17,7 +17,7 @@ def training_batches(images, labels, recipe, first_step=0, worker=0, workers=1):
     Args:
         images: uint8 array `[n, h, w, c]`.
         labels: Integer array `[n]`.
-        recipe: `Recipe`: its `seed`, `batch_size` (of all workers), `padding` and `flip` are used.
+        recipe: `Recipe`: its `seed`, `batch_size` (of all workers), `padding`, `flip` and `cutout` are used.
         first_step: Integer, the step of the first batch.
         worker: Integer. The worker gets the slice number `worker` of `workers` of every batch.
         workers: Integer, divides the batch size.
@@ -34,7 +34,11 @@ def training_batches(images, labels, recipe, first_step=0, worker=0, workers=1):
         offsets, flips = augmentation_draws(recipe.seed, step, recipe.batch_size, recipe.padding)
         flips = flips[part] if recipe.flip else tf.zeros_like(flips[part])
         x = augment.crop_and_flip(tf.gather(images, indices), offsets[part], flips, recipe.padding)
-        return augment.standardize(x), tf.gather(labels, indices)
+        x = augment.standardize(x)
+        if recipe.cutout:
+            centres = cutout_draws(recipe.seed, step, recipe.batch_size, images.shape[1:3])
+            x = augment.cut_out(x, centres[part], recipe.cutout)
+        return x, tf.gather(labels, indices)
 
     steps = tf.data.Dataset.range(first_step, tf.int64.max)
     return steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
@@ -74,6 +78,22 @@ def augmentation_draws(seed, step, batch_size, padding):
     offsets = tf.random.stateless_uniform([batch_size, 2], offsets_key, maxval=2 * padding + 1, dtype=tf.int32)
     flips = tf.random.stateless_uniform([batch_size], flips_key, maxval=2, dtype=tf.int32)
     return offsets, tf.cast(flips, tf.bool)
+
+
+def cutout_draws(seed, step, batch_size, size):
+    """Returns the centres of the squares that are cut out of the images of the batch of `step`.
+
+    Args:
+        seed: Integer.
+        step: Integer or int64 scalar.
+        batch_size: Integer.
+        size: Two integers, height and width of the images.
+
+    Returns:
+        int32 tensor `[batch_size, 2]`, rows in `[0, height)` and columns in `[0, width)`.
+    """
+    key = [tf.cast(-1 - seed, tf.int64), tf.cast(step, tf.int64)]  # those of augmentation_draws are not negative
+    return tf.cast(tf.random.stateless_uniform([batch_size, 2], key) * tf.constant([*size], tf.float32), tf.int32)
 
 
 def evaluation_batches(images, labels, batch_size, worker=0, workers=1):

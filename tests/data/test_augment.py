@@ -47,6 +47,22 @@ def test_every_corner_of_the_border_can_be_reached():
     np.testing.assert_array_equal(corner[:4, :4], image[0, 4:, 4:])
 
 
+@pytest.mark.parametrize("size", [1, 4, 7, 40])
+@pytest.mark.parametrize("shape", [(32, 32, 3), (5, 9, 1)])
+def test_cut_out_equals_one_image_at_a_time_eagerly_and_in_tf_data(size, shape):
+    images = RNG.standard_normal((30, *shape)).astype("float32")
+    centres = RNG.integers(0, shape[:2], (30, 2), dtype=np.int32)
+    centres[:4] = [(row, column) for row in (0, shape[0] - 1) for column in (0, shape[1] - 1)]
+    expected = images.copy()
+    for image, (row, column) in zip(expected, centres, strict=True):
+        top, left = row - size // 2, column - size // 2
+        image[max(top, 0) : top + size, max(left, 0) : left + size] = 0
+    eager = augment.cut_out(images, centres, size)
+    assert eager.dtype == tf.float32
+    np.testing.assert_array_equal(eager, expected)
+    np.testing.assert_array_equal(in_dataset(lambda x, c: augment.cut_out(x, c, size), images, centres), expected)
+
+
 def test_standardize_equals_per_image_standardization():
     images = RNG.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
     images[0] = 255  # no deviation: the floor

@@ -108,6 +108,14 @@ def test_training_images_are_standardized_and_flipped_half_of_the_time(data):
     assert 0.35 < np.mean(flipped) < 0.65
 
 
+def test_cutout_is_the_mean_and_leaves_the_rest_as_it_was(data):
+    plain, cut = (np.concatenate([x for x, *_ in take(data, 20, r)]) for r in (RECIPE, RECIPE.replace(cutout=5)))
+    changed = cut != plain
+    assert (cut[changed] == 0).all()
+    areas = changed.any(-1).sum((1, 2))
+    assert areas.max() == 25 and len({tuple(np.argwhere(c.any(-1)).mean(0)) for c in changed}) > 0.9 * len(changed)
+
+
 def test_random_windows_have_the_areas_and_aspects_asked_for():
     shape = tf.constant([400, 500, 3])
     windows = np.stack([jpeg.random_window(shape, 0.08, [7, i]) for i in range(400)])

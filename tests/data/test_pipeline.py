@@ -37,8 +37,9 @@ def test_every_epoch_shows_every_example_once_in_an_order_of_its_own():
 
 
 def test_workers_share_the_global_batch():
-    whole = take(6)
-    parts = [take(6, worker=worker, workers=3) for worker in range(3)]
+    recipe = RECIPE.replace(cutout=3)
+    whole = take(6, recipe=recipe)
+    parts = [take(6, recipe=recipe, worker=worker, workers=3) for worker in range(3)]
     for step, (x, y) in enumerate(whole):
         # Sums over a batch of another size may round differently.
         np.testing.assert_allclose(x, np.concatenate([part[step][0] for part in parts]), rtol=1e-5, atol=1e-6)
@@ -72,6 +73,27 @@ def test_flip_false_never_mirrors():
         rises[flip] = np.diff(x.numpy(), axis=2).mean((1, 2, 3)) > 0
     assert rises[False].all()
     assert 0 < rises[True].mean() < 1
+
+
+def test_cutout_is_the_mean_and_leaves_the_rest_of_the_batch_as_it_was():
+    plain, cut = ([x for x, _ in take(20, recipe=recipe)] for recipe in (RECIPE, RECIPE.replace(cutout=3)))
+    plain, cut = np.concatenate(plain), np.concatenate(cut)
+    changed = cut != plain
+    assert (cut[changed] == 0).all()
+    areas = changed.any(-1).sum((1, 2))
+    assert areas.max() == 9 and areas.min() < 9 and (changed.any(0).all())
+
+
+def test_cutout_draws_are_uniform_and_differ_between_steps_and_seeds():
+    centres = np.stack([pipeline.cutout_draws(3, step, 128, (32, 16)) for step in range(200)])
+    for axis, length in enumerate((32, 16)):
+        counts = np.bincount(centres[..., axis].ravel(), minlength=length)
+        assert len(counts) == length and abs(counts * length / counts.sum() - 1).max() < 0.15
+    assert abs(np.corrcoef(centres.reshape(-1, 2).T)[0, 1]) < 0.03
+    seeds = [pipeline.cutout_draws(seed, 0, 128, (32, 16)).numpy() for seed in (0, 1, 2, 4, 5)]
+    assert len({tuple(draws.ravel()) for draws in (*centres, *seeds)}) == 205
+    offsets = [pipeline.augmentation_draws(seed, 0, 128, 15)[0].numpy() for seed in range(6)]
+    assert all(abs(np.corrcoef(d[:, 0], o[:, 0])[0, 1]) < 0.4 for d in seeds for o in offsets)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
