@@ -92,7 +92,8 @@ class Recipe:
     flip: bool = True
     """Mirror half of the training images, left to right."""
     cutout: int = 0
-    """Side, in pixels, of a square of zeros in each training image; 0 for none. The paper has none."""
+    """Side, in pixels, of a square of each training image that is set to its mean, at a place that may reach beyond the
+    edge; 0 for none. The paper has none."""
     smallest_crop: float = 0.08
     """Records: part of an image's area that its random crop shows at least; resized to `image_size`."""
     shuffle_buffer: int = 2_048
@@ -125,6 +126,11 @@ class Recipe:
             raise BadInput(f"clip_norm must be positive or None. Received: clip_norm={self.clip_norm}")
         if not 0 < self.smallest_crop <= 1:
             raise BadInput(f"smallest_crop must be above 0, at most 1. Received: smallest_crop={self.smallest_crop}")
+        if self.cutout > min(self.image_size[:2]):
+            raise BadInput(
+                "cutout must be at most the height and width of image_size. "
+                f"Received: cutout={self.cutout}, image_size={self.image_size}"
+            )
         if not 0 <= self.label_smoothing < 1:
             raise BadInput(
                 f"label_smoothing must be at least 0 and below 1. Received: label_smoothing={self.label_smoothing}"

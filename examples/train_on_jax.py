@@ -220,7 +220,7 @@ def augment(images, recipe, step):
     images = standardize(jnp.where(flips, cropped[:, :, ::-1], cropped))
     if not recipe.cutout:
         return images
-    first = jax.random.randint(jax.random.fold_in(key, 1), (n, 2), 0, jnp.array(shape[:2])) - recipe.cutout // 2
+    first = jax.random.randint(jax.random.fold_in(key, 2), (n, 2), 0, jnp.array(shape[:2])) - recipe.cutout // 2
     rows, columns = (jnp.arange(length) - first[:, i, None] for i, length in enumerate(shape[:2]))
     rows, columns = ((places >= 0) & (places < recipe.cutout) for places in (rows, columns))
     return jnp.where((rows[:, :, None] & columns[:, None])[..., None], 0.0, images)

@@ -36,7 +36,7 @@ def cut_out(images, centres, size):
 
     Args:
         images: Floating tensor `[n, h, w, c]`.
-        centres: Integer tensor `[n, 2]`: row and column of each square's centre. What lies outside is cut off.
+        centres: int32 tensor `[n, 2]`: row and column of each square's centre. What lies outside is cut off.
         size: Integer, pixels of a side. Of an even one the centre is the pixel below and right of the middle.
 
     Returns:

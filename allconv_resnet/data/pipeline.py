@@ -85,7 +85,7 @@ def cutout_draws(seed, step, batch_size, size):
 
     Args:
         seed: Integer.
-        step: Integer or int64 scalar.
+        step: Integer or int64 scalar; of records, which are drawn for one by one, the position.
         batch_size: Integer.
         size: Two integers, height and width of the images.
 

@@ -113,7 +113,7 @@ def test_cutout_is_the_mean_and_leaves_the_rest_as_it_was(data):
     changed = cut != plain
     assert (cut[changed] == 0).all()
     areas = changed.any(-1).sum((1, 2))
-    assert areas.max() == 25 and len({tuple(np.argwhere(c.any(-1)).mean(0)) for c in changed}) > 0.9 * len(changed)
+    assert areas.max() == 25 and len({tuple(np.argwhere(c.any(-1)).mean(0)) for c in changed}) > 0.8 * len(changed)
 
 
 def test_random_windows_have_the_areas_and_aspects_asked_for():

@@ -41,6 +41,8 @@ def run_dir(tmp_path):
         (["--boundaries", "20", "10"], "boundaries must be positive and increase"),
         (["--clip-norm", "0"], "clip_norm must be positive"),
         (["--label-smoothing", "1"], "label_smoothing must be at least 0 and below 1"),
+        (["--cutout", "-1"], "cutout must not be negative"),
+        (["--cutout", "33"], "cutout must be at most the height and width"),
         (["--linear-decay"], "linear_decay takes the place of boundaries"),
         (["--warmup-steps", "-1"], "warmup_steps must not be negative"),
         (["--optimizer", "adam"], "optimizer must be one of"),
