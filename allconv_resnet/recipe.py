@@ -162,12 +162,9 @@ class Recipe:
             if getattr(self, field) not in choices:
                 raise BadInput(f"{field} must be one of {choices}. Received: {field}={getattr(self, field)!r}")
 
-        table = ("stem", "stages", "activation", "final_activation", "use_bias", "whitened_stem", "trainable_head")
-        for field in (
-            (*table, "initialization", "normalization", "shortcut", "mirror_average")
-            if self.network in NETWORKS
-            else ()
-        ):
+        own = ("stem", "stages", "activation", "final_activation", "use_bias", "whitened_stem", "trainable_head")
+        own += ("initialization", "normalization", "shortcut", "mirror_average")
+        for field in own if self.network in NETWORKS else ():
             if (value := getattr(self, field)) != type(self).__dataclass_fields__[field].default:
                 raise BadInput(
                     f"{field} is a field of allconv_resnet, not of {self.network}. Received: {field}={value!r}"

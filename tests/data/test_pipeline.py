@@ -81,7 +81,7 @@ def test_cutout_is_the_mean_and_leaves_the_rest_of_the_batch_as_it_was():
     changed = cut != plain
     assert (cut[changed] == 0).all()
     areas = changed.any(-1).sum((1, 2))
-    assert areas.max() == 9 and areas.min() < 9 and (changed.any(0).all())
+    assert areas.max() == 9 and areas.min() < 9 and changed.any(0).all()
 
 
 def test_cutout_draws_are_uniform_and_differ_between_steps_and_seeds():
