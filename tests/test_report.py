@@ -124,6 +124,52 @@ def test_a_measurement_is_read_from_its_json(tmp_path):
         report(tmp_path)
 
 
+def test_a_comparison_has_a_row_for_each_setting(tmp_path):
+    """A peer that was not measured says so; the code versions are those of the row."""
+
+    def peer(ratio, commit):
+        memory = {"peak": 2e9, "beyond_import": 1e9 * ratio}
+        spread = {"median": ratio, "min": ratio - 0.1, "max": ratio + 0.1, "n": 5}
+        return {"ours_over_theirs": spread, "memory": memory, "ours": {"memory": memory}, "commit": commit}
+
+    path = tmp_path / "benchmarks" / "speed-cifar-train-here.json"
+    path.parent.mkdir()
+    entries = [
+        {"batch": 32, "precision": "float32", "contenders": {"torch_peer": peer(1.5, "aaaaaaaa")}},
+        {"batch": 64, "precision": "float32", "contenders": {"torch_compiled": peer(2.0, "bbbbbbbb+changes")}},
+    ]
+    path.write_text(json.dumps({"what": "cifar-train", "environment": ENVIRONMENT, "entries": entries}))
+    text = report(tmp_path).read_text()
+    speed, memory = text[text.index("## Speed") :], text[text.index("## Memory") :]
+    log = "[log](benchmarks/speed-cifar-train-here.json)"
+    missing, here = "*not run*", "2 cores of Test CPU, float32"
+    cells = row(speed[: speed.index("## Memory")], "cifar-train | 32")
+    assert cells[3:] == [missing, "1.50 (1.40 to 1.60, n = 5)", missing, missing, f"{here}, aaaaaaa", log]
+    cells = row(speed[: speed.index("## Memory")], "cifar-train | 64")
+    assert cells[3:] == ["2.00 (1.90 to 2.10, n = 5)", missing, missing, missing, f"{here}, bbbbbbb+", log]
+    assert row(memory, "cifar-train | 64")[3:7] == ["2.00", "2.00", missing, missing]
+    assert row(speed, "`python benchmarks/speed.py cifar-infer --batch 1 32 256`")[1:] == [missing] * 8
+    assert (tmp_path / "speed.png").stat().st_size > 5000
+
+    path.write_text(json.dumps({"what": "cifar-train", "entries": entries}))
+    with pytest.raises(BadInput, match=r"speed-cifar-train-here.json is not what `python benchmarks/speed.py cifar-t"):
+        report(tmp_path)
+
+
+def test_the_answers_of_a_server_keep_as_many_digits_as_they_have(tmp_path):
+    run = {
+        "requests_per_second": {"median": 998.4, "min": 90.123, "max": 1234.5, "n": 3},
+        "p50_ms": {"median": 2.224},
+        "p99_ms": {"median": 2371.0},
+    }
+    path = tmp_path / "benchmarks" / "serving.json"
+    path.parent.mkdir()
+    networks = {"small": {"SavedModel": dict.fromkeys(("1", "8", "32"), run)}}
+    path.write_text(json.dumps({"environment": ENVIRONMENT, "networks": networks}))
+    cells = row(report(tmp_path).read_text(), "small")
+    assert cells[2:5] == ["998 (90.1 to 1230, n = 3); 2.2, 2400"] * 3
+
+
 def test_a_broken_log_is_named_and_nothing_is_written(tmp_path):
     write_run(tmp_path / "digits" / "seed0", 0, 0.1)
     (tmp_path / "digits" / "seed0" / "environment.json").unlink()
@@ -147,9 +193,10 @@ def test_the_projects_own_page_is_what_the_command_writes(tmp_path, pytestconfig
 
 def test_every_command_of_the_evidence_is_one_of_this_project(pytestconfig):
     trainings = [training for section in evidence.SECTIONS for training in section.trainings]
-    for entry in (*trainings, *evidence.MEASUREMENTS):
-        script = re.match(r"(?:taskset -c 0 )?python (\S+\.py)", entry.command)
+    commands = [entry.command for entry in (*trainings, *evidence.MEASUREMENTS)]
+    for command in (*commands, *(c for comparison in evidence.COMPARISONS for c in comparison.commands.values())):
+        script = re.match(r"(?:taskset -c 0 )?python (\S+\.py)", command)
         if script:
-            assert (pytestconfig.rootpath / script[1]).is_file(), entry.command
+            assert (pytestconfig.rootpath / script[1]).is_file(), command
         else:
-            assert re.match(r"allconv-resnet theory (linear|expressivity|landscape|isometry)", entry.command)
+            assert re.match(r"allconv-resnet theory (linear|expressivity|landscape|isometry)", command)

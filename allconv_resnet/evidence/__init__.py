@@ -3,7 +3,8 @@
 `report.report` writes results/README.md from these lists and the logs; what has no log is shown as not run.
 """
 
+from allconv_resnet.evidence.comparisons import COMPARISONS, Comparison
 from allconv_resnet.evidence.measurements import MEASUREMENTS, Measurement
 from allconv_resnet.evidence.trainings import SECTIONS, Section, Training
 
-__all__ = ["MEASUREMENTS", "SECTIONS", "Measurement", "Section", "Training"]
+__all__ = ["COMPARISONS", "MEASUREMENTS", "SECTIONS", "Comparison", "Measurement", "Section", "Training"]

@@ -25,6 +25,8 @@ CLAIMS = (
         "batch normalization overfits: less training error", SECTION_4, "small-4000-batch-norm", "small-4000", "train"
     ),
     Claim("and more test error", SECTION_4, "small-4000", "small-4000-batch-norm"),
+    Claim("at 13.5M parameters: less training error", SECTION_4, "cifar10-batch-norm", "cifar10", "train"),
+    Claim("and more test error", SECTION_4, "cifar10", "cifar10-batch-norm"),
     Claim("a fixed projection has slightly less test error", SECTION_4, "small-4000", "small-4000-trained-head"),
     Claim("1/(k^2 c) starts better than 1/(k sqrt(c))", SECTION_4, "small-4000-near-identity", "small-4000-standard"),
     Claim("1/(k^2 c) starts better than He et al.'s", OURS, "small-4000-near-identity", "small-4000"),

@@ -59,6 +59,38 @@ def draw_comparison(found, title, path):
     figure.savefig(path, dpi=120)
 
 
+def draw_ratios(rows, title, path):
+    """Draws how many times as fast as its peers something is: a dot at the median, a line from least to most.
+
+    Args:
+        rows: Pairs of a setting and the ratios of each peer there: a dictionary of `min`, `median` and `max`.
+        title: Of the figure.
+        path: Of the PNG.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 1.2 + 0.36 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    peers = list(dict.fromkeys(peer for _, ratios in rows for peer in ratios))
+    for number, peer in enumerate(peers):
+        points = [(row, ratios[peer]) for row, (_, ratios) in enumerate(rows) if peer in ratios]
+        middle = [values["median"] for _, values in points]
+        ends = [[values["median"] - values["min"] for _, values in points]]
+        ends += [[values["max"] - values["median"] for _, values in points]]
+        heights = [row + 0.18 * (number - (len(peers) - 1) / 2) for row, _ in points]
+        axes.errorbar(middle, heights, xerr=ends, fmt="o", ms=4, color=f"C{number}", label=f"over {peer}")
+    axes.axvline(1, color="black", lw=1)
+    axes.set_xscale("log", base=2)
+    ticks = (0.75, 1, 1.25, 1.5, 2, 3, 4)
+    axes.set_xticks(ticks, [format(tick, "g") for tick in ticks])
+    axes.minorticks_off()
+    axes.set_yticks(range(len(rows)), [setting for setting, _ in rows])
+    axes.set(xlabel="images a second, ours over theirs", title=title, ylim=(len(rows) - 0.4, -0.6))
+    axes.grid(alpha=0.3, axis="x")
+    axes.legend(fontsize="small", loc="lower right")
+    figure.savefig(path, dpi=120)
+
+
 def mean(values, digits=2):
     """Returns a mean and a standard deviation in words."""
     if not values:

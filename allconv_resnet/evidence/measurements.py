@@ -1,4 +1,4 @@
-"""The measurements that results/ has to show, each with the figure that it is for."""
+"""The measurements that results/ has to show in one sentence each, with the figure that it is for."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -89,56 +89,6 @@ def _jacobians(d):
 def _network(d):
     return "; ".join(
         f"{r['network']}: c = {', '.join('{c:.2g}'.format(**stage) for stage in r['stages'])}" for r in d["results"]
-    )
-
-
-def _served(clients):
-    def figure(d):
-        return "; ".join(
-            f"{network}, {server}: {_spread(runs[clients]['requests_per_second'], '.3g')} requests/s, "
-            f"p50 {runs[clients]['p50_ms']['median']:.3g} ms, p99 {runs[clients]['p99_ms']['median']:.3g} ms"
-            for network, servers in d["networks"].items()
-            for server, runs in servers.items()
-        )
-
-    return figure
-
-
-def _against(peer):
-    def figure(d):
-        return "; ".join(
-            f"batch {e['batch']}, {e['precision']}: {_spread(e['contenders'][peer]['ours_over_theirs'], '.2f')}"
-            for e in d["entries"]
-            if peer in e["contenders"]
-        )
-
-    return figure
-
-
-def _speed(what, batches, aim):
-    command = f"python benchmarks/speed.py {what} --batch {batches}"
-    return tuple(
-        Measurement(
-            f"benchmarks/speed-{what}-*.json", f"{what}: our images a second over {name}'s{goal}", command, figure
-        )
-        for name, goal, figure in (
-            ("torch.compile", f"; aim: {aim}", _against("torch_compiled")),
-            ("PyTorch", "", _against("torch_peer")),
-            ("Keras `fit`", "; whole calls, see benchmarks/NOTES.md", _against("keras_fit")),
-            ("Keras `fit` on JAX", "", _against("keras_fit_jax")),
-        )
-    )
-
-
-def _memory(d):
-    def against(name, peer):
-        ours, theirs = (side["memory"]["beyond_import"] / 1e9 for side in (peer["ours"], peer))
-        return f"{name} {theirs:.2f} GB (ours {ours:.2f})"
-
-    return "; ".join(
-        f"batch {e['batch']}, {e['precision']}: "
-        + ", ".join(against(*pair) for pair in e["contenders"].items() if "memory" in pair[1])
-        for e in d["entries"]
     )
 
 
@@ -239,32 +189,11 @@ MEASUREMENTS = (
         "allconv-resnet theory landscape --experiment regret --data-dir DIR",
         _regret,
     ),
-    *_speed("cifar-train", "32 128 512", "1.15 in bfloat16, 1 in float32"),
-    *_speed("imagenet-train", "32", "1"),
-    *_speed("cifar-infer", "1 32 256", "1"),
-    *(
-        Measurement(
-            f"benchmarks/speed-{what}-*.json",
-            f"{what}: peak memory beyond that of the imports; aim: at most PyTorch's",
-            f"python benchmarks/speed.py {what} --batch {batches}",
-            _memory,
-        )
-        for what, batches in (("cifar-train", "32 128 512"), ("imagenet-train", "32"))
-    ),
     Measurement(
         "benchmarks/speed-start-up-*.json",
         "a new process up to the end of its first step, batch 128",
         "python benchmarks/speed.py start-up --precision bfloat16 --peers torch_compiled keras_fit",
         _start_up,
-    ),
-    *(
-        Measurement(
-            "benchmarks/serving.json",
-            f"the server on 2 cores, shared with {clients} client{'s' * (clients > 1)} of one image a request",
-            "python benchmarks/serving.py",
-            _served(str(clients)),
-        )
-        for clients in (1, 8, 32)
     ),
     Measurement(
         "benchmarks/import_time.json",

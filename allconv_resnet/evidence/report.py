@@ -5,7 +5,8 @@ from pathlib import Path
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.evidence import claims
-from allconv_resnet.evidence.figures import draw_comparison, draw_curves, mean
+from allconv_resnet.evidence.comparisons import COMPARISONS
+from allconv_resnet.evidence.figures import draw_comparison, draw_curves, draw_ratios, mean
 from allconv_resnet.evidence.measurements import MEASUREMENTS
 from allconv_resnet.evidence.runs import find_runs
 from allconv_resnet.evidence.trainings import SECTIONS, Section, Training
@@ -69,6 +70,7 @@ def report(results):
                 if not section.figure:
                     parts.append(f"![{name}: training and test error against steps]({name}/curves.png)\n")
     parts.append(claim_table(found))
+    parts.extend(comparison_section(comparison, results) for comparison in COMPARISONS)
     parts.append(measurement_table(results))
     path = results / "README.md"
     temporary = path.with_name(".README.md")
@@ -118,37 +120,62 @@ def claim_table(found):
     return f"## Claims\n\n{text}\n\n" + _markdown([columns, *(claims.row(claim, found) for claim in claims.CLAIMS)])
 
 
+def comparison_section(comparison, results):
+    """Returns the title, the text with its commands, and the table of a `Comparison`, in Markdown; draws its figure."""
+    rows, drawn = [(*comparison.columns, "where", "log")], []
+    for file, command in comparison.commands.items():
+        logs = list(_logs(file, command, comparison.rows, results))
+        for path, environment, found in logs:
+            log = f"[log]({path.relative_to(results).as_posix()})"
+            rows += [(*cells, where(environment, commits), log) for cells, commits in found]
+        if not logs:
+            rows.append((f"`{command}`", *[NOT_RUN] * (len(rows[0]) - 1)))
+        for _, environment, ratios in _logs(file, command, comparison.ratios, results) if comparison.figure else ():
+            machine = f", {environment['cpu']}" if len(logs) > 1 else ""
+            drawn += [(setting + machine, values) for setting, values in ratios]
+    commands = ", ".join(f"`{command}`" for command in comparison.commands.values())
+    text = f"## {comparison.title}\n\n{comparison.text} {commands}.\n\n" + _markdown(rows)
+    if drawn:
+        draw_ratios(drawn, comparison.title, results / comparison.figure)
+        text += f"\n![{comparison.title}: ours over its peers]({comparison.figure})\n"
+    return text
+
+
 def measurement_table(results):
     """Returns the table of the measurements, in Markdown."""
     rows = [("what", "figure", "command", "where", "log")]
     for measurement in MEASUREMENTS:
-        paths = sorted(results.glob(measurement.file))
-        if not paths:
-            rows.append((measurement.what, NOT_RUN, f"`{measurement.command}`", "", ""))
-        for path in paths:
-            try:
-                content = json.loads(path.read_text())
-                figure = measurement.figure(content) or NOT_RUN
-            except (ValueError, KeyError, TypeError) as error:
-                raise BadInput(f"{path} is not what `{measurement.command}` writes: {error!r}") from error
-            log = f"[{path.name}]({path.relative_to(results)})"
-            # Contenders that were measured in several runs have a code version each.
-            contenders = [c for entry in content.get("entries", ()) for c in entry["contenders"].values()]
-            commits = sorted({contender["commit"] for contender in contenders if contender.get("commit")})
-            versions = commits or [content["environment"]["commit"]]
-            places = "; ".join(where(content["environment"] | {"commit": commit}) for commit in versions)
-            rows.append((measurement.what, figure, f"`{measurement.command}`", places, log))
+        command = f"`{measurement.command}`"
+        logs = list(_logs(measurement.file, measurement.command, measurement.figure, results))
+        for path, environment, figure in logs:
+            log = f"[{path.name}]({path.relative_to(results).as_posix()})"
+            rows.append((measurement.what, figure or NOT_RUN, command, where(environment), log))
+        if not logs:
+            rows.append((measurement.what, NOT_RUN, command, "", ""))
     return "## Measurements\n\n" + _markdown(rows)
 
 
-def where(environment):
-    """Returns the hardware and the code version in a few words."""
+def _logs(file, command, read, results):
+    """Yields each JSON that a pattern matches: its path, where it was written, and what `read` makes of it."""
+    for path in sorted(results.glob(file)):
+        try:
+            content = json.loads(path.read_text())
+            yield path, content["environment"], read(content)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"{path} is not what `{command}` writes: {error!r}") from error
+
+
+def where(environment, commits=()):
+    """Returns the hardware and the code version, or several, in a few words."""
     cores = f"{environment['cores']} core{'s' if environment['cores'] > 1 else ''}"
     processor = ", ".join(environment.get("gpus") or [f"{cores} of {environment['cpu']}"])
-    commit = environment["commit"] or "unknown version"
-    commit = commit[:7] + ("+" if commit.endswith("+changes") else "")
-    precision = f", {environment['precision']}" if "precision" in environment else ""
-    return f"{processor}{precision}, {commit}"
+    precision = [environment["precision"]] if "precision" in environment else []
+    versions = [_version(commit) for commit in commits or [environment["commit"]]]
+    return ", ".join([processor, *precision, *versions])
+
+
+def _version(commit):
+    return commit[:7] + "+" * commit.endswith("+changes") if commit else "unknown version"
 
 
 def _command(runs):
