@@ -1,5 +1,6 @@
-"""Which version of the code made a run."""
+"""Which version of the code made a run, and which processor."""
 
+import platform
 import subprocess
 from pathlib import Path
 
@@ -17,3 +18,19 @@ def commit():
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def processor(cpuinfo=Path("/proc/cpuinfo")):
+    """Returns the processor's name and the set of its flags; the flags are empty where the system does not tell.
+
+    Clouds hide which generation a processor is of: an x86 name has its family and model, which tell.
+    """
+    try:
+        lines = [line.partition(":") for line in cpuinfo.read_text().splitlines()]
+    except OSError:
+        lines = []
+    fields = {key.strip(): value.strip() for key, _, value in lines}
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    if {"cpu family", "model"} <= fields.keys():
+        name += f" (family {fields['cpu family']}, model {fields['model']})"
+    return name, set(fields.get("flags", fields.get("Features", "")).split())

@@ -23,7 +23,7 @@ import keras
 import numpy as np
 
 from allconv_resnet.errors import BadInput
-from allconv_resnet.provenance import commit
+from allconv_resnet.provenance import commit, processor
 from allconv_resnet.recipes import RECIPES
 from allconv_resnet.training.run_directory import RunDirectory, read_metrics, resolve
 
@@ -281,7 +281,7 @@ def environment(recipe):
         "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in ("keras", "jax", "numpy")},
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": processor()[0],
         "cores": len(os.sched_getaffinity(0)),
         "gpus": [device.device_kind] if device.platform == "gpu" else [],
         "precision": recipe.precision,

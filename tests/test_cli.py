@@ -93,6 +93,16 @@ def test_the_network_experiment_refuses_more_than_an_epoch(monkeypatch, tmp_path
         assert f"train-steps must lie in [0, 2], an epoch. Received: {steps}" in capsys.readouterr().err
 
 
+def test_the_network_experiment_refuses_runs_of_another_shape(finished, monkeypatch, tmp_path, capsys):
+    from allconv_resnet.theory.commands import network_spectra
+
+    monkeypatch.setattr(network_spectra, "cifar10", lambda _: (np.zeros((64, 32, 32, 3)), np.zeros(64), None))
+    options = ("--experiment", "network", "--run-dirs", finished, "--output-dir", tmp_path / "out")
+    assert command("theory", "isometry", *options) == 2
+    assert "The spectra are those of networks of three stages, of at least two" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_plot_draws_the_curves(finished, capsys):
     (finished / "curves.png").unlink()
     assert command("plot", finished) == 0

@@ -7,8 +7,7 @@ import sys
 
 import tensorflow as tf
 
-from allconv_resnet.provenance import commit
-from allconv_resnet.training.strategy import cpu_info
+from allconv_resnet.provenance import commit, processor
 
 PACKAGES = ("allconv_resnet", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 
@@ -20,7 +19,7 @@ def describe(strategy, precision):
         strategy: `tf.distribute.Strategy` of the run.
         precision: `"float32"` or `"bfloat16"`.
     """
-    processor, flags = cpu_info()
+    cpu, flags = processor()
     gpus = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
     return {
         "command": sys.argv,
@@ -28,7 +27,7 @@ def describe(strategy, precision):
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
-        "cpu": processor,
+        "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "bfloat16_instructions": sorted({"amx_bf16", "avx512_bf16"} & flags),
         "gpus": [str(gpu.get("device_name", "unknown")) for gpu in gpus],

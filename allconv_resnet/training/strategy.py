@@ -1,10 +1,9 @@
 """One flag -> the devices that share the work, and the precision they compute in."""
 
-from pathlib import Path
-
 import tensorflow as tf
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.provenance import processor
 from allconv_resnet.training import cluster as clusters
 
 STRATEGIES = ("auto", "one", "mirrored", "multi-worker", "parameter-server")
@@ -138,15 +137,5 @@ def resolve_precision(precision, cpu_flags=None, gpu_capabilities=None):
         gpu_capabilities = [detail.get("compute_capability", (0, 0)) for detail in details]
     if gpu_capabilities:
         return "bfloat16" if min(gpu_capabilities) >= (8, 0) else "float32"
-    flags = cpu_info()[1] if cpu_flags is None else cpu_flags
+    flags = processor()[1] if cpu_flags is None else cpu_flags
     return "bfloat16" if {"amx_bf16", "avx512_bf16"} & set(flags) else "float32"
-
-
-def cpu_info():
-    """Returns the name of the processor and the set of its flags, empty where the system does not tell."""
-    try:
-        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
-    except OSError:
-        return "unknown", set()
-    fields = {key.strip(): value.strip() for key, _, value in lines}
-    return fields.get("model name", "unknown"), set(fields.get("flags", fields.get("Features", "")).split())

@@ -103,7 +103,14 @@ def _trained(images, labels, steps):
 def _of_run(run_dir):
     from allconv_resnet.training.evaluate import load_model  # TensorFlow's checkpoints
 
-    model, _, step = load_model(run_dir)
+    model, recipe, step = load_model(run_dir)
+    blocks = [stage[0] for stage in recipe.stages]
+    if recipe.network != "allconv_resnet" or recipe.mirror_average or len(blocks) != 3 or min(blocks) < 2:
+        raise BadInput(
+            "The spectra are those of networks of three stages, of at least two blocks each, that do not average over "
+            f"mirror images. Received: {run_dir} with network={recipe.network}, stages={recipe.stages}, "
+            f"mirror_average={recipe.mirror_average}"
+        )
     return model, step
 
 

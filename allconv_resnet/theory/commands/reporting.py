@@ -12,24 +12,19 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from allconv_resnet.provenance import commit
+from allconv_resnet.provenance import commit, processor
 
 
 def environment():
     """Returns what a command ran on: versions, processor, commit; a dictionary for JSON."""
     packages = ("allconv_resnet", "keras", keras.backend.backend(), "numpy", "scipy")
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        processor = platform.processor()
     return {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "backend": keras.backend.backend(),
-        "cpu": processor,
+        "cpu": processor()[0],
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     }
 

@@ -1,0 +1,33 @@
+"""Where a figure comes from: a run's processor is named so that its generation can be told."""
+
+import platform
+
+from allconv_resnet.provenance import processor
+
+X86 = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: 25
+model\t\t: 17
+model name\t: AMD EPYC
+stepping\t: 1
+flags\t\t: fpu avx512f avx512_bf16
+
+processor\t: 1
+cpu family\t: 25
+model\t\t: 17
+model name\t: AMD EPYC
+flags\t\t: fpu avx512f avx512_bf16
+"""
+ARM = "processor\t: 0\nFeatures\t: fp asimd bf16\nCPU architecture: 8\n"
+
+
+def test_an_x86_processor_has_its_family_and_model(tmp_path):
+    (tmp_path / "cpuinfo").write_text(X86)
+    assert processor(tmp_path / "cpuinfo") == ("AMD EPYC (family 25, model 17)", {"fpu", "avx512f", "avx512_bf16"})
+
+
+def test_other_processors_have_the_name_that_the_platform_gives(tmp_path):
+    name = platform.processor() or platform.machine()
+    (tmp_path / "cpuinfo").write_text(ARM)
+    assert processor(tmp_path / "cpuinfo") == (name, {"fp", "asimd", "bf16"})
+    assert processor(tmp_path / "missing") == (name, set())
