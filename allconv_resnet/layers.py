@@ -10,7 +10,7 @@ from allconv_resnet import cpu, initializers
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
 class ResidualBlock(layers.Layer):
-    """The block `x + C2(activation(C1(x)))` with two 3x3 convolutions (Hardt & Ma, section 4, equation 4.1 onward).
+    """The block `x + C2(activation(C1(x)))` of two convolutions (Hardt & Ma, section 4, equation 4.1 onward).
 
     There is one nonlinearity a block and none after the addition. Where the block changes the shape, the shortcut is
     an average pooling for the stride and zero padding for the channels, half before and half after.
@@ -24,6 +24,7 @@ class ResidualBlock(layers.Layer):
         initialization: Of both kernels, see `initializers.for_kernel`.
         shortcut: `"identity"`, or None for `C2(activation(C1(x)))` alone (an ablation).
         seed: Integer. The two kernels draw from `seed` and `seed + 1`.
+        kernel_sizes: Two integers, of C1 and C2. The paper's are 3x3.
         **kwargs: Of `keras.layers.Layer`: `name`, `dtype`, ...
 
     Call arguments:
@@ -46,6 +47,7 @@ class ResidualBlock(layers.Layer):
         initialization="near_identity",
         seed=0,
         shortcut="identity",
+        kernel_sizes=(3, 3),
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -56,12 +58,14 @@ class ResidualBlock(layers.Layer):
         self.filters, self.strides, self.use_bias, self.normalization = filters, strides, use_bias, normalization
         self.activation = keras.activations.get(activation)
         self.initialization, self.seed, self.shortcut = initialization, seed, shortcut
+        self.kernel_sizes = tuple(kernel_sizes)
 
-        def conv(name, strides, seed):
-            return convolution(filters, 3, strides, use_bias, initialization, seed, name=name, dtype=self.dtype_policy)
+        def conv(name, size, strides, seed):
+            arguments = (filters, size, strides, use_bias, initialization, seed)
+            return convolution(*arguments, name=name, dtype=self.dtype_policy)
 
-        self.conv1 = conv("conv1", strides, seed)
-        self.conv2 = conv("conv2", 1, seed + 1)
+        self.conv1 = conv("conv1", self.kernel_sizes[0], strides, seed)
+        self.conv2 = conv("conv2", self.kernel_sizes[1], 1, seed + 1)
         if normalization == "batch":
             self.norm1 = batch_normalization("norm1", self.dtype_policy)
             self.norm2 = batch_normalization("norm2", self.dtype_policy)
@@ -115,6 +119,7 @@ class ResidualBlock(layers.Layer):
             "initialization": keras.saving.serialize_keras_object(self.initialization),
             "seed": self.seed,
             "shortcut": self.shortcut,
+            "kernel_sizes": list(self.kernel_sizes),
         }
 
     @classmethod

@@ -66,6 +66,7 @@ class AllConvResNet(keras.Model):
             (`1/(k sqrt(c))`), `"he"`, or any Keras initializer.
         normalization: None, or `"batch"` for batch normalization after each convolution.
         shortcut: `"identity"`, or None for blocks that are nothing but their two convolutions.
+        kernel_sizes: Two integers, of the two convolutions of a block. The paper's are 3x3.
         mirror_average: Whether the logits of inference are the mean over an image and its mirror image, left to right,
             for twice the work. The paper's are not.
         seed: Integer. Fixes every initial weight, the projection included.
@@ -101,6 +102,7 @@ class AllConvResNet(keras.Model):
         initialization="near_identity",
         normalization=None,
         shortcut="identity",
+        kernel_sizes=(3, 3),
         mirror_average=False,
         seed=0,
         dtype=None,
@@ -132,6 +134,7 @@ class AllConvResNet(keras.Model):
                     initialization,
                     seed=next(seeds),
                     shortcut=shortcut,
+                    kernel_sizes=kernel_sizes,
                     name=f"stage{s}_block{b + 1}",
                     dtype=policy,
                 )(x)
@@ -157,6 +160,7 @@ class AllConvResNet(keras.Model):
             "initialization": keras.saving.serialize_keras_object(initialization),
             "normalization": normalization,
             "shortcut": shortcut,
+            "kernel_sizes": list(kernel_sizes),
             "mirror_average": mirror_average,
             "seed": seed,
             "dtype": keras.saving.serialize_keras_object(policy),

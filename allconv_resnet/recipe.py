@@ -35,6 +35,8 @@ class Recipe:
     """First convolution: filters, kernel size, stride, average pooling after it (1: none)."""
     stages: tuple[tuple[int, int, int], ...] = ((9, 64, 1), (9, 128, 2), (9, 256, 2))
     """Stages: residual blocks, filters, stride of the first block."""
+    kernel_sizes: tuple[int, int] = (3, 3)
+    """Of the two convolutions of a block."""
     activation: str = "relu"
     """The one nonlinearity of a block (section 4)."""
     final_activation: str | None = None
@@ -115,6 +117,8 @@ class Recipe:
     """Steps between two checkpoints."""
 
     def __post_init__(self):
+        if min(self.kernel_sizes) < 1:
+            raise BadInput(f"kernel_sizes must be positive. Received: kernel_sizes={self.kernel_sizes}")
         positive = ("num_classes", "batch_size", "steps", "learning_rate", "decay_factor", "shuffle_buffer")
         for field in (*positive, "log_every", "evaluate_every", "checkpoint_every"):
             if not getattr(self, field) > 0:
@@ -162,8 +166,8 @@ class Recipe:
             if getattr(self, field) not in choices:
                 raise BadInput(f"{field} must be one of {choices}. Received: {field}={getattr(self, field)!r}")
 
-        own = ("stem", "stages", "activation", "final_activation", "use_bias", "whitened_stem", "trainable_head")
-        own += ("initialization", "normalization", "shortcut", "mirror_average")
+        own = ("stem", "stages", "kernel_sizes", "activation", "final_activation", "use_bias", "whitened_stem")
+        own += ("trainable_head", "initialization", "normalization", "shortcut", "mirror_average")
         for field in own if self.network in NETWORKS else ():
             if (value := getattr(self, field)) != type(self).__dataclass_fields__[field].default:
                 raise BadInput(
@@ -208,6 +212,7 @@ class Recipe:
                 initialization=self.initialization,
                 normalization=self.normalization,
                 shortcut=self.shortcut,
+                kernel_sizes=self.kernel_sizes,
                 mirror_average=self.mirror_average,
                 seed=self.seed,
                 dtype=dtype,

@@ -82,17 +82,18 @@ def test_imagenet_networks_have_34_layers_and_their_parameters(widths, parameter
 
 
 def numpy_convolution(x, kernel, stride):
-    _, h, w, _ = x.shape
-    total = {size: max((-(-size // stride) - 1) * stride + 3 - size, 0) for size in (h, w)}  # SAME as TensorFlow has it
+    (_, h, w, _), k = x.shape, len(kernel)
+    total = {size: max((-(-size // stride) - 1) * stride + k - size, 0) for size in (h, w)}  # SAME as TensorFlow has it
     pad = [(0, 0), *((total[size] // 2, total[size] - total[size] // 2) for size in (h, w)), (0, 0)]
     x = np.pad(x, pad)
-    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))[:, ::stride, ::stride]
+    windows = np.lib.stride_tricks.sliding_window_view(x, (k, k), axis=(1, 2))[:, ::stride, ::stride]
     return np.einsum("nhwcij,ijco->nhwo", windows, kernel)
 
 
+@pytest.mark.parametrize("kernel_sizes", [(3, 3), (3, 1), (5, 3)])
 @pytest.mark.parametrize(("channels", "filters", "strides"), [(8, 8, 1), (4, 8, 1), (3, 8, 2), (8, 8, 2)])
-def test_block_equals_its_formula(channels, filters, strides):
-    block = acr.ResidualBlock(filters, strides, initialization="he", seed=3)
+def test_block_equals_its_formula(channels, filters, strides, kernel_sizes):
+    block = acr.ResidualBlock(filters, strides, initialization="he", seed=3, kernel_sizes=kernel_sizes)
     x = RNG.standard_normal((2, 6, 6, channels)).astype("float32")
     y = ops.convert_to_numpy(block(x))
     c1, c2 = (ops.convert_to_numpy(conv.kernel).astype("float64") for conv in (block.conv1, block.conv2))
@@ -142,6 +143,7 @@ ABLATIONS = [
     {"trainable_head": True},
     {"normalization": "batch"},
     {"shortcut": None},
+    {"kernel_sizes": (3, 1)},
     {"use_bias": True},
     {"activation": "tanh"},
     {"activation": keras.activations.gelu},
@@ -171,6 +173,9 @@ def test_ablations_change_what_they_name():
     assert len(acr.AllConvResNet(**SMALL, normalization="batch").non_trainable_weights) == 2 * 7 + 1
     biased = acr.AllConvResNet(**SMALL, use_bias=True)
     assert count(biased.trainable_weights) == count(paper.trainable_weights) + 4 + 4 * 8 + 2 * 16
+    pointwise = acr.AllConvResNet(**SMALL, kernel_sizes=(3, 1))
+    kernels = [layer.conv2.kernel for layer in paper.layers if isinstance(layer, acr.ResidualBlock)]
+    assert count(pointwise.trainable_weights) == count(paper.trainable_weights) - count(kernels) * 8 // 9
     kernel = acr.AllConvResNet(**SMALL, initialization="standard").get_layer("stage1_block2").conv1.kernel
     assert ops.convert_to_numpy(kernel).std() == pytest.approx(1 / (3 * 8**0.5), rel=0.15)
 

@@ -114,6 +114,12 @@ SECTIONS = (
                 seeds=1,
             ),
             Training(
+                "cifar10-fast-third",
+                "the third: cutout and mirror images; 5,760 steps of 256 images at 0.015, weight decay 0.12",
+                "python train_cifar.py --recipe cifar10-fast --data-dir DIR --seed S` at commit `2c28cbb",
+                seeds=1,
+            ),
+            Training(
                 "resnet20-60",
                 "ResNet-20 of He et al. 2015, batch normalization, 0.27M",
                 "python train_cifar.py --recipe resnet20-60 --data-dir DIR --seed S",

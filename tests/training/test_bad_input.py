@@ -39,6 +39,7 @@ def run_dir(tmp_path):
         (["--momentum", "1"], "momentum must be at least 0 and below 1"),
         (["--seed", "-1"], "seed must not be negative"),
         (["--boundaries", "20", "10"], "boundaries must be positive and increase"),
+        (["--kernel-sizes", "3", "0"], "kernel_sizes must be positive. Received: kernel_sizes=(3, 0)"),
         (["--clip-norm", "0"], "clip_norm must be positive"),
         (["--label-smoothing", "1"], "label_smoothing must be at least 0 and below 1"),
         (["--cutout", "-1"], "cutout must not be negative"),
