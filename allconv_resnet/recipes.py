@@ -32,25 +32,25 @@ CIFAR10_FAST = CIFAR10.replace(
     name="cifar10-fast",
     stem=(27, 3, 1, 1),
     whitened_stem=True,
-    stages=((1, 96, 2), (2, 192, 2), (1, 384, 2)),
+    stages=((2, 96, 2), (4, 192, 2), (2, 384, 2)),
+    kernel_sizes=(3, 1),  # a ReLU after each 3x3 convolution
     initialization="he",
     mirror_average=True,
     optimizer="muon",
     nesterov=True,
     batch_size=256,
-    steps=5_760,  # 29 epochs
+    steps=4_900,  # 25 epochs
     learning_rate=0.015,
     boundaries=(),
     linear_decay=True,
     warmup_steps=120,
     weight_decay=0.12,
     label_smoothing=0.1,
-    cutout=8,
-    evaluate_every=720,
+    evaluate_every=700,
     checkpoint_every=500,
 )
-"""For an hour of two cores, 3.3M parameters: a fixed whitening stem, wide and shallow, with Muon and
-cutout; the logits of inference are the mean over an image and its mirror image.
+"""For an hour of two cores, 3.7M parameters: a fixed whitening stem, wide blocks whose second convolution is 1x1, Muon;
+the logits of inference are the mean over an image and its mirror image.
 """
 
 DIGITS = Recipe(
