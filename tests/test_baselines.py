@@ -109,10 +109,9 @@ def test_the_fast_recipe_keeps_to_the_family():
     recipe = recipes.CIFAR10_FAST
     assert (recipe.normalization, recipe.shortcut, recipe.activation) == (None, "identity", "relu")
     assert not recipe.trainable_head and not recipe.use_bias
-    assert (
-        recipe.build_model().count_params()
-        == 3 * 3 * (3 * 27 + 27 * 96 + 96 * 96 + 96 * 192 + 3 * 192 * 192 + 192 * 384 + 384 * 384) + 384 * 10
-    )
+    first = 3 * 27 + 27 * 96 + 96 * 96 + 96 * 192 + 3 * 192 * 192 + 192 * 384 + 384 * 384  # the stem's and each C1
+    second = 2 * 96 * 96 + 4 * 192 * 192 + 2 * 384 * 384
+    assert recipe.build_model().count_params() == 9 * first + second + 384 * 10
 
 
 def test_fields_of_the_papers_network_are_refused_for_others():
