@@ -104,7 +104,7 @@ SPEED = Comparison(
     "Images a second, ours over each peer's, measured in turn in one run: above 1 ours is faster. Median (least to "
     "most, n turns). Over torch.compile the aims are 1.15 for the CIFAR train step in bfloat16 and 1 for the others, "
     "on cores with AMX. Keras's figures are of whole calls of `fit` and `predict`: "
-    "[benchmarks/NOTES.md](../benchmarks/NOTES.md) says why they scatter.",
+    "[benchmarks/NOTES.md](../benchmarks/NOTES.md) has what is known of their scatter.",
     TRAININGS | INFERENCE,
     ("task", "batch", "precision", *PEERS.values()),
     _speed,
@@ -125,7 +125,7 @@ SERVING = Comparison(
     "Clients that send one image a request share the two cores with the server: requests a second (least to most, n "
     "runs); median and 99th percentile of the latency, ms.",
     {"benchmarks/serving.json": "python benchmarks/serving.py"},
-    ("network", "server", *(f"{number} clients" for number in CLIENTS)),
+    ("network", "server", *(f"clients: {number}" for number in CLIENTS)),
     _serving,
 )
 
