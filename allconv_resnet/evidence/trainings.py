@@ -89,8 +89,8 @@ SECTIONS = (
     Section(
         "An hour of two cores",
         "What the family was brought to (residual convolutions, ReLU, average pooling, fixed projection; no "
-        "normalization, no dropout) in 60 minutes of two cores of an AMD EPYC (Zen 4 or 5), bfloat16, and ResNet-20 in as "
-        "long. Ours tests with the mean over an image and its mirror image, for twice the work, and ResNet-20 does "
+        "normalization, no dropout) in 60 minutes of two cores of an AMD EPYC (Zen 4 or 5), bfloat16, and ResNet-20 in "
+        "as long. Ours tests with the mean over an image and its mirror image, for twice the work, and ResNet-20 does "
         "not; ours was chosen by tries that were tested on the same 5,000 images. The aims are for cores with AMX, "
         "which these have not.",
         (
