@@ -140,10 +140,10 @@ TWENTY_MINUTES = (
     # At 0.01 and 0.05 the loss stayed at ln 10, the ReLU of the logits dead; at 0.01 with clipping it falls.
     _within(20, ALL_CNN_C, 1_080, learning_rate=0.01, clip_norm=1.0),
 )
-"""The same budget for four networks: 20 minutes of one core, at the rate of an AMD EPYC (Zen 5) in bfloat16."""
+"""The same budget for four networks: 20 minutes of one core, at the rate of an AMD EPYC (Zen 4 or 5) in bfloat16."""
 
 SIXTY_MINUTES = (CIFAR10_FAST, _within(60, RESNET20, 18_000))
-"""The same budget for two: 60 minutes of two cores, at the rate of an AMD EPYC (Zen 5) in bfloat16."""
+"""The same budget for two: 60 minutes of two cores, at the rate of an AMD EPYC (Zen 4 or 5) in bfloat16."""
 
 SMALL_4000 = CIFAR10_SMALL.replace(
     name="small-4000", steps=4_000, boundaries=(1_600, 2_400, 3_100, 3_700), evaluate_every=500

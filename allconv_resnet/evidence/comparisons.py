@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from allconv_resnet.evidence.measurements import spread
+
 
 class Comparison(NamedTuple):
     """A table: the rows of all files that a command writes. A file may be a pattern, for one a machine."""
@@ -47,7 +49,7 @@ def _speed(d):
     rows = []
     for entry in d["entries"]:
         peers = [entry["contenders"].get(peer) for peer in PEERS]
-        ratios = [_spread(peer["ours_over_theirs"], ".2f") if peer else "*not run*" for peer in peers]
+        ratios = [spread(peer["ours_over_theirs"], ".2f") if peer else "*not run*" for peer in peers]
         rows.append(((*_setting(d, entry), *ratios), _commits(peer for peer in peers if peer)))
     return rows
 
@@ -91,12 +93,7 @@ def _serving(d):
 def _answers(run):
     rates = {key: float(format(value, ".3g")) for key, value in run["requests_per_second"].items()}
     middle, slow = (float(format(run[key]["median"], ".2g")) for key in ("p50_ms", "p99_ms"))
-    return f"{_spread(rates, 'g')}; {middle:g}, {slow:g}"
-
-
-def _spread(values, form):
-    median, least, most = (format(values[key], form) for key in ("median", "min", "max"))
-    return f"{median} ({least} to {most}, n = {values['n']:g})"
+    return f"{spread(rates, 'g')}; {middle:g}, {slow:g}"
 
 
 SPEED = Comparison(

@@ -16,9 +16,10 @@ class Measurement(NamedTuple):
     figure: Callable[[dict], str]
 
 
-def _spread(values, form=".3g"):
+def spread(values, form=".3g"):
+    """Returns the median of a benchmark's turns with the least, the most and their number."""
     median, least, most = (format(values[key], form) for key in ("median", "min", "max"))
-    return f"{median} ({least} to {most}, n = {values['n']})"
+    return f"{median} ({least} to {most}, n = {values['n']:g})"
 
 
 def _scaling(d):
@@ -100,7 +101,7 @@ def _start_up(d):
 
 
 def _decoded(d):
-    over = ", ".join(f"{peer} {_spread(values, '.2f')}" for peer, values in d["ours_over"].items())
+    over = ", ".join(f"{peer} {spread(values, '.2f')}" for peer, values in d["ours_over"].items())
     return f"over {over}; {d['images_per_second']['ours']['median']:,.0f} images/s"
 
 
@@ -109,13 +110,13 @@ MEASUREMENTS = (
         "benchmarks/input_pipeline.json",
         "images a second that the CIFAR pipeline alone augments, 2 cores; aim: 200,000",
         "python benchmarks/input_pipeline.py --data-dir DIR",
-        lambda d: _spread(d["images_per_second"], ",.0f"),
+        lambda d: spread(d["images_per_second"], ",.0f"),
     ),
     Measurement(
         "benchmarks/train_step.json",
         "time of a step in the training loop over that of the bare step; aim: at most 1.03",
         "python benchmarks/train_step.py --pairs 6",
-        lambda d: _spread(d["loop_over_bare"], ".3f"),
+        lambda d: spread(d["loop_over_bare"], ".3f"),
     ),
     Measurement(
         "benchmarks/imagenet_input.json",
@@ -199,7 +200,7 @@ MEASUREMENTS = (
         "benchmarks/import_time.json",
         "seconds that `import allconv_resnet` adds to `import keras`; aim: at most 0.3",
         "python benchmarks/import_time.py",
-        lambda d: _spread(d["extra_seconds"], ".2f"),
+        lambda d: spread(d["extra_seconds"], ".2f"),
     ),
     Measurement(
         "benchmarks/precision.json",

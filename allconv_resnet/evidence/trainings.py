@@ -74,8 +74,9 @@ SECTIONS = (
     Section(
         "Twenty minutes of one core",
         "The networks that the paper compares with, each in as many steps as 20 minutes of one core of an AMD EPYC "
-        "(Zen 5) hold in bfloat16; the drops of the learning rate come at the same parts of a run as in its recipe. "
-        "Some runs were paused for benchmarks: their minutes have the pauses in them, their processor minutes do not.",
+        "(Zen 4 or 5) hold in bfloat16; the drops of the learning rate come at the same parts of a run as in its "
+        "recipe. Some runs were paused for benchmarks: their minutes have the pauses in them, their processor "
+        "minutes do not.",
         _on_one_core(
             {
                 "cifar10-small-20": "ours: no normalization, 1.5M parameters",
