@@ -10,6 +10,7 @@ from scipy.stats import ttest_ind
 from allconv_resnet import evidence
 from allconv_resnet.errors import BadInput
 from allconv_resnet.evidence.claims import CLAIMS, welch
+from allconv_resnet.evidence.figures import at_common_steps
 from allconv_resnet.evidence.report import report
 
 ENVIRONMENT = {"cores": 2, "cpu": "Test CPU", "gpus": [], "commit": "0123456789+changes", "precision": "float32"}
@@ -89,6 +90,23 @@ def test_a_claim_is_judged_by_the_interval_of_the_difference(tmp_path, errors, v
     difference, half = welch([15, 16, 18], errors)
     np.testing.assert_allclose((difference - half, difference + half), (expected.low, expected.high))
     assert cells[5] == f"{difference:+.2f} ± {half:.2f}"
+
+
+def test_seeds_that_were_tested_at_other_steps_are_drawn_together():
+    seeds = [[(2, 80.0), (4, 60.0), (8, 40.0), (9, 30.0)], [(3, 75.0), (5, 50.0), (9, 20.0)]]
+    steps, errors = at_common_steps(seeds)
+    np.testing.assert_array_equal(steps, [3, 5, 9])
+    np.testing.assert_allclose(errors, [[70, 75], [55, 50], [30, 20]])
+
+
+def test_a_seed_is_drawn_no_further_than_it_went():
+    seeds = [[(1, 10.0, 90.0), (2, 20.0, 80.0), (3, 30.0, 70.0)], [(1, 12.0, 92.0), (2, 22.0, 82.0)]]
+    steps, minutes, errors = at_common_steps(seeds, columns=2)
+    np.testing.assert_array_equal(steps, [1, 2])
+    np.testing.assert_allclose(minutes, [[10, 12], [20, 22]])
+    np.testing.assert_allclose(errors, [[90, 92], [80, 82]])
+    steps, errors = at_common_steps([seeds[0], []])
+    assert not len(steps) and errors.shape == (0, 2)
 
 
 def test_seeds_that_agree_decide_nothing():

@@ -2,6 +2,8 @@
 
 import statistics
 
+import numpy as np
+
 
 def draw_curves(runs, title, path):
     """Draws the errors of several seeds against steps: their mean, and their range as a band."""
@@ -10,22 +12,12 @@ def draw_curves(runs, title, path):
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for split, color in (("train", "C0"), ("test", "C3")):
-        errors = {}
-        for run in runs:
-            for line in run.lines:
-                if line["split"] == split:
-                    errors.setdefault(line["step"], []).append(100 * line["error"])
-        common = {step: values for step, values in sorted(errors.items()) if len(values) == len(runs)}
-        if common:
-            label = f"{split}: {mean(common[max(common)])} % at the end"
-            axes.plot(list(common), [statistics.fmean(v) for v in common.values()], color=color, label=label)
-            axes.fill_between(
-                list(common),
-                [min(v) for v in common.values()],
-                [max(v) for v in common.values()],
-                color=color,
-                alpha=0.2,
-            )
+        seeds = [[(line["step"], 100 * line["error"]) for line in run.lines if line["split"] == split] for run in runs]
+        steps, errors = at_common_steps(seeds)
+        if len(steps):
+            label = f"{split}: {mean(errors[-1])} % at the end"
+            axes.plot(steps, errors.mean(axis=1), color=color, label=label)
+            axes.fill_between(steps, errors.min(axis=1), errors.max(axis=1), color=color, alpha=0.2)
     axes.set(xlabel="step", ylabel="error (%)", ylim=(0, None), title=f"{title}, {len(runs)} seeds and their range")
     axes.grid(alpha=0.3)
     axes.legend()
@@ -39,20 +31,20 @@ def draw_comparison(found, title, path):
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for number, (name, runs) in enumerate(found.items()):
-        points = {}
-        for run in runs:
-            for line in run.lines:
-                if line["split"] == "test" and (minutes := run.processor_minutes(line["step"])) is not None:
-                    points.setdefault(line["step"], []).append((minutes, 100 * line["error"]))
-        common = [tuple(zip(*values, strict=True)) for _, values in sorted(points.items()) if len(values) == len(runs)]
-        if common:
-            minutes = [statistics.fmean(values) for values, _ in common]
-            errors = [values for _, values in common]
+        seeds = [
+            [
+                (line["step"], minutes, 100 * line["error"])
+                for line in run.lines
+                if line["split"] == "test" and (minutes := run.processor_minutes(line["step"])) is not None
+            ]
+            for run in runs
+        ]
+        steps, minutes, errors = at_common_steps(seeds, columns=2)
+        if len(steps):
             label, color = f"{name}: {mean(errors[-1])} % at the end, n = {len(runs)}", f"C{number}"
-            axes.plot(minutes, [statistics.fmean(values) for values in errors], "o-", ms=3, color=color, label=label)
-            axes.fill_between(
-                minutes, [min(values) for values in errors], [max(values) for values in errors], color=color, alpha=0.2
-            )
+            minutes = minutes.mean(axis=1)
+            axes.plot(minutes, errors.mean(axis=1), "o-", ms=3, color=color, label=label)
+            axes.fill_between(minutes, errors.min(axis=1), errors.max(axis=1), color=color, alpha=0.2)
     axes.set(xlabel="processor minutes", ylabel="test error (%)", xlim=(0, None), ylim=(0, None), title=title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
@@ -91,9 +83,32 @@ def draw_ratios(rows, title, path):
     figure.savefig(path, dpi=120)
 
 
+def at_common_steps(seeds, columns=1):
+    """Returns steps `[points]` that all seeds have passed, and each column there, `[points, seeds]`.
+
+    The steps are those of the seed that has the fewest: versions of a recipe may have logged at other steps. Of the
+    other seeds the values are interpolated between their own.
+
+    Args:
+        seeds: For each seed a list of tuples, the step and then the columns, in order of the step.
+        columns: How many columns there are.
+    """
+    if not all(seeds):
+        return np.empty(0), *[np.empty((0, len(seeds)))] * columns
+    seeds = [np.array(points, float) for points in seeds]
+    first, last = max(points[0, 0] for points in seeds), min(points[-1, 0] for points in seeds)
+    steps = min(seeds, key=len)[:, 0]
+    steps = steps[(first <= steps) & (steps <= last)]
+    tables = (
+        np.stack([np.interp(steps, points[:, 0], points[:, column]) for points in seeds], axis=1)
+        for column in range(1, columns + 1)
+    )
+    return steps, *tables
+
+
 def mean(values, digits=2):
     """Returns a mean and a standard deviation in words."""
-    if not values:
+    if not len(values):
         return "-"
     text = f"{statistics.fmean(values):.{digits}f}"
     return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
