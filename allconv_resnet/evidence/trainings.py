@@ -133,7 +133,8 @@ SECTIONS = (
     ),
     Section(
         "Ablations in 4,000 steps",
-        "`cifar10-small` in 4,000 steps, and one change each; the deep ones have twice as many blocks.",
+        "`cifar10-small` in 4,000 steps, and one change each; the deep ones have twice as many blocks. Some of the "
+        "deep ones had tests run beside them, which lengthened their minutes, not their steps.",
         _on_one_core(
             {
                 "small-4000": "what the others change: He et al.'s initialization, fixed projection",
