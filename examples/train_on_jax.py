@@ -24,8 +24,10 @@ import numpy as np
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.provenance import commit, processor
-from allconv_resnet.recipes import RECIPES
+from allconv_resnet.recipes import SMALL_IMAGES
 from allconv_resnet.training.run_directory import RunDirectory, read_metrics, resolve
+
+RECIPES = {recipe.name: recipe for recipe in SMALL_IMAGES}  # those whose images fit in memory
 
 
 def main():

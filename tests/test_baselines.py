@@ -89,6 +89,22 @@ def test_a_recipe_builds_its_network(recipe):
     assert recipe.boundaries[-1] < recipe.steps
 
 
+@pytest.mark.parametrize(
+    "recipe, batch, epochs, drops, rate, weight_decay",
+    [
+        (recipes.ALL_CNN_C, 128, 350, (200, 250, 300), 0.05, 1e-3),  # Springenberg et al., section 3.1
+        (recipes.RESNET20, 128, 164, (82, 123), 0.1, 1e-4),  # He et al., section 4.2: 64k steps, drops at 32k and 48k
+        (recipes.RESNET110, 128, 164, (82, 123), 0.1, 1e-4),
+        (recipes.DENSENET_BC, 64, 300, (150, 225), 0.1, 1e-4),  # Huang et al., section 4.2
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_recipe_is_that_of_its_paper(recipe, batch, epochs, drops, rate, weight_decay):
+    assert (recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == (batch, rate, weight_decay)
+    assert [round(step * batch / 50_000) for step in (*recipe.boundaries, recipe.steps)] == [*drops, epochs]
+    assert (recipe.momentum, recipe.decay_factor, recipe.clip_norm, recipe.flip) == (0.9, 0.1, None, True)
+
+
 @pytest.mark.parametrize("recipe", (*recipes.TWENTY_MINUTES, recipes.SIXTY_MINUTES[1]), ids=lambda recipe: recipe.name)
 def test_a_recipe_within_some_minutes_drops_at_the_same_parts(recipe):
     longer = recipes.RECIPES[recipe.name.rpartition("-")[0].removesuffix("-plain")]

@@ -12,9 +12,9 @@ from allconv_resnet import AllConvResNet, recipes
 SCRIPT = "examples/train_on_jax.py"
 
 
-def train(run_python, folder, name, *options):
+def train(run_python, folder, recipe, name, *options):
     done = run_python(
-        SCRIPT, "train", "--recipe", "digits", "--arrays", folder / "digits.npz", "--run-dir", folder / name,
+        SCRIPT, "train", "--recipe", recipe, "--arrays", folder / "digits.npz", "--run-dir", folder / name,
         "--precision", "float32", "--steps", 4, "--chunk", 2, *options, KERAS_BACKEND="jax",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -27,14 +27,15 @@ def metrics(run_dir):
 
 
 @pytest.mark.slow
-def test_training_on_jax_in_pieces_is_training_in_one_go(run_python, tmp_path):
+@pytest.mark.parametrize("recipe", ["digits", "resnet20", "all-cnn-c"])  # plain, batch statistics, dropout
+def test_training_on_jax_in_pieces_is_training_in_one_go(recipe, run_python, tmp_path):
     done = run_python(SCRIPT, "prepare", "--recipe", "digits", "--arrays", tmp_path / "digits.npz")
     assert done.returncode == 0, done.stderr
-    assert "has finished" in train(run_python, tmp_path, "whole")
-    assert "has finished" not in train(run_python, tmp_path, "pieces", "--minutes", 0)
-    assert "from step 2 of 4" in train(run_python, tmp_path, "pieces", "--minutes", 0)
+    assert "has finished" in train(run_python, tmp_path, recipe, "whole")
+    assert "has finished" not in train(run_python, tmp_path, recipe, "pieces", "--minutes", 0)
+    assert "from step 2 of 4" in train(run_python, tmp_path, recipe, "pieces", "--minutes", 0)
     models = [keras.saving.load_model(tmp_path / name / "model.keras") for name in ("whole", "pieces")]
-    assert all(isinstance(model, AllConvResNet) for model in models)
+    assert all(isinstance(model, AllConvResNet) == (recipe == "digits") for model in models)
     for one, other in zip(*(model.weights for model in models), strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
     whole, pieces = (metrics(tmp_path / name) for name in ("whole", "pieces"))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from allconv_resnet.evidence.report import report
 ENVIRONMENT = {"cores": 2, "cpu": "Test CPU", "gpus": [], "commit": "0123456789+changes", "precision": "float32"}
 
 
-def write_run(path, seed, error, step=40):
+def write_run(path, seed, error, step=40, **changes):
     """Writes the log of a run of 40 steps of 10 images at 5 images a second: 80 seconds."""
     path.mkdir(parents=True)
     lines = [
@@ -32,7 +33,8 @@ def write_run(path, seed, error, step=40):
     ]
     lines.append({"step": step, "split": "test", "loss": 1.0, "error": error})
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (path / "config.json").write_text(json.dumps({"name": "digits", "seed": seed, "steps": 40, "batch_size": 10}))
+    config = {"name": "digits", "seed": seed, "steps": 40, "batch_size": 10, **changes}
+    (path / "config.json").write_text(json.dumps(config))
     sessions = [{**ENVIRONMENT, "command": ["train_cifar.py", "--recipe", "digits"]}]
     (path / "environment.json").write_text(json.dumps({"sessions": sessions}))
 
@@ -80,7 +82,7 @@ def test_a_claim_is_judged_by_the_interval_of_the_difference(tmp_path, errors, v
         for seed, error in enumerate(values):
             write_run(tmp_path / name / f"seed{seed}", seed, error)
     write_run(tmp_path / "all-cnn-c-20" / "unfinished", 9, 0.9, step=20)
-    cells = row(report(tmp_path).read_text(), "below All-CNN")
+    cells = row(report(tmp_path).read_text(), "ours below All-CNN-C")
     assert cells[2:4] == ["test", "`cifar10-small-20` 16.33 (n = 3)"] and cells[6] == verdict
     if len(errors) < 2:
         assert cells[5] == ""
@@ -126,6 +128,34 @@ def test_what_is_missing_or_unfinished_says_so(tmp_path):
     assert row(text, "`cifar10-small`")[2:] == ["0 of 3", *["*not run*"] * 8]
     assert row(text, "`of-the-user`")[1] == "`python train_cifar.py --recipe digits`"
     assert row(text, "images a second that the CIFAR")[1] == "*not run*"
+
+
+def test_a_run_that_has_not_finished_is_no_part_of_the_mean(tmp_path):
+    for seed, step in enumerate((40, 40, 20)):
+        write_run(tmp_path / "digits" / f"seed{seed}", seed, 0.1 if step == 40 else 0.9, step)
+    cells = row(report(tmp_path).read_text(), "`digits`")
+    assert cells[2:7] == ["2 of 3, 1 unfinished", "40", "0.200 ± 0.000", "5.00 ± 0.00", "10.00 ± 0.00"]
+
+
+def test_a_question_of_this_page_holds_or_does_not(tmp_path):
+    for name, errors in (("small-4000", (0.15, 0.16, 0.17)), ("small-4000-no-identity", (0.25, 0.26, 0.27))):
+        for seed, error in enumerate(errors):
+            write_run(tmp_path / name / f"seed{seed}", seed, error)
+    assert row(report(tmp_path).read_text(), "the identity matters")[6] == "holds"
+
+
+def test_only_seeds_of_one_recipe_have_a_mean(tmp_path):
+    write_run(tmp_path / "digits" / "a", 0, 0.1, learning_rate=0.1)
+    write_run(tmp_path / "digits" / "b", 1, 0.1, learning_rate=0.1, added_since=3, log_every=7)
+    report(tmp_path)
+    write_run(tmp_path / "digits" / "c", 2, 0.1, learning_rate=0.2)
+    with pytest.raises(BadInput, match=r"digits/a and .*digits/c are not of one recipe: learning_rate"):
+        report(tmp_path)
+    write_run(tmp_path / "other" / "a", 1, 0.1)
+    write_run(tmp_path / "other" / "b", 1, 0.1)
+    shutil.rmtree(tmp_path / "digits")
+    with pytest.raises(BadInput, match=r"other/a and .*other/b have the same seed, 1"):
+        report(tmp_path)
 
 
 def test_a_measurement_is_read_from_its_json(tmp_path):
@@ -195,7 +225,22 @@ def test_a_broken_log_is_named_and_nothing_is_written(tmp_path):
         report(tmp_path)
     with pytest.raises(BadInput, match="nowhere is not a directory"):
         report(tmp_path / "nowhere")
-    assert not (tmp_path / "README.md").exists()
+    write_run(tmp_path / "other" / "seed0", 0, 0.1)
+    write_run(tmp_path / "other" / "seed1", 1, 0.1)
+    log = tmp_path / "other" / "seed1" / "metrics.jsonl"
+    log.write_text(log.read_text() + '{"step": 40, "split": "test", "loss": 1.0}\n')
+    shutil.rmtree(tmp_path / "digits")
+    with pytest.raises(BadInput, match=r"other/seed1 is not the log of a run: error missing in .*40"):
+        report(tmp_path)
+    assert not [*tmp_path.rglob("*.png"), *tmp_path.rglob("README.md")]
+
+
+def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path):
+    write_run(tmp_path / "digits" / "seed0", 0, 0.1)
+    page = report(tmp_path).read_text()
+    with open(tmp_path / "digits" / "seed0" / "metrics.jsonl", "a") as log:
+        log.write('{"step": 60, "spl')
+    assert report(tmp_path).read_text() == page
 
 
 def test_the_projects_own_page_is_what_the_command_writes(tmp_path, pytestconfig):

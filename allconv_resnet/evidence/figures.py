@@ -15,7 +15,7 @@ def draw_curves(runs, title, path):
         seeds = [[(line["step"], 100 * line["error"]) for line in run.lines if line["split"] == split] for run in runs]
         steps, errors = at_common_steps(seeds)
         if len(steps):
-            label = f"{split}: {mean(errors[-1])} % at the end"
+            label = f"{split}: {mean(errors[-1])} % at step {steps[-1]:,.0f}"
             axes.plot(steps, errors.mean(axis=1), color=color, label=label)
             axes.fill_between(steps, errors.min(axis=1), errors.max(axis=1), color=color, alpha=0.2)
     axes.set(xlabel="step", ylabel="error (%)", ylim=(0, None), title=f"{title}, {len(runs)} seeds and their range")
@@ -41,8 +41,8 @@ def draw_comparison(found, title, path):
         ]
         steps, minutes, errors = at_common_steps(seeds, columns=2)
         if len(steps):
-            label, color = f"{name}: {mean(errors[-1])} % at the end, n = {len(runs)}", f"C{number}"
-            minutes = minutes.mean(axis=1)
+            label = f"{name}: {mean(errors[-1])} % at step {steps[-1]:,.0f}, n = {len(runs)}"
+            color, minutes = f"C{number}", minutes.mean(axis=1)
             axes.plot(minutes, errors.mean(axis=1), "o-", ms=3, color=color, label=label)
             axes.fill_between(minutes, errors.min(axis=1), errors.max(axis=1), color=color, alpha=0.2)
     axes.set(xlabel="processor minutes", ylabel="test error (%)", xlim=(0, None), ylim=(0, None), title=title)

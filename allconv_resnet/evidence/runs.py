@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.training.run_directory import MAY_CHANGE, read_metrics
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,11 @@ class Run:
     def last(self, split):
         """Returns the last line of a split, or None."""
         return next((line for line in reversed(self.lines) if line["split"] == split), None)
+
+    def finished(self):
+        """Returns whether it came to the last step of its recipe, and was tested there."""
+        test = self.last("test")
+        return test is not None and test["step"] >= self.recipe["steps"]
 
     def minutes(self):
         """Returns the time of the training steps, from the images a second of each line."""
@@ -46,18 +52,53 @@ def find_runs(results):
         path = config.parent
         name = path.relative_to(results).parts[0]
         runs.setdefault(name, []).append(read_run(path))
+    for seeds in runs.values():
+        check_seeds(seeds)
     return runs
 
 
-def read_run(path):
-    """Returns the `Run` of a run directory.
+def check_seeds(runs):
+    """Refuses runs that are not of one recipe under seeds of their own: they have no mean.
+
+    A field that only some have was added since, and had its default in the others.
 
     Raises:
-        BadInput: if one of its files is missing or cannot be read.
+        BadInput: naming two of the runs and what differs.
+    """
+    first, others = runs[0], runs[1:]
+    seen = {first.recipe["seed"]: first}
+    for run in others:
+        common = (first.recipe.keys() & run.recipe.keys()) - {"seed", "precision", *MAY_CHANGE}
+        differ = sorted(field for field in common if first.recipe[field] != run.recipe[field])
+        if differ:
+            raise BadInput(f"{first.path} and {run.path} are not of one recipe: {', '.join(differ)}")
+        if (twin := seen.setdefault(run.recipe["seed"], run)) is not run:
+            raise BadInput(f"{twin.path} and {run.path} have the same seed, {run.recipe['seed']}")
+
+
+def read_run(path):
+    """Returns the `Run` of a run directory. A last line of its log that was cut short is left out.
+
+    Raises:
+        BadInput: if one of its files is missing, cannot be read, or lacks what the page needs.
     """
     try:
-        lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-        sessions = json.loads((path / "environment.json").read_text())["sessions"]
-        return Run(path, json.loads((path / "config.json").read_text()), lines, sessions)
-    except (OSError, ValueError, KeyError) as error:
+        recipe, environment = (json.loads((path / name).read_text()) for name in ("config.json", "environment.json"))
+        run = Run(path, recipe, read_metrics(path), environment["sessions"])
+        _need(recipe, "seed", "steps", "batch_size")
+        for line in run.lines:
+            _need(line, "step", "split", "loss", "error", *["images_per_second"] * (line.get("split") == "train"))
+        for session in run.sessions:
+            _need(session, "command", "commit", "cpu", "cores")
+        if not run.sessions:
+            raise ValueError("environment.json has no session")
+        run.minutes(), run.processor_minutes()  # they divide
+        return run
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise BadInput(f"{path} is not the log of a run: {error}") from error
+
+
+def _need(content, *fields):
+    missing = [field for field in fields if field not in content]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} missing in {content}")

@@ -73,13 +73,13 @@ SECTIONS = (
     ),
     Section(
         "Twenty minutes of one core",
-        "The networks that the paper compares with, each in as many steps as 20 minutes of one core of an AMD EPYC "
-        "(Zen 4 or 5) hold in bfloat16; the drops of the learning rate come at the same parts of a run as in its "
-        "recipe. Some runs were paused for benchmarks: their minutes have the pauses in them, their processor "
-        "minutes do not.",
+        "A small network of the paper's kind and small ones of two kinds that it compares with (of DenseNet's none), "
+        "each in as many steps as 20 minutes of one core of an AMD EPYC (Zen 4 or 5) hold in bfloat16; the drops of "
+        "the learning rate come at the same parts of a run as in its recipe. Some runs were paused for benchmarks: "
+        "their minutes have the pauses in them, their processor minutes do not.",
         _on_one_core(
             {
-                "cifar10-small-20": "ours: no normalization, 1.5M parameters",
+                "cifar10-small-20": "ours: no normalization, 1.5M parameters; He et al.'s initialization, clipping",
                 "resnet20-20": "ResNet-20 of He et al. 2015, batch normalization, 0.27M",
                 "resnet20-plain-20": "the same without normalization; rate 0.05 and clipping, at 0.1 it diverges",
                 "all-cnn-c-20": "All-CNN-C of Springenberg et al. 2014, 1.37M; rate 0.01 and clipping",
@@ -152,19 +152,20 @@ SECTIONS = (
     ),
     Section(
         "The full recipes",
-        "As their papers have them; the errors are the papers', on the original images. They take a GPU: 60,000 steps "
-        "of table 1 are 62 hours of the two cores above, and a day of a Tesla K40 in the paper. No GPU was at hand. "
-        "On a GPU machine without TensorFlow `examples/train_on_jax.py` runs them in pieces of as many minutes as one "
-        "likes.",
+        "As their papers have them, but that each image is standardized by itself and weight decay is on kernels "
+        "alone; the errors are the papers', on the original images. They take a GPU: 60,000 steps of table 1 are 60 to "
+        "63 hours of the two cores above, at the rates under Speed, and in the paper a day of a Tesla K40 for some "
+        "50,000. No GPU was at hand. On a GPU machine without TensorFlow `examples/train_on_jax.py` runs them in "
+        "pieces of as many minutes as one likes.",
         _on_a_gpu(
             {
                 "cifar10": "table 1 of Hardt & Ma, 13.5M parameters: 6.38 %",
                 "cifar100": "the same with 100 classes: 24.64 %",
-                "cifar10-batch-norm": "table 1 with batch normalization, which overfits, says section 4.1",
+                "cifar10-batch-norm": "`cifar10-he` with batch normalization, which overfits, says section 4.1",
                 "cifar10-standard": "table 1, residual kernels of deviation 1/(k sqrt(c))",
                 "cifar10-he": "table 1, He et al.'s initialization",
                 "cifar10-trained-head": "table 1, the last layer is trained",
-                "cifar10-no-identity": "table 1 without the identity",
+                "cifar10-no-identity": "`cifar10-he` without the identity",
                 "all-cnn-c": "Springenberg et al. 2014: 7.25 %",
                 "resnet110": "He et al. 2015: 6.43 %",
                 "densenet-bc": "Huang et al. 2016, depth 100, growth 12: 4.51 %",
