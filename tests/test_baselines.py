@@ -64,6 +64,13 @@ def test_trains_saves_and_is_fixed_by_its_seed(name, tmp_path):
     np.testing.assert_allclose(loaded.predict(images, verbose=0), model.predict(images, verbose=0), rtol=1e-5)
 
 
+def test_all_logits_of_all_cnn_c_start_alive():
+    """They have a ReLU after them, and none comes back to an image or a gradient once it is dead for all."""
+    images = np.random.default_rng(0).standard_normal((64, 32, 32, 3)).astype("float32")
+    for seed in range(3):
+        assert baselines.all_cnn_c(seed=seed).predict(images, verbose=0).min() > 0.5
+
+
 def test_shortcut_keeps_every_second_pixel_and_adds_zeros():
     x = np.arange(2 * 4 * 4 * 2, dtype="float32").reshape(2, 4, 4, 2)
     y = keras.ops.convert_to_numpy(baselines.IdentityShortcut()(x))
