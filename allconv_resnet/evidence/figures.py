@@ -28,7 +28,7 @@ def draw_comparison(found, title, path):
     """Draws the test errors of several trainings against processor time: means over the seeds, ranges as bands."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(7, 4 + 0.2 * len(found)), layout="constrained")
     axes = figure.subplots()
     for number, (name, runs) in enumerate(found.items()):
         seeds = [
@@ -47,7 +47,7 @@ def draw_comparison(found, title, path):
             axes.fill_between(minutes, errors.min(axis=1), errors.max(axis=1), color=color, alpha=0.2)
     axes.set(xlabel="processor minutes", ylabel="test error (%)", xlim=(0, None), ylim=(0, None), title=title)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(fontsize="small", loc="outside lower center")  # it would cover the slow ones
     figure.savefig(path, dpi=120)
 
 
