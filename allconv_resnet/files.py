@@ -1,0 +1,46 @@
+"""Atomic writes: after a kill or on a full disk a file is the old one or the new one, never a part."""
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yields a temporary path beside `path`; what is written there takes the place of `path` when the block ends.
+
+    The temporary path has the suffix of `path`, since some writers choose a format by it. If the block raises, the
+    temporary file or directory is removed and `path` stays as it was.
+
+    Args:
+        path: Path of a file or directory. Its parent directory must exist.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    old = path.with_name(f".{os.getpid()}.old.{path.name}")
+    try:
+        yield temporary
+        if path.is_dir():  # a directory cannot be replaced in one step: it makes room first
+            os.rename(path, old)
+        os.replace(temporary, path)
+    finally:
+        for rest in (temporary, old):
+            shutil.rmtree(rest) if rest.is_dir() else rest.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Writes a text file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path, content):
+    """Writes a JSON file atomically.
+
+    Args:
+        path: Path.
+        content: What `json.dumps` takes. Numbers must be finite.
+    """
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,53 @@
+"""How far a long job is: a line that is rewritten in a terminal, else a line every half minute."""
+
+import sys
+import time
+
+
+class Progress:
+    """Shows on a stream how far a job is.
+
+    Args:
+        total: Integer, units of work of the whole job.
+        done: Integer, units that were done before this process began.
+        stream: Where to write. Defaults to standard error.
+    """
+
+    def __init__(self, total, done=0, stream=None):
+        self.total, self.first, self.stream = total, done, stream or sys.stderr
+        self.terminal = self.stream.isatty()
+        self.began = self.shown = time.monotonic()
+
+    def elapsed(self):
+        """Returns the seconds since this process began."""
+        return time.monotonic() - self.began
+
+    def due(self):
+        """Returns whether it is time for a line."""
+        return time.monotonic() - self.shown >= (1 if self.terminal else 30)
+
+    def show(self, done, message):
+        """Shows a message and the time that is left.
+
+        Args:
+            done: Integer, units of work done.
+            message: String without a line end.
+        """
+        self.shown = time.monotonic()
+        left = self.elapsed() / max(1, done - self.first) * (self.total - done)
+        line = f"{message}  {duration(left)} left"
+        self._print(f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal else "\n")
+
+    def say(self, message):
+        """Shows a message on a line of its own."""
+        self._print(f"\r\033[K{message}" if self.terminal else message, end="\n")
+
+    def _print(self, text, end):
+        print(text, end=end, file=self.stream, flush=True)
+
+
+def duration(seconds):
+    """Returns a time in words, for instance `2 h 05 min`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
