@@ -4,7 +4,7 @@ from allconv_resnet import recipes, theory
 from allconv_resnet.initializers import NearIdentityNormal
 from allconv_resnet.layers import RandomProjection, ResidualBlock
 from allconv_resnet.model import AllConvResNet, Stage, Stem, cifar_resnet, imagenet_resnet, whiten_stem
-from allconv_resnet.optimizer import Momentum, Muon
+from allconv_resnet.optimizers import Momentum, Muon
 from allconv_resnet.schedules import EpochExponentialDecay, LinearDecay, StepDecay, WarmUp
 
 __all__ = [

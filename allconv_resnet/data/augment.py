@@ -1,68 +1,117 @@
-"""The paper's augmentation (Hardt & Ma, section 4.1) as pure functions on batches: every image has its own draw.
+"""The augmentations of training as pure functions on batches: every image has its own draw.
 
-All of them run eagerly and inside tf.data, and none draws a random number of its own.
+An augmentation is one class: a part of a recipe whose fields are options of the command line, with two methods. `draw`
+takes random numbers, as a function of the seed and the step; `apply` changes a batch of images and draws nothing. Both
+work eagerly, inside tf.data, and on JAX.
 """
 
-import tensorflow as tf
+from typing import ClassVar
+
+import keras
+from keras import ops
+
+from allconv_resnet.part import Natural, part
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
 
 
-def crop_and_flip(images, offsets, flips, padding):
-    """Pads with zeros, crops each image back to its size at its own offset, and mirrors some left to right.
+@part
+class CropAndFlip:
+    """A crop at a random place of the image in a border of zeros, which is mirrored at random (Hardt & Ma, 4.1)."""
+
+    padding: Natural = 4
+    """Pixels of zeros on each side before the random crop. The 2016 TensorFlow model had 2."""
+    flip: bool = True
+    """Mirror half of the training images, left to right."""
+
+    def draw(self, random, seed, step, count, image_size):
+        """Returns the crops' offsets, int32 `[count, 2]` in `[0, 2 * padding]`, and whether to mirror, bool `[count]`.
+
+        Args:
+            random: Module with the functions `integers` and `uniform`: `draws`, or `pipeline.TensorFlowDraws`.
+            seed: Integer of the recipe.
+            step: Integer or int64 scalar.
+            count: Integer, images of the batch.
+            image_size: `(height, width, channels)`.
+        """
+        offsets = random.integers((count, 2), (2 * seed, step), 2 * self.padding + 1)
+        flips = random.integers((count,), (2 * seed + 1, step), 2) == 1
+        return offsets, flips if self.flip else flips & False
+
+    def apply(self, images, offsets, flips):
+        """Pads with zeros, crops each image back to its size at its own offset, and mirrors some of them.
+
+        Args:
+            images: Tensor `[n, h, w, c]` of any dtype.
+            offsets: Integer tensor `[n, 2]`: first row and column of each crop in the padded image. An offset equal to
+                `padding` leaves the image where it was.
+            flips: Boolean tensor `[n]`.
+
+        Returns:
+            Tensor `[n, h, w, c]` of the dtype of `images`.
+        """
+        height, width, channels = images.shape[1:]
+        border = self.padding
+        # Padding rows of width * channels bytes is seven times as fast as padding pixel by pixel.
+        padded = ops.reshape(images, (-1, height, width * channels))
+        padded = ops.pad(padded, ((0, 0), (border, border), (border * channels, border * channels)))
+        padded = ops.reshape(padded, (-1, height + 2 * border, width + 2 * border, channels))
+        rows = offsets[:, :1] + ops.arange(height, dtype="int32")
+        # A mirrored image is the crop with its columns read backwards: one gather does both.
+        columns = ops.arange(width, dtype="int32")
+        columns = offsets[:, 1:] + ops.where(flips[:, None], columns[::-1], columns)
+        return take_of_each(take_of_each(padded, rows, axis=1), columns, axis=2)
+
+
+@part
+class Cutout:
+    """A square of each standardized image is set to its mean, which is 0 (DeVries & Taylor 2017, "Cutout")."""
+
+    cutout: Natural = 0
+    """Side, in pixels, of a square that is set to the image's mean, at a place that may reach beyond the edge; 0 for
+    none. The paper has none."""
+
+    after_standardization: ClassVar = True
+
+    def draw(self, random, seed, step, count, image_size):
+        """Returns the squares' centres, int32 `[count, 2]`; the arguments are those of `CropAndFlip.draw`."""
+        if not self.cutout:
+            return ()
+        # The keys of CropAndFlip are not negative.
+        places = random.uniform((count, 2), (-1 - seed, step))
+        return (ops.cast(places * ops.convert_to_tensor(image_size[:2], "float32"), "int32"),)
+
+    def apply(self, images, centres=None):
+        """Sets the squares to zero.
+
+        Args:
+            images: Floating tensor `[n, h, w, c]`.
+            centres: int32 tensor `[n, 2]`: row and column of each square's centre. What lies outside the image is cut
+                off. The centre of an even square is the pixel below and right of the middle.
+
+        Returns:
+            Tensor `[n, h, w, c]` of the dtype of `images`.
+        """
+        if centres is None:
+            return images
+        first = centres - self.cutout // 2
+        rows, columns = (
+            (ops.arange(length, dtype="int32") >= start) & (ops.arange(length, dtype="int32") < start + self.cutout)
+            for length, start in zip(images.shape[1:3], (first[:, :1], first[:, 1:]), strict=True)
+        )
+        square = (rows[:, :, None] & columns[:, None, :])[..., None]
+        return ops.where(square, ops.zeros((), images.dtype), images)
+
+
+def take_of_each(x, indices, axis):
+    """Returns what each `x[i]` has at its own `indices[i]` along an axis.
 
     Args:
-        images: Tensor `[n, h, w, c]` of any dtype.
-        offsets: Integer tensor `[n, 2]`: first row and column of each crop in the padded image, in
-            `[0, 2 * padding]`. An offset equal to `padding` leaves the image where it was.
-        flips: Boolean tensor `[n]`.
-        padding: Integer, pixels of zeros on each of the four sides.
-
-    Returns:
-        Tensor `[n, h, w, c]` of the dtype of `images`.
+        x: Tensor `[n, ...]`.
+        indices: Integer tensor `[n, m]`.
+        axis: Integer, at least 1.
     """
-    height, width, channels = images.shape[1:]
-    # Padded as rows of width * channels bytes, which is seven times as fast as pixel by pixel.
-    padded = tf.reshape(images, [-1, height, width * channels])
-    padded = tf.pad(padded, [[0, 0], [padding, padding], [padding * channels, padding * channels]])
-    padded = tf.reshape(padded, [-1, height + 2 * padding, width + 2 * padding, channels])
-    rows = offsets[:, :1] + tf.range(height)
-    # A mirrored image is the crop with its columns read backwards: one gather does both.
-    columns = tf.range(width)
-    columns = offsets[:, 1:] + tf.where(flips[:, None], columns[::-1], columns)
-    return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
-
-
-def cut_out(images, centres, size):
-    """Sets a square of each image to zero, which is the mean of a standardized one (DeVries & Taylor 2017, "Cutout").
-
-    Args:
-        images: Floating tensor `[n, h, w, c]`.
-        centres: int32 tensor `[n, 2]`: row and column of each square's centre. What lies outside is cut off.
-        size: Integer, pixels of a side. Of an even one the centre is the pixel below and right of the middle.
-
-    Returns:
-        Tensor `[n, h, w, c]` of the dtype of `images`.
-    """
-    first = centres - size // 2
-    rows, columns = (
-        (tf.range(length) >= start) & (tf.range(length) < start + size)
-        for length, start in zip(images.shape[1:3], (first[:, :1], first[:, 1:]), strict=True)
-    )
-    return tf.where((rows[:, :, None] & columns[:, None, :])[..., None], tf.zeros([], images.dtype), images)
-
-
-def standardize(images):
-    """Gives each image mean 0 and standard deviation 1 over its pixels and channels.
-
-    The deviation is taken as at least `1 / sqrt(h w c)`, as `tf.image.per_image_standardization` does.
-
-    Args:
-        images: Tensor `[n, h, w, c]`, uint8 or floating.
-
-    Returns:
-        float32 tensor `[n, h, w, c]`.
-    """
-    images = tf.cast(images, tf.float32)
-    images -= tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True)
-    variance = tf.reduce_mean(tf.square(images), axis=[1, 2, 3], keepdims=True)
-    floor = 1 / tf.cast(tf.reduce_prod(tf.shape(images)[1:]), tf.float32)
-    return images * tf.math.rsqrt(tf.maximum(variance, floor))
+    if keras.backend.backend() == "tensorflow":
+        return tf.gather(x, indices, axis=axis, batch_dims=1)
+    return ops.vectorized_map(lambda pair: ops.take(pair[0], pair[1], axis=axis - 1), (x, indices))

@@ -6,7 +6,6 @@ All functions are pure, and run eagerly and inside tf.data.
 import tensorflow as tf
 
 ASPECT = (3 / 4, 4 / 3)  # width over height of a random window
-CENTRE = 224 / 256  # the standard centre crop: 224 of an image resized to 256 on its shorter side
 SCALES = (1, 2, 4, 8)  # what libjpeg shrinks by on the way from the frequencies to the pixels
 
 
@@ -33,13 +32,13 @@ def random_window(shape, smallest_area, key):
     return tf.concat([begin[:2], size[:2]], axis=0)
 
 
-def centre_window(shape, size, centre=CENTRE):
+def centre_window(shape, size, centre):
     """Returns the window that a centre crop shows.
 
     Args:
         shape: int32 tensor `[3]`: height, width (pixels) and channels of the image.
         size: `(height, width)`, pixels of the crop after resizing; only its aspect matters.
-        centre: Float, part of the largest window of that aspect, on each side. Defaults to the standard one.
+        centre: Float, part of the largest window of that aspect, on each side.
 
     Returns:
         int32 tensor `[4]`, as `random_window`.

@@ -1,4 +1,4 @@
-"""Step -> batch: a training batch is a pure function of (seed, step).
+"""Step -> batch, for the TensorFlow engines: a training batch is a pure function of (seed, step).
 
 So resuming is seeking, and workers that take slices of the same global batch together see what one would have seen.
 """
@@ -7,8 +7,26 @@ import re
 
 import tensorflow as tf
 
-from allconv_resnet.data import augment
 from allconv_resnet.errors import RunFailed
+from allconv_resnet.layers import standardize
+
+
+class TensorFlowDraws:
+    """The functions of `draws`, inside tf.data: the same numbers for the same keys."""
+
+    @staticmethod
+    def integers(shape, key, maxval):
+        """Returns int32 tensor of `shape` in `[0, maxval)`."""
+        return tf.random.stateless_uniform(shape, _key(key), maxval=maxval, dtype=tf.int32)
+
+    @staticmethod
+    def uniform(shape, key):
+        """Returns float32 tensor of `shape` in `[0, 1)`."""
+        return tf.random.stateless_uniform(shape, _key(key))
+
+
+def _key(key):
+    return tf.stack([tf.cast(part, tf.int64) for part in key])
 
 
 def training_batches(images, labels, recipe, first_step=0, worker=0, workers=1):
@@ -17,7 +35,7 @@ def training_batches(images, labels, recipe, first_step=0, worker=0, workers=1):
     Args:
         images: uint8 array `[n, h, w, c]`.
         labels: Integer array `[n]`.
-        recipe: `Recipe`: its `seed`, `batch_size` (of all workers), `padding`, `flip` and `cutout` are used.
+        recipe: `Recipe`: its `seed`, its `batch_size` (of all workers), and the augmentations of its `data` are used.
         first_step: Integer, the step of the first batch.
         worker: Integer. The worker gets the slice number `worker` of `workers` of every batch.
         workers: Integer, divides the batch size.
@@ -26,18 +44,21 @@ def training_batches(images, labels, recipe, first_step=0, worker=0, workers=1):
         `tf.data.Dataset` of (float32 `[batch_size / workers, h, w, c]`, int64 `[batch_size / workers]`).
     """
     images, labels = tf.constant(images), tf.constant(labels, tf.int64)
-    share = recipe.batch_size // workers
+    batch_size, image_size = recipe.run.batch_size, images.shape[1:]
+    share = batch_size // workers
     part = slice(worker * share, (worker + 1) * share)
+    augmentations = recipe.data.augmentations()
 
     def batch(step):
-        indices = example_indices(recipe.seed, step, recipe.batch_size, labels.shape[0])[part]
-        offsets, flips = augmentation_draws(recipe.seed, step, recipe.batch_size, recipe.padding)
-        flips = flips[part] if recipe.flip else tf.zeros_like(flips[part])
-        x = augment.crop_and_flip(tf.gather(images, indices), offsets[part], flips, recipe.padding)
-        x = augment.standardize(x)
-        if recipe.cutout:
-            centres = cutout_draws(recipe.seed, step, recipe.batch_size, images.shape[1:3])
-            x = augment.cut_out(x, centres[part], recipe.cutout)
+        indices = example_indices(recipe.seed, step, batch_size, labels.shape[0])[part]
+        x = tf.gather(images, indices)
+        for after in (False, True):
+            x = standardize(x) if after else x
+            for augmentation in augmentations:
+                if getattr(augmentation, "after_standardization", False) is after:
+                    # Draws are those of the whole batch, so that they do not depend on the number of workers.
+                    drawn = augmentation.draw(TensorFlowDraws, recipe.seed, step, batch_size, image_size)
+                    x = augmentation.apply(x, *(values[part] for values in drawn))
         return x, tf.gather(labels, indices)
 
     steps = tf.data.Dataset.range(first_step, tf.int64.max)
@@ -60,40 +81,6 @@ def example_indices(seed, step, batch_size, examples):
     epoch, place = position // examples, position % examples
     key = tf.stack([tf.fill([batch_size], tf.cast(seed, tf.int64)), epoch, tf.zeros_like(epoch)], axis=1)
     return tf.raw_ops.RandomIndexShuffle(index=place, seed=key, max_index=tf.cast(examples - 1, tf.int64))
-
-
-def augmentation_draws(seed, step, batch_size, padding):
-    """Returns the crop offsets and the flips of the batch of `step`.
-
-    Args:
-        seed: Integer.
-        step: Integer or int64 scalar.
-        batch_size: Integer.
-        padding: Integer, pixels.
-
-    Returns:
-        int32 tensor `[batch_size, 2]` in `[0, 2 * padding]`, and boolean tensor `[batch_size]`.
-    """
-    offsets_key, flips_key = ([tf.cast(2 * seed + stream, tf.int64), tf.cast(step, tf.int64)] for stream in (0, 1))
-    offsets = tf.random.stateless_uniform([batch_size, 2], offsets_key, maxval=2 * padding + 1, dtype=tf.int32)
-    flips = tf.random.stateless_uniform([batch_size], flips_key, maxval=2, dtype=tf.int32)
-    return offsets, tf.cast(flips, tf.bool)
-
-
-def cutout_draws(seed, step, batch_size, size):
-    """Returns the centres of the squares that are cut out of the images of the batch of `step`.
-
-    Args:
-        seed: Integer.
-        step: Integer or int64 scalar; of records, which are drawn for one by one, the position.
-        batch_size: Integer.
-        size: Two integers, height and width of the images.
-
-    Returns:
-        int32 tensor `[batch_size, 2]`, rows in `[0, height)` and columns in `[0, width)`.
-    """
-    key = [tf.cast(-1 - seed, tf.int64), tf.cast(step, tf.int64)]  # those of augmentation_draws are not negative
-    return tf.cast(tf.random.stateless_uniform([batch_size, 2], key) * tf.constant([*size], tf.float32), tf.int32)
 
 
 def evaluation_batches(images, labels, batch_size, worker=0, workers=1):
@@ -119,17 +106,17 @@ def evaluation_batches(images, labels, batch_size, worker=0, workers=1):
         position = start + worker * share + tf.range(share, dtype=tf.int64)
         indices = tf.minimum(position, examples - 1)
         weights = tf.cast(position < examples, tf.float32)
-        return augment.standardize(tf.gather(images, indices)), tf.gather(labels, indices), weights
+        return standardize(tf.gather(images, indices)), tf.gather(labels, indices), weights
 
     starts = tf.data.Dataset.range(0, examples, batch_size)
     return starts.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
 
 
-def taken(batches):
-    """Yields batches; where they cannot be read, says so.
+def read_batches(batches):
+    """Yields batches; read errors become `RunFailed`.
 
     Args:
-        batches: Of `distribute`.
+        batches: Dataset of `distribute`.
 
     Raises:
         RunFailed: if a record cannot be read or, in a run that is to fail then, decoded.
@@ -150,17 +137,17 @@ UNREADABLE = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.Invali
 
 def unreadable(error):
     """Returns the `RunFailed` that says in one sentence what one of the `UNREADABLE` errors of a pipeline is about."""
-    # TensorFlow puts the operations before and behind what failed in them.
+    # TensorFlow puts the names of operations before and behind the reason.
     reason = re.sub(r"^\{\{.*?\}\} |.*assertion failed: | \[Op:.*", "", error.message.splitlines()[0])
     return RunFailed(f"The images cannot be read any further: {reason.strip('[]')}")
 
 
 def distribute(strategy, batches, *arguments):
-    """Returns what the replicas of a strategy take in turn from a pipeline.
+    """Returns the batches that the replicas of a strategy take in turn.
 
     Args:
         strategy: `tf.distribute.Strategy`.
-        batches: `training_batches` or `evaluation_batches`.
+        batches: `training_batches` or `evaluation_batches` of a source.
         *arguments: Theirs, up to `worker` and `workers`, which come from the strategy.
     """
 

@@ -1,64 +1,75 @@
-"""Checkpoints that survive a kill, a full disk and a damaged file."""
+"""Checkpoints that survive a kill, a full disk and a damaged file: one `.npz` file of NumPy for each step.
 
-import shutil
+Every engine writes and reads the same files, so a run can be continued, evaluated and exported by any of them. The
+format checks itself: each array in the file has a checksum.
+"""
+
+import re
+import zipfile
 from pathlib import Path
 
-import keras
-import tensorflow as tf
+import numpy as np
 
+from allconv_resnet import files
 from allconv_resnet.errors import BadInput, RunFailed
-from allconv_resnet.training.run_directory import steps_on_disk
-from allconv_resnet.training.strategy import random_states
+
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+def steps_on_disk(directory):
+    """Returns the steps whose checkpoints lie in a directory, in ascending order, damaged ones included."""
+    try:
+        names = [re.fullmatch(r"step-(\d+)\.npz", path.name) for path in Path(directory).iterdir()]
+    except OSError:
+        return []
+    return sorted(int(name[1]) for name in names if name)
 
 
 class Checkpoints:
-    """The newest few states of a run in one directory, over `tf.train.CheckpointManager`.
-
-    The manager writes under a temporary name and renames. What it lacks is added here: when the newest files are
-    damaged, the ones before them are used; when the disk is full, what was there stays and the half-written files go.
+    """The newest few states of a run in one directory.
 
     Args:
-        directory: Path.
+        directory: Path; made when the first checkpoint is written.
         keep: Integer, checkpoints to keep.
-        **objects: What is saved, by name: trackable objects of TensorFlow or Keras, already built.
     """
 
-    def __init__(self, directory, keep=3, **objects):
-        self.directory = Path(directory)
-        self.checkpoint = tf.train.Checkpoint(**objects, **_random_states(objects))
-        _ = self.checkpoint.save_counter  # made on first use; reading a checkpoint expects it
+    def __init__(self, directory, keep=3):
+        self.directory, self.keep = Path(directory), keep
         self.step = None  # of the last checkpoint that this process wrote or read
-        self.manager = tf.train.CheckpointManager(
-            self.checkpoint, str(self.directory), max_to_keep=keep, checkpoint_name="step"
-        )
 
-    def save(self, step):
-        """Writes the state after `step` steps, unless that is the one that was written or read last.
+    def save(self, step, state):
+        """Writes the state after `step` steps, unless it is the one that was written or read last.
+
+        Args:
+            step: Integer.
+            state: Function without arguments that returns a dictionary of arrays.
 
         Raises:
             RunFailed: if it cannot be written; earlier checkpoints are as they were.
         """
-        if step == self.step:  # what there is of this step must not be lost to a second try
+        if step == self.step:
             return
         try:
-            self.manager.save(checkpoint_number=step)
-            self.step = step
-        except (tf.errors.OpError, OSError) as error:
-            for path in self.directory.glob(f"step-{step}[._]*"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with files.replacing(self.directory / f"step-{step}.npz") as temporary:
+                np.savez(temporary, **state())
+        except OSError as error:
             kept = max(steps_on_disk(self.directory), default=None)
             raise RunFailed(
-                f"The checkpoint of step {step} could not be written to {self.directory} ({_reason(error)}); "
+                f"The checkpoint of step {step} could not be written to {self.directory} ({error.strerror or error}); "
                 + (f"that of step {kept} is kept" if kept is not None else "there is none before it")
                 + ": make room, and the same command continues the run"
             ) from error
+        self.step = step
+        for old in steps_on_disk(self.directory)[: -self.keep]:
+            (self.directory / f"step-{old}.npz").unlink(missing_ok=True)
 
-    def restore(self, directory=None, partial=False):
+    def restore(self, load, directory=None):
         """Loads the newest checkpoint that can be read.
 
         Args:
+            load: Function of a dictionary of arrays, which raises `ValueError` if they do not fit.
             directory: Path to read from. Defaults to the one that is written to.
-            partial: Whether the checkpoint may hold more than the objects given, as a model alone.
 
         Returns:
             Its step, or None if there are no checkpoints; and the steps of the damaged ones that were passed over.
@@ -68,28 +79,20 @@ class Checkpoints:
         """
         directory = Path(directory or self.directory)
         damaged = []
-        for step in sorted(steps_on_disk(directory), reverse=True):
+        for step in reversed(steps_on_disk(directory)):
             try:
-                status = self.checkpoint.read(str(directory / f"step-{step}"))
-                status.assert_existing_objects_matched().expect_partial()
-                if not partial:
-                    status.assert_consumed()
+                load(read(directory / f"step-{step}.npz"))
                 self.step = step
                 return step, damaged
-            except (tf.errors.OpError, AssertionError, LookupError, RuntimeError, ValueError) as error:
+            except UNREADABLE as error:
                 damaged.append(step)
-                reason = _reason(error)
+                reason = (str(error) or type(error).__name__).splitlines()[0]
         if damaged:
             raise BadInput(f"No checkpoint in {directory} can be read; the oldest one, of step {damaged[-1]}: {reason}")
         return None, damaged
 
 
-def _random_states(objects):
-    """Returns the states of dropout and its like, which Keras does not show to TensorFlow's checkpoints, by model."""
-    models = {name: value for name, value in objects.items() if isinstance(value, keras.Model)}
-    states = {f"{name}_random": random_states(model) for name, model in models.items()}
-    return {name: found for name, found in states.items() if found}
-
-
-def _reason(error):
-    return str(getattr(error, "message", None) or error).splitlines()[0]
+def read(path):
+    """Returns all arrays of a checkpoint, by name; every checksum is verified."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}

@@ -4,12 +4,11 @@ import json
 import time
 from pathlib import Path
 
-import tensorflow as tf
-
-from allconv_resnet.data import sources
+from allconv_resnet.data import source as sources
 from allconv_resnet.errors import BadInput
-from allconv_resnet.training import run_directory, steps
-from allconv_resnet.training.checkpoints import Checkpoints
+from allconv_resnet.training import engines, run_directory
+from allconv_resnet.training.checkpoints import Checkpoints, steps_on_disk
+from allconv_resnet.training.engines.engine import SUMS, means
 from allconv_resnet.training.reports import EVALUATIONS
 
 
@@ -18,18 +17,40 @@ def load_model(run_dir, checkpoint="latest"):
 
     Args:
         run_dir: Path.
-        checkpoint: `"latest"` or `"best"`, the one with the lowest test error.
+        checkpoint: Which checkpoint: `"latest"`, or `"best"`, the one with the lowest test error.
 
     Raises:
-        BadInput: if the directory has no run, or the run no such checkpoint that can be read.
+        BadInput: if the directory has no run, or the run has no such checkpoint that can be read.
     """
     recipe = run_directory.read_recipe(run_dir)
     model = recipe.build_model()
+
+    def load(state):
+        weights = [state[name] for name in sorted(state) if name.startswith("model/")]
+        if [weight.shape for weight in weights] != [tuple(variable.shape) for variable in model.variables]:
+            raise ValueError(f"it holds another network, of {len(weights)} variables")
+        for variable, weight in zip(model.variables, weights, strict=True):
+            variable.assign(weight)
+
+    return model, recipe, restore(run_dir, checkpoint, load)
+
+
+def restore(run_dir, checkpoint, load):
+    """Loads a checkpoint of a run and returns its step.
+
+    Args:
+        run_dir: Path.
+        checkpoint: As in `load_model`.
+        load: Function of a dictionary of arrays.
+
+    Raises:
+        BadInput: as `load_model`.
+    """
     directory = Path(run_dir) / "checkpoints" / ("best" if checkpoint == "best" else "")
-    step, _ = Checkpoints(directory, model=model).restore(partial=True)
+    step, _ = Checkpoints(directory).restore(load)
     if step is None:
         raise BadInput(f"{run_dir} has no {checkpoint} checkpoint yet")
-    return model, recipe, step
+    return step
 
 
 def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest"):
@@ -37,8 +58,8 @@ def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest"):
 
     Args:
         run_dir: Path.
-        data_dir: Path of tensorflow-datasets, see `sources.load`.
-        split: `"train"` or `"test"`.
+        data_dir: Path of tensorflow-datasets, see `data.source.load`.
+        split: `"train"` or `"test"`: the split that the recipe trains or tests on.
         checkpoint: As in `load_model`.
 
     Returns:
@@ -47,11 +68,14 @@ def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest"):
     Raises:
         BadInput: if the run or the data are not there, or do not fit each other.
     """
-    model, recipe, step = load_model(run_dir, checkpoint)
-    data = sources.load(recipe.dataset, data_dir)
-    data.check(recipe.image_size, recipe.num_classes)
-    strategy = tf.distribute.get_strategy()
-    return {"step": step, **steps.evaluate(strategy, steps.make_evaluate_step(strategy, model), data, split, recipe)}
+    recipe = run_directory.read_recipe(run_dir)
+    name = recipe.data.train_split if split == "train" else recipe.data.test_split
+    engine = engines.create("one")
+    with engine.job(recipe, run_dir):
+        engine.build(recipe, sources.load_for(recipe.data, (name,), data_dir), training=False)
+        step = restore(run_dir, checkpoint, lambda state: engine.load(state, training=False))
+        sums = engine.test(name)
+    return {"step": step, **means(sums), "images": int(sums[SUMS.index("images")])}
 
 
 def follow(run_dir, data_dir=None, split="test", pause=30):
@@ -73,9 +97,9 @@ def follow(run_dir, data_dir=None, split="test", pause=30):
     """
     looked_at = 0
     while True:
-        last = run_directory.read_recipe(run_dir).steps
+        last = run_directory.read_recipe(run_dir).run.steps
         done = {line["step"] for line in run_directory.read_metrics(run_dir, EVALUATIONS) if line["split"] == split}
-        newest = max(run_directory.steps_on_disk(Path(run_dir) / "checkpoints"), default=0)
+        newest = max(steps_on_disk(Path(run_dir) / "checkpoints"), default=0)
         if newest not in {0, looked_at, *done}:
             looked_at = newest
             result = evaluate_run(run_dir, data_dir, split)

@@ -3,12 +3,13 @@
 import sys
 from pathlib import Path
 
+from allconv_resnet import files
+from allconv_resnet.errors import BadInput
 from allconv_resnet.serving.card import model_card
 from allconv_resnet.serving.export import export
 from allconv_resnet.serving.formats import export_file
 from allconv_resnet.training import run_directory
 from allconv_resnet.training.evaluate import load_model
-from allconv_resnet.training.strategy import find_cluster
 
 DIRECTORY = "export"
 
@@ -29,6 +30,12 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
         BadInput: if there is no such run or checkpoint, or the export cannot be written.
     """
     model, recipe, step = load_model(run_dir, checkpoint)
+    centre = recipe.data.centre
+    if centre is None:
+        raise BadInput(
+            f'{run_dir}/config.json does not say which part of an image evaluation showed: add "centre" to its data, '
+            f"1.0 for images of one size or 0.875 for records of ImageNet"
+        )
     directory = Path(output_dir or Path(run_dir) / DIRECTORY)
     if kind != "savedmodel":
         if recipe.precision != "float32":  # neither ONNX's nor LiteRT's converter knows mixed precision
@@ -38,25 +45,29 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
         return export_file(model, directory, step, kind)
     labels = run_directory.read_labels(run_dir)
     sessions = run_directory.read_sessions(run_dir)
-    path = export(model, labels, directory, version=step, centre=sessions[-1].get("centre", 1.0))
+    path = export(model, labels, directory, version=step, centre=centre)
     tests = [line for line in run_directory.read_metrics(run_dir) if line["split"] == "test"]
-    card = model_card(recipe.to_dict(), step, tests, sessions, labels)
-    (path / "MODEL_CARD.md").write_text(card)
+    card = model_card(recipe, step, tests, sessions, labels)
+    files.write_text(path / "MODEL_CARD.md", card)
     return path
 
 
-def export_at_the_end(run_dir, strategy="auto"):
+def export_at_the_end(run_dir, chief=True):
     """Exports a run that has finished, unless that has been done since, and says so.
 
     Args:
         run_dir: Path.
-        strategy: Of the run. Of the workers of a job, the first does it.
+        chief: Whether this process keeps the run directory. The other workers of a job leave it to that one.
     """
-    cluster = find_cluster(strategy)
-    if cluster and cluster.this != cluster.workers()[0]:
+    if not chief:
+        return
+    try:
+        import tensorflow  # noqa: F401
+    except ImportError:
+        print("The network is not exported: a SavedModel needs TensorFlow, which is not installed", file=sys.stderr)
         return
     run_dir = Path(run_dir)
-    done = run_dir / DIRECTORY / str(run_directory.read_recipe(run_dir).steps) / "MODEL_CARD.md"
+    done = run_dir / DIRECTORY / str(run_directory.read_recipe(run_dir).run.steps) / "MODEL_CARD.md"
     if done.exists() and done.stat().st_mtime >= (run_dir / run_directory.MODEL).stat().st_mtime:
         return
     print(f"Exported to {export_run(run_dir)}", file=sys.stderr)

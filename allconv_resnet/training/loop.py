@@ -1,20 +1,17 @@
-"""Training: restore, then step, then small actions (log, evaluate, save) at their steps."""
+"""The loop: restore, advance to the next mark, log, test, save, finish. It drives every engine."""
 
 import signal
 import threading
 import time
-from contextlib import contextmanager
 
-from allconv_resnet.data import pipeline, sources
-from allconv_resnet.errors import BadInput, RunFailed
-from allconv_resnet.training import environment, run_directory
-from allconv_resnet.training import strategy as strategies
+from allconv_resnet import environment
+from allconv_resnet.data import source as sources
+from allconv_resnet.errors import RunFailed
+from allconv_resnet.progress import Progress, duration
+from allconv_resnet.training import engines, run_directory
 from allconv_resnet.training.checkpoints import Checkpoints
-from allconv_resnet.training.reports import Metrics, Progress, best, describe, duration, plot, summary
-from allconv_resnet.training.steps import Totals, evaluate, make_evaluate_step, make_train_step
-from allconv_resnet.training.team import Team
-
-CHECK_EVERY = 10  # steps between two looks at whether the loss is finite
+from allconv_resnet.training.engines.engine import SUMS, means
+from allconv_resnet.training.reports import Metrics, best, describe, plot, summary
 
 
 def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_timeout=300):
@@ -23,164 +20,159 @@ def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_t
     Args:
         recipe: `Recipe`.
         run_dir: Path of the run directory, see `run_directory`.
-        data_dir: Path of tensorflow-datasets, see `sources.load`.
-        strategy: See `strategy.create`.
-        replicas: See `strategy.create`.
-        peer_timeout: Number, seconds to wait for the other machines of TF_CONFIG.
+        data_dir: Path of tensorflow-datasets, see `data.source.load`.
+        strategy: See `engines.create`.
+        replicas: See `engines.create`.
+        peer_timeout: See `engines.create`.
 
     Returns:
         The number of the signal that stopped the run early, or None if it has finished.
 
     Raises:
         BadInput: before anything is written, if something does not fit.
-        RunFailed: if the loss is not finite, the run directory can no longer be written to, or another worker is gone.
+        RunFailed: if the loss is not finite, the run directory can no longer be written to, or another machine is gone.
     """
-    recipe = run_directory.resolve(run_dir, recipe, strategies.resolve_precision("auto"))
-    cluster = strategies.find_cluster(strategy)
-    if cluster and cluster.asynchronous():
-        from allconv_resnet.training import asynchronous  # which builds upon this file
-
-        if replicas is not None:
-            raise BadInput(f"strategy parameter-server uses all GPUs of every worker. Received: replicas={replicas}")
-        return asynchronous.train(recipe, run_dir, data_dir, cluster, peer_timeout)
-    strategy = strategies.create(strategy, replicas, recipe.batch_size, cluster, peer_timeout)
-    team = Team(strategy, cluster)
-    with team.together(run_dir):
-        team.require_same(replicas=strategy.num_replicas_in_sync, **recipe.to_dict())
-        data = sources.load(recipe.dataset, data_dir)
-        data.check(recipe.image_size, recipe.num_classes)
-        with strategy.scope():
-            model = recipe.build_model(data.train_images if recipe.whitened_stem else None)
-            optimizer = recipe.build_optimizer()
-            optimizer.build(model.trainable_variables)
-        with run_directory.RunDirectory(run_dir, team.chief) as run, StopSignal() as stop:
-            team.require_shared(run_dir)
+    engine = engines.create(strategy, replicas, peer_timeout)
+    recipe = run_directory.resolve(run_dir, recipe, engine.resolve_precision())
+    if engine.serve(recipe, run_dir):
+        return None
+    if run_directory.finished(run_dir, recipe.run.steps):
+        Progress(0).say(f"{run_dir} has already finished. {summary(run_directory.read_metrics(run_dir))}")
+        return None
+    with engine.job(recipe, run_dir):
+        splits = (recipe.data.train_split, recipe.data.test_split)
+        source = sources.load_for(recipe.data, splits, data_dir)
+        engine.build(recipe, source)
+        with run_directory.RunDirectory(run_dir, engine.chief) as run, StopSignal() as stop:
+            engine.require_shared(run_dir)
             try:
-                return _train(recipe, run, data, strategy, model, optimizer, team, stop)
+                return _train(recipe, run, source, engine, stop)
             except OSError as error:
                 raise RunFailed(
                     f"{run_dir} can no longer be written to ({error}): the last checkpoint is kept"
                 ) from error
 
 
-def _train(recipe, run, data, strategy, model, optimizer, team, stop):
+def _train(recipe, run, source, engine, stop):
     # 1. The state, as it was after the last checkpoint.
-    totals = Totals()
-    checkpoints = Checkpoints(run.path / "checkpoints", model=model, optimizer=optimizer, totals=totals)
-    best_checkpoint = Checkpoints(run.path / "checkpoints" / "best", keep=1, model=model)
-    step, damaged = checkpoints.restore(run.shared / "checkpoints")
+    checkpoints = Checkpoints(run.path / "checkpoints")
+    best_checkpoint = Checkpoints(run.path / "checkpoints" / "best", keep=1)
+    step, damaged = checkpoints.restore(engine.load, run.shared / "checkpoints")
     step = step or 0
-    team.require_same(step=step)
-
-    progress = Progress(recipe.steps, step)
+    engine.require_same(step=step)
+    progress = Progress(recipe.run.steps, step)
     for bad in damaged:
         progress.say(f"The checkpoint of step {bad} is damaged: going back to step {step}")
-    if step >= recipe.steps and run_directory.finished(run.shared, recipe.steps):
-        progress.say(f"{run.shared} has already finished. {summary(run_directory.read_metrics(run.shared))}")
-        return None
-    metrics = Metrics(run.path, step)
-    run.write_recipe(recipe, data.label_names)
-    run.add_session(step, environment.describe(strategy, recipe.precision) | {"centre": data.centre})
+    metrics = Metrics(run.path, step, progress.say)
+    run.write_recipe(recipe, source.label_names)
+    run.add_session(step, environment.describe(precision=recipe.precision, **engine.describe()))
     progress.say(
-        f"{recipe.name}: from step {step:,} to {recipe.steps:,}, {model.count_params():,} parameters, "
-        f"{recipe.precision}, {strategy.num_replicas_in_sync} device(s), in {run.shared}"
+        f"{recipe.name}: from step {step:,} to {recipe.run.steps:,}, {engine.model.count_params():,} parameters, "
+        f"{recipe.precision}, {engine.replicas} device(s), {engine.describe()['strategy']}, in {run.shared}"
     )
-
-    strategies.draw_apart(strategy, model)
-
-    # 2. Steps.
     schedule = recipe.build_schedule()
-    train_step = make_train_step(
-        strategy, model, optimizer, totals, recipe.batch_size, recipe.clip_norm, recipe.label_smoothing
-    )
-    evaluate_step = make_evaluate_step(strategy, model)
-    batches = pipeline.taken(pipeline.distribute(strategy, data.training_batches, recipe, step))
+    engine.begin(step, stop)
     clock = Clock()
 
-    def require_finite():
-        if bad := totals.first_bad_step():
+    # 2. Steps, from one mark to the next.
+    while step < recipe.run.steps:
+        before = step
+        began = time.perf_counter()
+        step = engine.advance(step, next_mark(recipe.run, step, engine.look_every))
+        bad = engine.first_bad_step()  # waits for the device
+        clock.add((step - before) * recipe.run.batch_size, time.perf_counter() - began)
+        if bad:
             raise RunFailed(
                 f"The loss is not finite at step {bad}, with learning rate {float(schedule(bad - 1)):g}: "
                 f"the last checkpoint before it is kept; a lower learning rate may help"
             )
+        if engine.stopped:
+            metrics.flush()
+            checkpoints.save(step, engine.state)
+            name = signal.Signals(engine.stopped).name
+            progress.say(f"Stopped by {name} and saved at step {step:,}: the same command goes on")
+            return engine.stopped
 
-    while step < recipe.steps and not (stopped := team.stop(stop.signal, step)):
-        with clock.time("input"):
-            batch = next(batches)
-        with clock.time("step"):
-            train_step(*batch)
-        step += 1
-        clock.images += recipe.batch_size
-
-        last = step == recipe.steps
-        log_now = last or step % recipe.log_every == 0
-        evaluate_now = last or step % recipe.evaluate_every == 0
-        save_now = last or step % recipe.checkpoint_every == 0
-        if log_now or evaluate_now or save_now or step % CHECK_EVERY == 0:
-            with clock.time("step"):  # a look waits for the device
-                require_finite()
+        def passed(every, before=before, step=step):
+            return step >= recipe.run.steps or step // every > before // every
 
         if progress.due():
-            progress.show(step, totals.means(), clock.images_per_second())
-        if log_now:
+            errors = means(engine.sums())
+            progress.show(
+                step,
+                f"step {step:,}/{recipe.run.steps:,}  loss {errors['loss']:.4f}  error {errors['error']:6.2%}  "
+                f"{clock.images_per_second():,.0f} images/s",
+            )
+        if passed(recipe.run.log_every):
+            sums = engine.sums()
+            skipped = {"skipped": int(sums[SUMS.index("skipped")])} if sums[SUMS.index("skipped")] else {}
             rate = float(f"{float(schedule(step - 1)):.7g}")  # the digits that float32 has
-            skipped = {"skipped": totals.skipped()} if totals.skipped() else {}
-            metrics.add(step, "train", **totals.means(), **skipped, learning_rate=rate, **clock.report())
-            totals.reset()
+            rates = {"learning_rate": rate, **clock.rates(), **engine.rates()}
+            metrics.add(step, "train", **means(sums), **skipped, **rates)
+            engine.reset()
             clock = Clock()
-        if evaluate_now:
-            test = evaluate(strategy, evaluate_step, data, "test", recipe)
+        if passed(recipe.run.evaluate_every):
+            sums = engine.test(recipe.data.test_split)
+            test = {**means(sums), "images": int(sums[SUMS.index("images")])}
             progress.say(f"step {step:,}: {describe(test, 'test')}")
             metrics.add(step, "test", **test)
             if best(metrics.lines) is metrics.lines[-1]:
-                best_checkpoint.save(step)
+                best_checkpoint.save(step, engine.weights)
             plot(run.path, recipe.name)
-        if save_now:
+        if passed(recipe.run.checkpoint_every):
             metrics.flush()
-            checkpoints.save(step)
+            checkpoints.save(step, engine.state)
 
-    # 3. The end, or the way to it.
-    if step < recipe.steps:
-        require_finite()
-        metrics.flush()
-        checkpoints.save(step)
-        progress.say(f"Stopped by {signal.Signals(stopped).name} and saved at step {step:,}: the same command goes on")
-        return stopped
-    run.finish(model)
+    # 3. The end.
+    engine.pull()
+    run.finish(engine.model)
     progress.say(
         f"{run.shared} has finished, in {duration(progress.elapsed())} of this session. {summary(metrics.lines)}"
     )
     return None
 
 
+def next_mark(run, step, look_every=None):
+    """Returns the first step after `step` at which the loop has something to do.
+
+    Args:
+        run: Run part of a recipe.
+        step: Integer, steps made so far.
+        look_every: Integer or None: steps after which the loss is looked at, at the latest.
+    """
+    intervals = [run.log_every, run.evaluate_every, run.checkpoint_every, *([look_every] if look_every else [])]
+    return min(run.steps, *((step // every + 1) * every for every in intervals))
+
+
 class Clock:
-    """Where the seconds of the steps since the last log went; evaluations and checkpoints are not counted."""
+    """The time of the steps since the last log; tests and checkpoints are not counted."""
 
     def __init__(self):
-        self.seconds = {"input": 0.0, "step": 0.0}
-        self.images = 0
-        self.process_began = time.process_time()
+        self.images, self.seconds, self.process_began = 0, 0.0, time.process_time()
 
-    @contextmanager
-    def time(self, part):
-        began = time.perf_counter()
-        yield
-        self.seconds[part] += time.perf_counter() - began
+    def add(self, images, seconds):
+        """Counts the images of some steps, and their wall-clock seconds."""
+        self.images, self.seconds = self.images + images, self.seconds + seconds
 
     def images_per_second(self):
-        return self.images / sum(self.seconds.values())
+        """Returns the images a second of the steps."""
+        return self.images / self.seconds if self.seconds else 0.0
 
-    def report(self):
-        waited = self.seconds["input"] / sum(self.seconds.values())
+    def rates(self):
+        """Returns the rates for the log. `cpu_seconds` are those of all threads, with the tests between the steps."""
         return {
             "images_per_second": self.images_per_second(),
-            "input_wait": waited,
-            "cpu_seconds": time.process_time() - self.process_began,  # of all threads, with evaluations between
+            "cpu_seconds": time.process_time() - self.process_began,
         }
 
 
 class StopSignal:
-    """Notes the first SIGTERM or Ctrl-C in `signal`; a second one acts as if nobody had listened."""
+    """A context that notes the first SIGTERM, SIGHUP or Ctrl-C in `signal`.
+
+    A second signal acts as if nobody had listened.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
     def __init__(self):
         self.signal = None
@@ -188,7 +180,7 @@ class StopSignal:
     def __enter__(self):
         self.handlers = {}
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            self.handlers = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+            self.handlers = {number: signal.signal(number, self._note) for number in self.SIGNALS}
         return self
 
     def _note(self, number, _):

@@ -1,13 +1,10 @@
-"""What a run tells: metrics.jsonl, TensorBoard events, curves.png, and a line of progress."""
+"""What a run tells: metrics.jsonl, TensorBoard events and curves.png."""
 
 import json
 import os
-import sys
-import time
 from pathlib import Path
 
-import tensorflow as tf
-
+from allconv_resnet import files
 from allconv_resnet.training.run_directory import read_metrics
 
 EVALUATIONS = "evaluations.jsonl"  # of a process beside training, see evaluate.follow
@@ -20,28 +17,31 @@ class Metrics:
         run_dir: Path.
         step: Integer. Lines of later steps, left by a process that was killed after its last checkpoint, are dropped:
             they will be written again.
+        say: Function of a message, for what the user should know.
     """
 
-    def __init__(self, run_dir, step):
+    def __init__(self, run_dir, step, say=print):
         self.path = Path(run_dir) / "metrics.jsonl"
         self.lines = [line for line in read_metrics(run_dir) if line["step"] <= step]
-        temporary = self.path.with_name(".metrics.jsonl")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
-        os.replace(temporary, self.path)
+        files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
         self._file = open(self.path, "a")  # noqa: SIM115 - open as long as the run
-        self._writers = {
-            split: tf.summary.create_file_writer(str(self.path.parent / "tensorboard" / split))
-            for split in ("train", "test")
-        }
+        self._writers = {}
+        try:
+            from tensorboard.summary import Writer
+        except ImportError:
+            say("TensorBoard events are not written: the package tensorboard is not installed")
+        else:
+            folder = self.path.parent / "tensorboard"
+            self._writers = {split: Writer(str(folder / split)) for split in ("train", "test")}
 
     def add(self, step, split, **values):
         """Writes one line. The loss is in nats, errors are fractions: means over the images since the last line."""
         self.lines.append({"step": step, "split": split, **values})
         self._file.write(json.dumps(self.lines[-1]) + "\n")
         self._file.flush()
-        with self._writers[split].as_default(step=step):
+        if split in self._writers:
             for name, value in values.items():
-                tf.summary.scalar(name, value)
+                self._writers[split].add_scalar(name, value, step)
 
     def flush(self):
         """Puts all lines on the disk."""
@@ -110,52 +110,3 @@ def _draw(axes, lines, split, name, scale, label, **style):
     points = [(line["step"], line[name] * scale) for line in lines if line["split"] == split and name in line]
     if points:
         axes.plot(*zip(*points, strict=True), label=f"{label}: {points[-1][1]:.3g} at the end", **style)
-
-
-class Progress:
-    """A line that is rewritten in a terminal, and one every half minute elsewhere.
-
-    Args:
-        steps: Integer, steps of the whole run.
-        first_step: Integer, the step this process began with.
-        stream: Where to write. Defaults to standard error.
-    """
-
-    def __init__(self, steps, first_step=0, stream=None):
-        self.steps, self.first_step, self.stream = steps, first_step, stream or sys.stderr
-        self.terminal = self.stream.isatty()
-        self.began = self.shown = time.monotonic()
-
-    def elapsed(self):
-        """Returns the seconds since this process began to step."""
-        return time.monotonic() - self.began
-
-    def due(self):
-        """Returns whether it is time for a line."""
-        return time.monotonic() - self.shown >= (1 if self.terminal else 30)
-
-    def show(self, step, means, images_per_second):
-        """Shows how far the run is. `means` has the `loss` and the `error`, a fraction."""
-        self.shown = time.monotonic()
-        left = self.elapsed() / max(1, step - self.first_step) * (self.steps - step)
-        line = (
-            f"step {step:,}/{self.steps:,}  loss {means['loss']:.4f}  error {means['error']:6.2%}  "
-            f"{images_per_second:,.0f} images/s  {duration(left)} left"
-        )
-        print(
-            f"\r\033[K{line}" if self.terminal else line,
-            end="" if self.terminal else "\n",
-            file=self.stream,
-            flush=True,
-        )
-
-    def say(self, message):
-        """Shows a message on a line of its own."""
-        print(f"\r\033[K{message}" if self.terminal else message, file=self.stream, flush=True)
-
-
-def duration(seconds):
-    """Returns a time as a person says it."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

@@ -1,6 +1,6 @@
 """The run directory: whose it is, and what the user keeps.
 
-config.json        the resolved recipe, written before the first step
+config.json        the recipe, written before the first step: what decides numbers
 labels.txt         the names of the classes, one a line
 environment.json   versions, hardware, precision and commit of every session that worked on the run
 metrics.jsonl      one object a line
@@ -13,17 +13,18 @@ model.keras        the trained network, when the run has finished
 import fcntl
 import json
 import os
-import re
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 
+from allconv_resnet import files
 from allconv_resnet.errors import BadInput
-from allconv_resnet.recipes import Recipe
+from allconv_resnet.recipes.migrate import nested
+from allconv_resnet.recipes.recipe import MAY_CHANGE, Recipe
+from allconv_resnet.training.checkpoints import steps_on_disk
 
 MODEL = "model.keras"
-# No step's weights hang on these.
-MAY_CHANGE = ("steps", "log_every", "evaluate_every", "checkpoint_every", "bad_images")
 
 
 def resolve(run_dir, recipe, precision):
@@ -32,43 +33,60 @@ def resolve(run_dir, recipe, precision):
     Args:
         run_dir: Path.
         recipe: `Recipe` that the user asked for.
-        precision: What `auto` means on this hardware, for a new run. A run begun in one precision keeps it.
+        precision: What `auto` means on this hardware, for a new run. A run that was begun in one precision keeps it.
 
     Raises:
         BadInput: if the directory belongs to another recipe; the fields that differ are listed.
     """
     before = read_recipe(run_dir) if (Path(run_dir) / "config.json").exists() else None
-    may_change = set(MAY_CHANGE) - ({"steps"} if recipe.linear_decay else set())  # whose rates hang on them
     if recipe.precision == "auto":
         recipe = recipe.replace(precision=before.precision if before else precision)
     if before:
-        old, new = before.to_dict(), recipe.to_dict()
-        differences = [f"{key} is {old[key]!r} there and {new[key]!r} here" for key in old if old[key] != new[key]]
-        differences = [difference for difference in differences if difference.split()[0] not in may_change]
+        differences = _differences(before, recipe)
         if differences:
             raise BadInput(f"{run_dir} belongs to another recipe, and was left as it is: {'; '.join(differences)}")
     return recipe
 
 
+def _differences(there, here):
+    may_change = set(MAY_CHANGE) - ({"steps"} if here.schedule.depends_on_steps else set())
+    old, new = there.fields(), here.fields()
+    for part in ("data", "network", "optimizer", "schedule"):
+        old[part], new[part] = getattr(there, part).kind, getattr(here, part).kind
+    if old.get("centre") is None:  # a run of a version that did not write it
+        may_change.add("centre")
+    return [
+        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key) and key not in may_change
+    ]
+
+
 def read_recipe(run_dir):
-    """Returns the recipe of a run directory.
+    """Returns the recipe of a run directory. A field that decides numbers and is not there is None, not a default.
 
     Raises:
         BadInput: if the directory has none, or not one that can be read.
     """
     path = Path(run_dir) / "config.json"
     try:
-        return Recipe.from_dict(json.loads(path.read_text()))
+        values = json.loads(path.read_text())
+        values = nested(values, read_sessions(run_dir))
+        values["data"].setdefault("centre", None)
+        return Recipe.from_dict(values)
     except FileNotFoundError as error:
         raise BadInput(f"{run_dir} is not a run directory: it has no config.json") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path} is not a recipe of this version: {error}") from error
 
 
 def read_sessions(run_dir):
-    """Returns the sessions of environment.json, the first one first."""
-    path = Path(run_dir) / "environment.json"
-    return json.loads(path.read_text())["sessions"] if path.exists() else []
+    """Returns the sessions of environment.json, the first one first; none if the file cannot be read."""
+    try:
+        sessions = json.loads((Path(run_dir) / "environment.json").read_text())["sessions"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    return [session for session in sessions if isinstance(session, dict)] if isinstance(sessions, list) else []
 
 
 def read_labels(run_dir):
@@ -88,21 +106,22 @@ def read_metrics(run_dir, name="metrics.jsonl"):
     return lines
 
 
-def steps_on_disk(directory):
-    """Returns the steps whose checkpoints lie in a directory, damaged ones included."""
-    names = (re.fullmatch(r"step-(\d+)\.index", path.name) for path in Path(directory).glob("step-*.index"))
-    return [int(name[1]) for name in names if name]
-
-
 def finished(run_dir, steps):
-    """Returns whether a run of so many steps has come to its end: the network of its last checkpoint is there."""
-    model, checkpoints = Path(run_dir) / MODEL, Path(run_dir) / "checkpoints"
-    newest = max(steps_on_disk(checkpoints), default=0)
-    try:  # a run that was prolonged may have ended before it wrote the network anew
-        written = (checkpoints / f"step-{newest}.index").stat().st_mtime
-        return newest >= steps and model.stat().st_mtime >= written
-    except FileNotFoundError:
+    """Returns whether a run of so many steps has come to its end: its last test, and the network that it tested.
+
+    Args:
+        run_dir: Path.
+        steps: Integer, steps of the recipe.
+    """
+    run_dir = Path(run_dir)
+    model = run_dir / MODEL
+    tested = max((line["step"] for line in read_metrics(run_dir) if line["split"] == "test"), default=0)
+    if tested < steps or not zipfile.is_zipfile(model):
         return False
+    # A run that was prolonged may have ended before it wrote the network anew: its newest checkpoint is younger.
+    checkpoints = run_dir / "checkpoints"
+    newest = max(steps_on_disk(checkpoints), default=None)
+    return newest is None or model.stat().st_mtime >= (checkpoints / f"step-{newest}.npz").stat().st_mtime
 
 
 class RunDirectory:
@@ -142,25 +161,18 @@ class RunDirectory:
 
     def write_recipe(self, recipe, label_names):
         """Writes config.json and labels.txt."""
-        self._replace("labels.txt", "".join(f"{name}\n" for name in label_names))
-        self._replace("config.json", json.dumps(recipe.to_dict(), indent=2) + "\n")
+        files.write_text(self.path / "labels.txt", "".join(f"{name}\n" for name in label_names))
+        files.write_json(self.path / "config.json", recipe.to_dict())
 
     def add_session(self, first_step, environment):
         """Adds an entry to environment.json: from which step on this process, in this environment, did the work."""
         sessions = [*read_sessions(self.path), {"first_step": first_step, **environment}]
-        self._replace("environment.json", json.dumps({"sessions": sessions}, indent=2) + "\n")
-
-    def _replace(self, name, text):
-        # A rename is all or nothing: a kill or a full disk leaves the old file or the new one.
-        temporary = self.path / f".{name}"
-        temporary.write_text(text)
-        os.replace(temporary, self.path / name)
+        files.write_json(self.path / "environment.json", {"sessions": sessions})
 
     def finish(self, model):
         """Writes the trained network."""
-        temporary = self.path / f".{MODEL}"
-        model.save(temporary)
-        os.replace(temporary, self.path / MODEL)
+        with files.replacing(self.path / MODEL) as temporary:
+            model.save(temporary)
 
     def __enter__(self):
         return self

@@ -1,20 +1,17 @@
-"""One train step and one evaluation step, for every strategy that runs in step."""
+"""One train step and one evaluation step of TensorFlow, for every strategy that is synchronous."""
 
 from contextlib import contextmanager
 
 import keras
 import tensorflow as tf
 
-from allconv_resnet.data import pipeline
-from allconv_resnet.errors import RunFailed
-
-SUMS = ("losses", "errors", "top5_errors", "images", "skipped")  # losses in nats; skipped: images of weight 0
-TOP = 5
+from allconv_resnet.training.engines.engine import SUMS, TOP
 
 
 class Totals(tf.Module):
-    """Sums over the images since the last log, kept on the device and saved with the run, so that a log is the same
-    whether or not the run was interrupted before it.
+    """Sums over the images since the last log, kept on the device.
+
+    They are saved with the run, so that a log is the same whether or not the run was interrupted before it.
     """
 
     def __init__(self):
@@ -32,14 +29,6 @@ class Totals(tf.Module):
         """Returns the first step, counted from 1, whose loss was not finite, or 0."""
         return int(self.bad_step)
 
-    def means(self):
-        """Returns what `means` of the sums returns."""
-        return means(self.sums)
-
-    def skipped(self):
-        """Returns how many images were skipped."""
-        return int(self.sums[-1])
-
     def reset(self):
         """Begins again at 0."""
         self.sums.assign(tf.zeros_like(self.sums))
@@ -48,7 +37,7 @@ class Totals(tf.Module):
 def make_train_step(strategy, model, optimizer, totals, batch_size, clip_norm=None, label_smoothing=0.0):
     """Returns the compiled function (images, labels[, weights]) -> None that makes one step.
 
-    An image of weight 0 stands in the place of one that could not be read: the step is made as if its gradient were 0.
+    An image of weight 0 stands in for one that could not be read. Its gradient is 0.
 
     Args:
         strategy: `tf.distribute.Strategy`.
@@ -82,9 +71,10 @@ def make_train_step(strategy, model, optimizer, totals, batch_size, clip_norm=No
 
 @contextmanager
 def normalized_together(strategy, model):
-    """While a train step is traced: batch normalization is over the images of all replicas, as on one device.
+    """A context for tracing a train step, in which batch normalization is over the images of all replicas.
 
-    The network itself stays as it was: saved, it says nothing of how many replicas there were.
+    So several devices compute what one device does. Afterwards the network is as it was: a saved one does not depend on
+    how many replicas there were.
     """
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
     for norm in norms:
@@ -110,32 +100,17 @@ def make_evaluate_step(strategy, model):
     return evaluate_step
 
 
-def evaluate(strategy, evaluate_step, data, split, recipe):
-    """Returns what `means` returns of all images of a split, and how many these are: `images`.
+def sums_of(evaluate_step, batches):
+    """Returns float64 array of `SUMS` over all batches.
 
     Args:
-        strategy: `tf.distribute.Strategy`.
-        evaluate_step: Of `make_evaluate_step`.
-        data: A source, see `sources.load`.
-        split: `"train"` or `"test"`.
-        recipe: `Recipe`.
+        evaluate_step: Function of `make_evaluate_step`.
+        batches: Iterable of (images, labels, weights).
     """
     sums = tf.zeros(len(SUMS), tf.float64)
-    for batch in pipeline.taken(pipeline.distribute(strategy, data.evaluation_batches, split, recipe)):
+    for batch in batches:
         sums += tf.cast(evaluate_step(*batch), tf.float64)
-    return {**means(sums), "images": int(sums[SUMS.index("images")])}
-
-
-def means(sums):
-    """Returns the mean `loss` (nats), and the `error` and the `top5_error` (fractions), of `SUMS`.
-
-    Raises:
-        RunFailed: if they are those of no image.
-    """
-    losses, errors, top5_errors, images, skipped = sums.numpy().tolist()
-    if not images:
-        raise RunFailed(f"None of {skipped:,.0f} images could be read")
-    return {"loss": losses / images, "error": errors / images, "top5_error": top5_errors / images}
+    return sums.numpy()
 
 
 def cross_entropy(labels, logits, smoothing=0.0):

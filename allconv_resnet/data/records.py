@@ -5,71 +5,60 @@ skips what was seen without decoding it. A batch is decoded at once, each image 
 (seed, position). An image that cannot be decoded leaves a gap: zeros of weight 0, so that no other image moves.
 """
 
-from dataclasses import dataclass
-
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
-from allconv_resnet.data import augment, jpeg, pipeline
+from allconv_resnet.data import jpeg
+from allconv_resnet.data.pipeline import TensorFlowDraws
 from allconv_resnet.errors import BadInput
+from allconv_resnet.layers import standardize
 
-SPLITS = {"train": "train", "test": "validation"}  # ImageNet's own test images have no public labels
 FIELDS = {
     "image": tf.io.FixedLenFeature([], tf.string, ""),
     "label": tf.io.FixedLenFeature([], tf.int64, 0),
     "file_name": tf.io.FixedLenFeature([], tf.string, "(without a file_name)"),
 }
 FILLER = b""  # a record after the last one of a split
-AT_ONCE = 16  # files that are read in turn
-DECODED_AT_ONCE = 64  # images, or as many as there are cores; tf.data does not tune a data set inside of another
-UNREADABLE = "Not a JPEG file that can be decoded: "
+FILES_AT_ONCE = 16  # files that are read in turn
+DECODED_AT_ONCE = 64  # upper bound on parallel decodes per batch: tf.data does not tune a dataset inside another
+NOT_DECODED = "Not a JPEG file that can be decoded: "
 
 
-@dataclass(frozen=True)
-class RecordData:
-    """A data set of records that tensorflow-datasets has prepared.
+class RecordSource:
+    """A `Source` of records that tensorflow-datasets has prepared.
 
     Args:
-        builder: `tfds.core.DatasetBuilder` with the features `image` and `label`, best `file_name` too, and the splits
-            `train` and `validation`.
+        builder: `tfds.core.DatasetBuilder` with the features `image` and `label`, best `file_name` too.
     """
 
-    builder: object
+    kind = "records"
 
-    centre = jpeg.CENTRE  # part of an image that evaluation shows, on each side
+    def __init__(self, builder):
+        self.builder, self.name = builder, builder.name
+        self.label_names = tuple(builder.info.features["label"].names)
+        self.splits = tuple(builder.info.splits)
 
-    @property
-    def label_names(self):
-        return tuple(self.builder.info.features["label"].names)
-
-    @property
-    def train_images(self):
-        raise BadInput(f"A whitened stem needs a data set in memory, and {self.builder.name} is one of records")
+    def _split(self, split):
+        if split not in self.splits:
+            raise BadInput(f"{self.name} has no split {split!r}. Its splits are: {', '.join(self.splits)}")
+        return self.builder.info.splits[split]
 
     def examples(self, split):
-        """Returns how many images `train` or `test` has."""
-        return self.builder.info.splits[_split(split)].num_examples
+        return self._split(split).num_examples
 
-    def check(self, image_size, num_classes):
-        """Makes sure that the data are what the recipe takes them for, before anything is written.
-
-        Args:
-            image_size: `(height, width, 3)`: the size that images are decoded to.
-            num_classes: Integer.
-
-        Raises:
-            BadInput: if the number of classes or channels is not as expected, or a file is missing.
-        """
-        name, features = self.builder.name, self.builder.info.features
-        if features["label"].num_classes != num_classes:
+    def check(self, data, splits):
+        if len(self.label_names) != data.num_classes:
             raise BadInput(
-                f"The recipe has num_classes={num_classes}, but {name} has {features['label'].num_classes} classes"
+                f"The recipe has num_classes={data.num_classes}, but {self.name} has {len(self.label_names)} classes"
             )
-        if len(image_size) != 3 or image_size[-1] != 3:
-            raise BadInput(f"{name} is decoded to images of 3 channels. Received: image_size={tuple(image_size)}")
-        for split in SPLITS.values():
-            for path in self.builder.info.splits[split].filepaths:
+        if data.image_size[-1] != 3:
+            raise BadInput(f"{self.name} is decoded to images of 3 channels. Received: image_size={data.image_size}")
+        for split in splits:
+            for path in self._split(split).filepaths:
                 if not tf.io.gfile.exists(path):
-                    raise BadInput(f"{name} is not complete: its {split} split has no file {path}")
+                    raise BadInput(f"{self.name} is not complete: its {split} split has no file {path}")
+            if not self.examples(split):
+                raise BadInput(f"The {split} split of {self.name} has no images")
 
     def share(self, split, worker, workers):
         """Returns the records of one worker: `(file, records to skip, records to take)` for each of its files.
@@ -79,21 +68,18 @@ class RecordData:
         Raises:
             BadInput: if there are fewer records than workers.
         """
-        import tensorflow_datasets as tfds
-
         if self.examples(split) < workers:
             raise BadInput(
-                f"The {split} split of {self.builder.name} has {self.examples(split)} images for {workers} workers"
+                f"The {split} split of {self.name} has {self.examples(split)} images for {workers} workers"
             )
-        part = tfds.even_splits(_split(split), workers)[worker]
+        part = tfds.even_splits(split, workers)[worker]
         return [(f.filename, f.skip, f.take) for f in self.builder.info.splits[part].file_instructions]
 
     def training_batches(self, recipe, first_step=0, worker=0, workers=1):
         """Returns the batches of the steps `first_step`, `first_step + 1`, ... without end.
 
         Args:
-            recipe: `Recipe`: its `seed`, `batch_size` (of all workers), `image_size`, `flip`, `cutout`,
-                `smallest_crop`, `shuffle_buffer` and `bad_images` are used.
+            recipe: `Recipe` with a data part of the kind `records`.
             first_step: Integer or int64 scalar, the step of the first batch.
             worker: Integer. This worker's images are from its share of the records.
             workers: Integer, divides the batch size.
@@ -102,7 +88,8 @@ class RecordData:
             `tf.data.Dataset` of (float32 `[n, h, w, 3]`, int64 `[n]`, float32 weights `[n]`), n being
             `batch_size / workers`. Weights are 1, and 0 for images that cannot be decoded.
         """
-        share, files = recipe.batch_size // workers, self.share("train", worker, workers)
+        data, batch_size = recipe.data, recipe.run.batch_size
+        share, files = batch_size // workers, self.share(data.train_split, worker, workers)
         examples, first_step = sum(take for *_, take in files), tf.cast(first_step, tf.int64)
         first_epoch, seen = first_step * share // examples, first_step * share % examples
 
@@ -110,35 +97,32 @@ class RecordData:
             key = tf.stack([tf.cast(recipe.seed, tf.int64), number])
             order = tf.argsort(tf.random.stateless_uniform([len(files)], key))
             seed = tf.random.stateless_uniform([], key, None, None, tf.int64)
-            records = read(files, order).shuffle(recipe.shuffle_buffer, seed, reshuffle_each_iteration=False)
+            records = read(files, order).shuffle(data.shuffle_buffer, seed, reshuffle_each_iteration=False)
             return records.skip(tf.where(number == first_epoch, seen, 0))
 
         def prepare(contents, position):
             window_key, flip_key = ([tf.cast(2 * recipe.seed + stream, tf.int64), position] for stream in (0, 1))
-            window = jpeg.random_window(tf.io.extract_jpeg_shape(contents), recipe.smallest_crop, window_key)
-            image = jpeg.decode_window(contents, window, recipe.image_size[:2])
-            if recipe.flip:
+            window = jpeg.random_window(tf.io.extract_jpeg_shape(contents), data.smallest_crop, window_key)
+            image = jpeg.decode_window(contents, window, data.image_size[:2])
+            if data.flip:
                 flip = tf.random.stateless_uniform([], flip_key) < 0.5
                 image = tf.cond(flip, lambda: image[:, ::-1], lambda: image)
-            image = augment.standardize(image[None])
-            if recipe.cutout:
-                centre = pipeline.cutout_draws(recipe.seed, position, 1, recipe.image_size[:2])
-                image = augment.cut_out(image, centre, recipe.cutout)
-            return image[0]
+            drawn = data.erasing.draw(TensorFlowDraws, recipe.seed, position, 1, data.image_size)
+            return data.erasing.apply(standardize(image[None]), *drawn)[0]
 
         def batch(step, records):
-            positions = step * recipe.batch_size + worker * share + tf.range(share, dtype=tf.int64)
-            return decode_batch(records, positions, prepare, recipe.image_size, recipe.bad_images)
+            positions = step * batch_size + worker * share + tf.range(share, dtype=tf.int64)
+            return decode_batch(records, positions, prepare, data.image_size, data.bad_images)
 
         records = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch)
         return _mapped(records.batch(share, drop_remainder=True).enumerate(first_step), batch)
 
     def evaluation_batches(self, split, recipe, worker=0, workers=1):
-        """Returns the images of `train` or `test` once, cropped in the middle, always in the same order; the last batch
-        is filled up with images of weight 0.
+        """Returns the images of a split once, cropped in the middle, always in the same order; the last batch is filled
+        up with images of weight 0.
 
         Args:
-            split: `"train"` or `"test"`.
+            split: Name of the split.
             recipe: As in `training_batches`.
             worker: As in `training_batches`.
             workers: As in `training_batches`.
@@ -146,26 +130,21 @@ class RecordData:
         Returns:
             As `training_batches`.
         """
-        share, files = recipe.batch_size // workers, self.share(split, worker, workers)
+        data, share = recipe.data, recipe.run.batch_size // workers
+        files = self.share(split, worker, workers)
         most = -(-self.examples(split) // workers)  # of any worker, so that all make as many batches
 
         def prepare(contents, _):
-            window = jpeg.centre_window(tf.io.extract_jpeg_shape(contents), recipe.image_size[:2])
-            return augment.standardize(jpeg.decode_window(contents, window, recipe.image_size[:2])[None])[0]
+            window = jpeg.centre_window(tf.io.extract_jpeg_shape(contents), data.image_size[:2], data.centre)
+            return standardize(jpeg.decode_window(contents, window, data.image_size[:2])[None])[0]
 
         def batch(_, records):
             positions = tf.range(share, dtype=tf.int64)
-            return decode_batch(records, positions, prepare, recipe.image_size, recipe.bad_images)
+            return decode_batch(records, positions, prepare, data.image_size, data.bad_images)
 
         fillers = tf.data.Dataset.from_tensors(tf.constant(FILLER)).repeat()
         records = read(files, tf.range(len(files))).concatenate(fillers)
         return _mapped(records.batch(share, drop_remainder=True).take(-(-most // share)).enumerate(), batch)
-
-
-def _split(name):
-    if name not in SPLITS:
-        raise BadInput(f"split must be train or test. Received: split={name!r}")
-    return SPLITS[name]
 
 
 def _mapped(dataset, batch):
@@ -187,7 +166,7 @@ def read(files, order):
         return tf.data.TFRecordDataset(path).skip(tf.cast(skip, tf.int64)).take(tf.cast(take, tf.int64))
 
     records = dataset.interleave(
-        part, cycle_length=min(AT_ONCE, len(files)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        part, cycle_length=min(FILES_AT_ONCE, len(files)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     # A file that has lost its last records must not make its epoch shorter in silence.
     return records.apply(tf.data.experimental.assert_cardinality(sum(take for *_, take in files)))
@@ -230,13 +209,13 @@ def decode_batch(records, positions, prepare, image_size, bad_images):
         lambda: tf.scatter_nd(places[:, None], images, [count + 1, *image_size])[:count],
     )
     bad = tf.boolean_mask(fields["file_name"], (weights == 0) & (records != FILLER))
-    with tf.control_dependencies([tf.cond(tf.size(bad) > 0, lambda: _complain(bad, bad_images), tf.no_op)]):
+    with tf.control_dependencies([tf.cond(tf.size(bad) > 0, lambda: _report_bad_images(bad, bad_images), tf.no_op)]):
         images = tf.ensure_shape(images, [count, *image_size])
     return images, fields["label"], weights
 
 
-def _complain(names, bad_images):
-    message = tf.strings.join([UNREADABLE, tf.strings.reduce_join(names, separator=", ")])
+def _report_bad_images(names, bad_images):
+    message = tf.strings.join([NOT_DECODED, tf.strings.reduce_join(names, separator=", ")])
     if bad_images == "fail":
         return tf.group(tf.debugging.Assert(False, [message]))
     return tf.group(tf.print(message, "(skipped)"))

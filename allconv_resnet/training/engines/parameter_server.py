@@ -7,7 +7,8 @@ some, so the whole update of a variable is one operation under that variable's l
 
 import tensorflow as tf
 
-from allconv_resnet.training.steps import SUMS, batch_sums, cross_entropy
+from allconv_resnet.training.engines.engine import SUMS
+from allconv_resnet.training.engines.steps import batch_sums, cross_entropy
 
 
 class Servers:

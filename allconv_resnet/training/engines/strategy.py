@@ -3,11 +3,8 @@
 import tensorflow as tf
 
 from allconv_resnet.errors import BadInput
-from allconv_resnet.provenance import processor
-from allconv_resnet.training import cluster as clusters
-
-STRATEGIES = ("auto", "one", "mirrored", "multi-worker", "parameter-server")
-
+from allconv_resnet.environment import BFLOAT16_FLAGS, processor
+from allconv_resnet.training.engines import cluster as clusters
 
 def find_cluster(name="auto"):
     """Returns the cluster of TF_CONFIG for a strategy of several processes, and None for one of a single process.
@@ -18,8 +15,6 @@ def find_cluster(name="auto"):
     Raises:
         BadInput: if there is no such strategy, or TF_CONFIG is not what it needs.
     """
-    if name not in STRATEGIES:
-        raise BadInput(f"strategy must be one of {', '.join(STRATEGIES)}. Received: strategy={name!r}")
     if name in ("one", "mirrored"):
         return None
     found = clusters.read()
@@ -58,8 +53,6 @@ def create(name="auto", replicas=None, batch_size=None, cluster=None, peer_timeo
     """
     if cluster:
         return _multi_worker(replicas, batch_size, cluster, peer_timeout)
-    if name not in STRATEGIES:
-        raise BadInput(f"strategy must be one of {', '.join(STRATEGIES)}. Received: strategy={name!r}")
     gpus = tf.config.list_physical_devices("GPU")
     if name == "one" or (name == "auto" and replicas is None and len(gpus) < 2):
         if (replicas or 1) != 1:
@@ -108,6 +101,12 @@ def draw_apart(strategy, model):
         strategy.run(shift)
 
 
+def gpu_names():
+    """Returns the names of this machine's GPUs."""
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    return [str(detail.get("device_name", "unknown")) for detail in details]
+
+
 def _split_cpu(replicas):
     try:
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -138,4 +137,4 @@ def resolve_precision(precision, cpu_flags=None, gpu_capabilities=None):
     if gpu_capabilities:
         return "bfloat16" if min(gpu_capabilities) >= (8, 0) else "float32"
     flags = processor()[1] if cpu_flags is None else cpu_flags
-    return "bfloat16" if {"amx_bf16", "avx512_bf16"} & set(flags) else "float32"
+    return "bfloat16" if BFLOAT16_FLAGS & set(flags) else "float32"

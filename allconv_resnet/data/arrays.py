@@ -1,0 +1,171 @@
+"""Images of one size in memory: the embedded digits, and arrays in a file of NumPy."""
+
+import zipfile
+from functools import cached_property
+
+import numpy as np
+
+from allconv_resnet import files
+from allconv_resnet.errors import BadInput
+
+EMBEDDED = "digits"
+NPZ_SPLITS = {  # names of the arrays of images and labels, as keras.datasets and NumPy users write them
+    "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("images", "labels")),
+    "test": (("x_test", "y_test"), ("test_images", "test_labels")),
+    "validation": (("x_val", "y_val"), ("validation_images", "validation_labels")),
+}
+
+
+class ArraySource:
+    """A `Source` of images in memory.
+
+    Args:
+        name: String, for messages.
+        label_names: Sequence with the names of the classes.
+        read: Dictionary from the name of each split to a function without arguments, which returns its images, uint8
+            `[n, h, w, c]`, and labels, integers `[n]`.
+    """
+
+    kind = "arrays"
+
+    def __init__(self, name, label_names, read):
+        self.name, self.label_names, self.splits = name, tuple(label_names), tuple(read)
+        self._read, self._arrays = read, {}
+
+    def arrays(self, split):
+        """Returns the images, uint8 `[n, h, w, c]`, and the labels, int64 `[n]`, of a split.
+
+        Raises:
+            BadInput: if there is no such split, or it cannot be read.
+        """
+        if split not in self.splits:
+            raise BadInput(f"{self.name} has no split {split!r}. Its splits are: {', '.join(self.splits)}")
+        if split not in self._arrays:
+            images, labels = self._read[split]()
+            labels = np.asarray(labels)
+            if labels.ndim == 2 and labels.shape[1] == 1:  # as keras.datasets has them
+                labels = labels[:, 0]
+            self._arrays[split] = np.asarray(images), labels
+        return self._arrays[split]
+
+    def examples(self, split):
+        return len(self.arrays(split)[1])
+
+    def check(self, data, splits):
+        if data.num_classes != len(self.label_names):
+            raise BadInput(
+                f"The recipe has num_classes={data.num_classes}, but {self.name} has {len(self.label_names)} classes"
+            )
+        for split in splits:
+            images, labels = self.arrays(split)
+            where, expected = f"the {split} split of {self.name}", tuple(data.image_size)
+            if images.dtype != np.uint8 or images.shape[1:] != expected:
+                raise BadInput(
+                    f"The recipe expects uint8 images of shape {expected}, "
+                    f"but {where} has {images.dtype} images of shape {images.shape[1:]}"
+                )
+            if labels.shape != images.shape[:1] or labels.size == 0:
+                raise BadInput(f"{where} must have a label for each image. Received: {len(images)} and {labels.size}")
+            if not np.issubdtype(labels.dtype, np.integer):
+                raise BadInput(f"Labels must be integers, but {where} has {labels.dtype} labels")
+            if labels.min() < 0 or labels.max() >= data.num_classes:
+                raise BadInput(
+                    f"Labels must lie in [0, {data.num_classes}), but {where} has labels "
+                    f"from {labels.min()} to {labels.max()}"
+                )
+
+    def training_batches(self, recipe, *arguments):
+        from allconv_resnet.data import pipeline  # needs TensorFlow, which the arrays do not
+
+        return pipeline.training_batches(*self.arrays(recipe.data.train_split), recipe, *arguments)
+
+    def evaluation_batches(self, split, recipe, *arguments):
+        from allconv_resnet.data import pipeline
+
+        return pipeline.evaluation_batches(*self.arrays(split), recipe.run.batch_size, *arguments)
+
+
+def digits():
+    """Returns scikit-learn's 1,797 real handwritten digits: 8x8 enlarged to 32x32x3; a fifth of each class is test."""
+
+    class Digits:
+        @cached_property
+        def parts(self):
+            from sklearn.datasets import load_digits
+            from sklearn.model_selection import train_test_split
+
+            loaded = load_digits()
+            images = np.minimum(loaded.images * 16, 255).astype(np.uint8)  # they come as 0 to 16
+            images = np.repeat(np.kron(images, np.ones((4, 4), np.uint8))[..., None], 3, axis=-1)
+            return train_test_split(
+                images, loaded.target.astype(np.int64), test_size=0.2, stratify=loaded.target, random_state=0
+            )
+
+    loaded = Digits()
+    read = {"train": lambda: (loaded.parts[0], loaded.parts[2]), "test": lambda: (loaded.parts[1], loaded.parts[3])}
+    return ArraySource(EMBEDDED, "0123456789", read)
+
+
+def from_npz(path):
+    """Returns the source of a `.npz` file.
+
+    The names of the arrays are those of `keras.datasets` (`x_train`, `y_train`, `x_test`, `y_test`) or `images`,
+    `labels`, `test_images`, `test_labels`. An array `names` has the names of the classes; without it they are the
+    numbers up to the largest label.
+
+    Args:
+        path: Path.
+
+    Raises:
+        BadInput: if the file cannot be read, or has no images and labels under these names.
+    """
+    try:
+        file = np.load(path, allow_pickle=False)
+        names = set(file.files)
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+        raise BadInput(f"{path} is not a .npz file that can be read: {error}") from error
+
+    def read(name):
+        try:
+            return file[name]
+        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+            raise BadInput(f"The array {name} of {path} cannot be read: {error}") from error
+
+    found = {
+        split: next((pair for pair in pairs if set(pair) <= names), None) for split, pairs in NPZ_SPLITS.items()
+    }
+    readers = {
+        split: lambda pair=pair: (read(pair[0]), read(pair[1])) for split, pair in found.items() if pair is not None
+    }
+    if not readers:
+        raise BadInput(
+            f"{path} must have arrays named x_train and y_train, or images and labels. Received: {', '.join(sorted(names))}"
+        )
+    if "names" in names:
+        label_names = [str(name) for name in read("names")]
+    else:
+        highest = max(int(np.max(read(pair[1]), initial=0)) for pair in found.values() if pair is not None)
+        label_names = [str(number) for number in range(highest + 1)]
+    return ArraySource(str(path), label_names, readers)
+
+
+def save_npz(source, path, splits=None):
+    """Writes a source in memory as a `.npz` file that `from_npz` reads, on any machine and without TensorFlow.
+
+    Args:
+        source: `ArraySource`.
+        path: Path that ends with `.npz`.
+        splits: Names of the splits to write. Defaults to all that `from_npz` knows.
+
+    Raises:
+        BadInput: if the source has no such split, or the file cannot be written.
+    """
+    splits = [split for split in source.splits if split in NPZ_SPLITS] if splits is None else splits
+    content = {"names": np.array(source.label_names)}
+    for split in splits:
+        content.update(zip(NPZ_SPLITS[split][0], source.arrays(split), strict=True))
+    try:
+        with files.replacing(path) as temporary:
+            np.savez(temporary, **content)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,134 @@
+"""What tensorflow-datasets has prepared on disk, or can download."""
+
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from allconv_resnet.data.arrays import ArraySource
+from allconv_resnet.data.records import RecordSource
+from allconv_resnet.errors import BadInput
+
+TORONTO = "https://www.cs.toronto.edu/~kriz"
+ORIGINS = {
+    "cifar10": f"{TORONTO}/cifar-10-python.tar.gz",
+    "cifar100": f"{TORONTO}/cifar-100-python.tar.gz",
+}
+
+
+def load(name, data_dir=None):
+    """Returns the source of a set of tensorflow-datasets, see `source.load`.
+
+    Args:
+        name: `NAME` or `NAME/CONFIG`.
+        data_dir: Directory of tensorflow-datasets.
+
+    Raises:
+        BadInput: if the set is unknown, is neither on disk nor to be had, has several configurations of which none was
+            asked for, or cannot be read.
+    """
+    if not name.strip("/. ") or ".." in name.split("/"):
+        raise BadInput(f"dataset must be the name of a dataset. Received: dataset={name!r}")
+    data_dir = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return read(prepared_directory(name, data_dir) or download(name, data_dir))
+
+
+def prepared_directory(name, data_dir):
+    """Returns the directory of the newest prepared version of a set under `data_dir`, or None.
+
+    Raises:
+        BadInput: if there are several configurations, and `name` has none of them.
+    """
+    versions = [path.parent for path in (data_dir / name).glob("**/dataset_info.json")]
+    versions = [path for path in versions if not path.name.startswith("incomplete.")]
+    configurations = sorted({path.parent for path in versions})
+    if len(configurations) > 1:
+        names = ", ".join(path.relative_to(data_dir).as_posix() for path in configurations)
+        raise BadInput(f"{name} has several configurations in {data_dir}: ask for one of {names}")
+    return max(versions, key=_version, default=None)
+
+
+def _version(path):
+    return [int(part) if part.isdigit() else -1 for part in path.name.split(".")]
+
+
+def read(directory):
+    """Returns the source in a directory that tensorflow-datasets prepared. The network is not used.
+
+    Args:
+        directory: Path of one version, which has dataset_info.json and features.json.
+
+    Returns:
+        `ArraySource` of equally sized images, or `RecordSource` of JPEG files of all sizes.
+
+    Raises:
+        BadInput: if it is not a set of images with labels, or its description is damaged.
+    """
+    try:
+        builder = tfds.builder_from_directory(directory)
+        features, splits = builder.info.features, dict(builder.info.splits)
+    except Exception as error:  # tensorflow-datasets raises errors of many kinds for a damaged file
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"The dataset in {directory} cannot be read: {type(error).__name__}: {reason}") from error
+    if not hasattr(features, "keys") or not {"image", "label"} <= set(features.keys()):
+        received = sorted(features.keys()) if hasattr(features, "keys") else features
+        raise BadInput(f"The dataset in {directory} must have the features image and label. Received: {received}")
+    if not isinstance(features["image"], tfds.features.Image):
+        raise BadInput(f"The feature image of {directory} must be an Image. Received: {features['image']}")
+    if not isinstance(features["label"], tfds.features.ClassLabel) or not features["label"].num_classes:
+        raise BadInput(f"The feature label of {directory} must be a ClassLabel. Received: {features['label']}")
+    if not splits:
+        raise BadInput(f"The dataset in {directory} has no splits")
+    if None in features["image"].shape:
+        return RecordSource(builder)
+    return ArraySource(
+        builder.name,
+        features["label"].names,
+        {split: lambda split=split: _read_split(builder, directory, split) for split in splits},
+    )
+
+
+def _read_split(builder, directory, split):
+    decoders = tfds.decode.PartialDecoding({"image": True, "label": True})  # other features are left unread
+    try:
+        everything = builder.as_dataset(split=split, batch_size=-1, decoders=decoders)
+        return everything["image"].numpy(), everything["label"].numpy()
+    except Exception as error:  # as in `read`
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"The {split} split of {directory} cannot be read: {reason}") from error
+
+
+def download(name, data_dir):
+    """Downloads and prepares a set, and returns its directory.
+
+    Raises:
+        BadInput: within seconds if the set is unknown or the network does not answer.
+    """
+    known, place = name.split("/")[0], data_dir / name
+    if known not in tfds.list_builders():
+        raise BadInput(f"tensorflow-datasets knows no data set {known!r}, and {place} has none prepared")
+    origin = ORIGINS.get(known, "https://storage.googleapis.com/tfds-data")
+    try:  # tensorflow-datasets itself would try for minutes
+        urllib.request.urlopen(urllib.request.Request(origin, method="HEAD"), timeout=5).close()
+    except urllib.error.HTTPError:
+        pass  # it answered
+    except OSError as error:
+        raise BadInput(
+            f"{name} is not prepared in {place}, and {origin} does not answer ({error}): on a machine with a network "
+            f"`tfds build {name} --data_dir {data_dir}` prepares it, and `--recipe digits` trains on the embedded "
+            f"dataset without any"
+        ) from error
+    builder = tfds.builder(name, data_dir=data_dir)
+    if instructions := builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        raise BadInput(
+            f"{name} is not prepared in {place}, and has to be fetched by hand before "
+            f"`tfds build {name} --data_dir {data_dir}` prepares it: {' '.join(instructions.split())}"
+        )
+    try:
+        builder.download_and_prepare()
+    except (OSError, tf.errors.OpError) as error:
+        raise BadInput(f"{name} cannot be downloaded: {str(error).splitlines()[0]}") from error
+    return Path(builder.data_path)

@@ -1,0 +1,91 @@
+"""What the parts of a recipe have in common: frozen dataclasses that check their fields.
+
+pydantic checks types and ranges. Each range stands in the annotation of its field, and is checked here and nowhere
+else, whether the value comes from Python, from the command line or from a JSON file.
+"""
+
+import functools
+from typing import Annotated
+
+import pydantic
+from annotated_types import Ge, Gt, Lt
+from pydantic.dataclasses import dataclass
+
+from allconv_resnet.errors import BadInput
+
+LARGEST = 2**40  # steps, images and seeds beyond it overflow 64-bit products
+
+Count = Annotated[int, Ge(1), Lt(LARGEST)]
+Size = Annotated[int, Ge(1), Lt(2**16)]  # of a kernel, a width, an image
+Natural = Annotated[int, Ge(0), Lt(LARGEST)]
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
+
+
+def part(cls):
+    """Makes a class a frozen dataclass whose constructor raises `BadInput` where a value does not fit its annotation.
+
+    A `__post_init__` may check fields against each other, and raises `BadInput` itself.
+    """
+    cls = dataclass(cls, frozen=True, config=pydantic.ConfigDict(extra="forbid", allow_inf_nan=False))
+    checked = cls.__init__
+
+    @functools.wraps(checked)
+    def __init__(self, *args, **kwargs):
+        try:
+            checked(self, *args, **kwargs)
+        except pydantic.ValidationError as error:
+            raise BadInput(_sentence(error)) from error
+
+    cls.__init__ = __init__
+    return cls
+
+
+def from_json(cls, values):
+    """Returns the part that a dictionary of JSON values describes.
+
+    Args:
+        cls: Class of the part.
+        values: Dictionary of its fields. Fields that are not there have their default.
+
+    Raises:
+        BadInput: if a field is unknown, or a value is of another type than its field or out of its range.
+    """
+    unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+    if unknown:
+        known = ", ".join(cls.__dataclass_fields__)
+        raise BadInput(f"{cls.__name__} has no field {', '.join(unknown)}. Its fields are: {known}")
+    for name, value in values.items():
+        if isinstance(value, bool | str) and _numeric(cls, name, value):
+            raise BadInput(f"{name} must be a number. Received: {name}={value!r}")
+    return cls(**{name: as_tuples(value) for name, value in values.items()})
+
+
+def _numeric(cls, name, value):
+    # Python's own conversions would take "5" and true for numbers.
+    default = cls.__dataclass_fields__[name].default
+    return isinstance(default, int | float) and not isinstance(default, bool) and not isinstance(value, type(default))
+
+
+def as_tuples(value):
+    """Returns nested lists as nested tuples."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def as_lists(value):
+    """Returns nested tuples as nested lists, as JSON has them."""
+    return list(map(as_lists, value)) if isinstance(value, list | tuple) else value
+
+
+def _sentence(error):
+    first = error.errors()[0]
+    if first["type"] == "value_error":  # of a __post_init__
+        return str(first["ctx"]["error"])
+    name = str(first["loc"][0]) if first["loc"] else error.title
+    message = first["msg"].removeprefix("Input ").removeprefix("Value ").removeprefix("Tuple ")
+    if first["type"] in ("unexpected_keyword_argument", "missing_argument", "missing"):
+        return f"{error.title}: {message.lower()}: {name}"
+    message = message.replace("should be", "must be").replace("should have", "must have")
+    where = f" (entry {'.'.join(str(index + 1) for index in first['loc'][1:])})" if len(first["loc"]) > 1 else ""
+    return f"{name}{where} {message}. Received: {name}={first['input']!r}"

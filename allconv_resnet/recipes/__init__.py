@@ -1,0 +1,24 @@
+"""The experiments, one `Recipe` each: the paper's, what it is compared with, and small ones for a CPU."""
+
+from allconv_resnet.recipes.compared import *  # noqa: F403 - every recipe is public
+from allconv_resnet.recipes.compared import COMPARED, SIXTY_MINUTES, SMALL_4000, SMALL_ABLATIONS, TWENTY_MINUTES
+from allconv_resnet.recipes.paper import CIFAR10, CIFAR100, IMAGENET, IMAGENET_PLAIN, IMAGENET_TINY, IMAGENETS
+from allconv_resnet.recipes.parts import *  # noqa: F403 - every part is public
+from allconv_resnet.recipes.recipe import Recipe
+from allconv_resnet.recipes.small import CIFAR10_FAST, CIFAR10_SMALL, DIGITS
+
+SMALL_IMAGES = (
+    CIFAR10,
+    CIFAR100,
+    CIFAR10_SMALL,
+    DIGITS,
+    *COMPARED,
+    *TWENTY_MINUTES,
+    *SIXTY_MINUTES,
+    SMALL_4000,
+    *SMALL_ABLATIONS,
+)
+"""What train_cifar.py offers; the first is its default."""
+
+RECIPES = {recipe.name: recipe for recipe in (*SMALL_IMAGES, *IMAGENETS)}
+"""By name, as `--recipe` takes them."""

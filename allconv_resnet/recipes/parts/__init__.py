@@ -1,0 +1,28 @@
+"""The parts that recipes are made of. Each kind of part is one frozen dataclass, which checks itself and builds its
+object; the tables have them by name.
+"""
+
+from allconv_resnet.recipes.parts.data import DATA, Arrays, Records
+from allconv_resnet.recipes.parts.network import NETWORKS, AllCnn, AllConv, DenseNet, ResNet
+from allconv_resnet.recipes.parts.optimizer import OPTIMIZERS, Momentum, Muon
+from allconv_resnet.recipes.parts.run import Run
+from allconv_resnet.recipes.parts.schedule import SCHEDULES, Epochs, Linear, Steps
+
+KINDS = {"data": DATA, "network": NETWORKS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+"""The parts that come in several kinds, by their names in a recipe and on the command line."""
+
+__all__ = [
+    "KINDS",
+    "AllCnn",
+    "AllConv",
+    "Arrays",
+    "DenseNet",
+    "Epochs",
+    "Linear",
+    "Momentum",
+    "Muon",
+    "Records",
+    "ResNet",
+    "Run",
+    "Steps",
+]

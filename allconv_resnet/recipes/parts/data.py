@@ -1,0 +1,92 @@
+"""The data part of a recipe: which images, and what training does to them."""
+
+from typing import ClassVar, Literal
+
+from allconv_resnet.data.augment import CropAndFlip, Cutout
+from allconv_resnet.errors import BadInput
+from allconv_resnet.part import Count, Positive, Size, part
+
+STANDARD_CENTRE = 224 / 256
+"""The standard centre crop: 224 pixels of an image that was resized to 256 on its shorter side."""
+
+
+@part
+class Images:
+    """Labelled images, and the splits that a run uses."""
+
+    dataset: str = "cifar10"
+    """`digits` (embedded), a set of tensorflow-datasets such as `cifar10`, or a file of arrays, FILE.npz."""
+    num_classes: Count = 10
+    """Number of classes of the dataset, and of logits of the network."""
+    image_size: tuple[Size, Size, Size] = (32, 32, 3)
+    """Height, width (pixels) and channels of the network's images."""
+    train_split: str = "train"
+    """Name of the split that is trained on."""
+
+
+@part
+class Arrays(Images):
+    """Images of one size, in memory (section 4.1)."""
+
+    test_split: str = "test"
+    """Name of the split that is tested on."""
+    crop: CropAndFlip = CropAndFlip()
+    erasing: Cutout = Cutout()
+    centre: float | None = 1.0
+    """Part of an image, on each side, that evaluation shows. Serving crops larger images likewise."""
+
+    kind: ClassVar = "arrays"
+
+    def __post_init__(self):
+        check_cutout(self)
+        check_centre(self)
+
+    def augmentations(self):
+        """Returns the augmentations of training, in the order in which they are applied."""
+        return (self.crop, self.erasing)
+
+
+@part
+class Records(Images):
+    """JPEG files of all sizes in record files, as tensorflow-datasets prepares ImageNet (section 4.2)."""
+
+    test_split: str = "validation"
+    """Name of the split that is tested on."""
+    smallest_crop: Positive = 0.08
+    """Smallest part of an image's area that a random crop shows. The crop is resized to `image_size`."""
+    flip: bool = True
+    """Mirror half of the training images, left to right."""
+    erasing: Cutout = Cutout()
+    centre: float | None = STANDARD_CENTRE
+    """Part of an image, on each side, that evaluation shows. Serving crops images likewise."""
+    shuffle_buffer: Count = 2_048
+    """Undecoded images, about 110 kB each, from which the next one is drawn. The files are shuffled as well."""
+    bad_images: Literal["skip", "fail"] = "skip"
+    """Whether images that cannot be decoded are skipped (they are named, and counted in the metrics) or end the run."""
+
+    kind: ClassVar = "records"
+
+    def __post_init__(self):
+        check_cutout(self)
+        check_centre(self)
+        if self.smallest_crop > 1:
+            raise BadInput(f"smallest_crop must be at most 1. Received: smallest_crop={self.smallest_crop}")
+
+
+def check_cutout(data):
+    """Raises `BadInput` if the square of a cutout is larger than an image."""
+    if data.erasing.cutout > min(data.image_size[:2]):
+        raise BadInput(
+            "cutout must be at most the height and width of image_size. "
+            f"Received: cutout={data.erasing.cutout}, image_size={data.image_size}"
+        )
+
+
+def check_centre(data):
+    """Raises `BadInput` if the part of an image that evaluation shows is no part of it."""
+    if data.centre is not None and not 0 < data.centre <= 1:
+        raise BadInput(f"centre must be above 0 and at most 1. Received: centre={data.centre}")
+
+
+DATA = {"arrays": Arrays(), "records": Records()}
+"""By name, as `--data` takes them."""

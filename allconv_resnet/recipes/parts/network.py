@@ -1,0 +1,134 @@
+"""The network part of a recipe: the paper's network, or one that the paper compares it with."""
+
+import dataclasses
+from typing import ClassVar
+
+from allconv_resnet import baselines
+from allconv_resnet.errors import BadInput
+from allconv_resnet.model import CIFAR_STAGES, CIFAR_STEM, AllConvResNet, whiten_stem
+from allconv_resnet.part import Count, Fraction, Natural, Size, part
+
+
+@part
+class AllConv:
+    """The all-convolutional residual network of Hardt & Ma (table 1)."""
+
+    stem: tuple[Size, Size, Size, Size] = tuple(CIFAR_STEM)
+    """First convolution: filters, kernel size, stride, and size of an average pooling after it (1 is none)."""
+    stages: tuple[tuple[Count, Size, Size], ...] = tuple(map(tuple, CIFAR_STAGES))
+    """Stages: number of residual blocks, filters, stride of the first block."""
+    block: str = "residual"
+    """Type of the blocks, by its name in `layers.BLOCKS`."""
+    kernel_sizes: tuple[Size, Size] = (3, 3)
+    """Kernel sizes of the two convolutions of a block."""
+    activation: str = "relu"
+    """The one nonlinearity of a block (section 4)."""
+    final_activation: str | None = None
+    """Activation between the last block and the pooling. Table 1 has none."""
+    use_bias: bool = False
+    """Whether convolutions have biases. The paper's have none."""
+    whitened_stem: bool = False
+    """Whether the first convolution whitens the patches of the training images and is not trained. The paper trains
+    it."""
+    trainable_head: bool = False
+    """Whether the last layer is trained. The paper keeps a random projection (section 4)."""
+    initialization: str = "near_identity"
+    """Initial residual kernels: `near_identity` 1/(k^2 c) (section 4.1), `standard` 1/(k sqrt(c)), `he`, or the name of
+    a Keras initializer."""
+    normalization: str | None = None
+    """None (section 4), or `batch` after each convolution."""
+    shortcut: str | None = "identity"
+    """Shortcut of the residual blocks: `identity` (section 4), or None."""
+    mirror_average: bool = False
+    """Whether inference, and so the test, averages over an image and its mirror image. The paper does not."""
+
+    kind: ClassVar = "allconv_resnet"
+
+    def __post_init__(self):
+        if not self.stages:
+            raise BadInput("stages must not be empty")
+
+    def build(self, data, seed, dtype=None, name="allconv_resnet", images=None):
+        """Returns the network.
+
+        Args:
+            data: Data part of the recipe: its `image_size` and `num_classes` are used.
+            seed: Integer, fixes every initial weight.
+            dtype: Dtype policy of Keras, or its name.
+            name: Name of the model.
+            images: uint8 array `[n, h, w, c]` of training images, from which a whitened stem is made; None where the
+                weights are loaded afterwards.
+
+        Raises:
+            ValueError: if the fields describe no network.
+        """
+        arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        whitened = arguments.pop("whitened_stem")
+        model = AllConvResNet(
+            data.image_size, data.num_classes, **arguments, trainable_stem=not whitened, seed=seed, dtype=dtype, name=name
+        )
+        if whitened and images is not None:
+            whiten_stem(model, images)
+        return model
+
+
+class Baseline:
+    """What the networks of other papers have in common: the part's fields are the arguments of one function."""
+
+    function: ClassVar
+
+    whitened_stem: ClassVar = False
+
+    def build(self, data, seed, dtype=None, name=None, images=None):
+        """Returns the network. The arguments are those of `AllConv.build`; `name` and `images` have no use here."""
+        arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return type(self).function(data.num_classes, input_shape=data.image_size, seed=seed, dtype=dtype, **arguments)
+
+
+@part
+class AllCnn(Baseline):
+    """All-CNN-C of Springenberg et al. 2014 (arXiv 1412.6806)."""
+
+    dropout: tuple[Fraction, Fraction] = (0.2, 0.5)
+    """Dropout rates at the input, and after each convolution of stride 2."""
+
+    kind: ClassVar = "all_cnn_c"
+    function: ClassVar = staticmethod(baselines.all_cnn_c)
+
+
+@part
+class ResNet(Baseline):
+    """The CIFAR ResNet of He et al. 2015 (arXiv 1512.03385)."""
+
+    depth: Count = 20
+    """Layers: 20, 32, 44, 56, 110, or any other 6 n + 2."""
+    normalization: str | None = "batch"
+    """`batch` after each convolution, or None."""
+
+    kind: ClassVar = "resnet"
+    function: ClassVar = staticmethod(baselines.resnet)
+
+
+@part
+class DenseNet(Baseline):
+    """DenseNet-BC of Huang et al. 2016 (arXiv 1608.06993)."""
+
+    depth: Count = 100
+    """Layers: 6 n + 4."""
+    growth: Natural = 12
+    """Channels that each layer adds."""
+
+    kind: ClassVar = "densenet_bc"
+    function: ClassVar = staticmethod(baselines.densenet_bc)
+
+
+NETWORKS = {
+    "allconv_resnet": AllConv(),
+    "all_cnn_c": AllCnn(),
+    "resnet": ResNet(),
+    "resnet20": ResNet(),
+    "resnet20_plain": ResNet(normalization=None),
+    "resnet110": ResNet(depth=110),
+    "densenet_bc": DenseNet(),
+}
+"""By name, as `--network` takes them."""

@@ -1,0 +1,65 @@
+"""The optimizer part of a recipe."""
+
+from typing import ClassVar
+
+from allconv_resnet import optimizers
+from allconv_resnet.part import Fraction, NotNegative, Positive, part
+
+
+@part
+class Optimizer:
+    """What all optimizers have in common."""
+
+    momentum: Fraction = 0.9
+    """Factor of the velocity: v <- momentum v + g."""
+    clip_norm: Positive | None = None
+    """Largest global norm of a gradient; a longer one is scaled down. The paper does not clip."""
+
+    def arguments(self):
+        """Returns the arguments of the Keras optimizer, but for the learning rate.
+
+        Clipping is not among them: the train step clips the gradient of the whole batch, where Keras would clip that of
+        each replica.
+        """
+        return {"momentum": self.momentum, "nesterov": self.nesterov, "weight_decay": self.weight_decay}
+
+    def build(self, schedule, **more):
+        """Returns the Keras optimizer. Its weight decay is on kernels alone.
+
+        Args:
+            schedule: Learning rate, or a Keras schedule of it.
+            **more: Further arguments of the Keras optimizer, such as `global_clipnorm` for `fit` on one device.
+        """
+        optimizer = self.optimizer_class(schedule, **{**self.arguments(), **more})
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        return optimizer
+
+
+@part
+class Momentum(Optimizer):
+    """TF1's momentum with coupled weight decay (section 4.1): w <- w - learning_rate v."""
+
+    nesterov: bool = False
+    """Whether the update is g + momentum v in place of v."""
+    weight_decay: NotNegative = 1e-4
+    """Coupled weight decay on kernels: g <- g + weight_decay w."""
+
+    kind: ClassVar = "momentum"
+    optimizer_class: ClassVar = optimizers.Momentum
+
+
+@part
+class Muon(Optimizer):
+    """Momentum whose updates are orthogonalized (Jordan et al. 2024)."""
+
+    nesterov: bool = True
+    """Whether the update is that of g + momentum v in place of v."""
+    weight_decay: NotNegative = 0.1
+    """Decoupled weight decay on kernels: w <- w - learning_rate weight_decay w."""
+
+    kind: ClassVar = "muon"
+    optimizer_class: ClassVar = optimizers.Muon
+
+
+OPTIMIZERS = {"momentum": Momentum(), "muon": Muon()}
+"""By name, as `--optimizer` takes them."""

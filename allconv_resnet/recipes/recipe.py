@@ -1,0 +1,232 @@
+"""What is trained, and how. A recipe says everything that decides the weights at step N.
+
+Where a run is kept, where its data lie and how many devices share the work are not the recipe's business.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from allconv_resnet.errors import BadInput
+from allconv_resnet.part import Natural, as_lists, as_tuples, from_json, part
+from allconv_resnet.recipes import parts
+from allconv_resnet.recipes.migrate import nested
+from allconv_resnet.recipes.parts.data import Arrays, Images
+from allconv_resnet.recipes.parts.network import AllConv, Baseline
+from allconv_resnet.recipes.parts.optimizer import Momentum, Optimizer
+from allconv_resnet.recipes.parts.run import Run
+from allconv_resnet.recipes.parts.schedule import Schedule, Steps
+
+Flat = tyro.conf.arg(name="")  # a part's fields are options without a prefix
+POLICIES = {"auto": None, "float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+MAY_CHANGE = ("steps", "log_every", "evaluate_every", "checkpoint_every", "bad_images")
+"""These fields do not affect the weights, so they may change on resume."""
+
+
+@part
+class Recipe:
+    """One experiment, made of parts. Sections and tables are those of Hardt & Ma (arXiv 1611.04231)."""
+
+    name: str
+    """Name of the experiment."""
+    data: Annotated[Images, Flat] = Arrays()
+    network: Annotated[AllConv | Baseline, Flat] = AllConv()
+    optimizer: Annotated[Optimizer, Flat] = Momentum()
+    schedule: Annotated[Schedule, Flat] = Steps()
+    run: Annotated[Run, Flat] = Run()
+    seed: Natural = 0
+    """Fixes the initial weights, the projection, the order of the images and their augmentation."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`float32`, `bfloat16` (float32 weights), or `auto`: bfloat16 where the hardware has it."""
+
+    def __post_init__(self):
+        if not self.name.strip():
+            raise BadInput(f"name must not be empty. Received: name={self.name!r}")
+        self.schedule.check(self.run)
+
+    def replace(self, **changes):
+        """Returns the recipe with some fields changed.
+
+        Args:
+            **changes: Values by the short names of fields (`steps`, `padding`, ...) or of parts. A part is given as an
+                object, or by the name of its kind (`network="resnet20"`): then it has the defaults of that kind, and
+                keeps the values of the fields that the old kind has too.
+
+        Raises:
+            BadInput: if the recipe's parts have no such field, or cannot have such a value.
+        """
+        recipe = self
+        for name in parts.KINDS:
+            if isinstance(changes.get(name), str):
+                recipe = recipe.with_kind(name, changes.pop(name))
+        known = recipe.fields()
+        own = {field.name for field in dataclasses.fields(recipe)}
+        if unknown := sorted(set(changes) - set(known) - own):
+            raise BadInput(_no_such_field(recipe, unknown[0]))
+        return _replaced(recipe, changes)
+
+    def with_kind(self, name, kind):
+        """Returns the recipe with another kind of a part, see `replace`.
+
+        Args:
+            name: Name of the part: `data`, `network`, `optimizer` or `schedule`.
+            kind: String, a key of the part's table.
+
+        Raises:
+            BadInput: if there is no such kind.
+        """
+        table = parts.KINDS[name]
+        if kind not in table:
+            raise BadInput(f"{name} must be one of {', '.join(table)}. Received: {name}={kind!r}")
+        old, new = getattr(self, name), table[kind]
+        if type(old) is type(new) and kind == new.kind:
+            return self
+        if type(old) is not type(new):
+            shared = {field.name for field in dataclasses.fields(old)} & {f.name for f in dataclasses.fields(new)}
+            shared -= {"centre", "test_split"}  # their meaning differs between kinds of data
+            new = dataclasses.replace(new, **{field: getattr(old, field) for field in shared})
+        return dataclasses.replace(self, **{name: new})
+
+    def fields(self):
+        """Returns all fields of the parts by their short names, as a flat dictionary."""
+        return dict(_flat(self))
+
+    def build_model(self, images=None):
+        """Returns the network with its initial weights, in the recipe's precision (`auto`: Keras's dtype policy).
+
+        Args:
+            images: uint8 array `[n, h, w, c]` of training images, from which a whitened stem is made; None where the
+                weights are loaded afterwards.
+
+        Raises:
+            BadInput: if the recipe describes no network.
+        """
+        try:
+            name = self.name.replace("-", "_")
+            return self.network.build(self.data, self.seed, POLICIES[self.precision], name, images)
+        except (ValueError, TypeError) as error:
+            raise BadInput(f"There can be no such network: {str(error).splitlines()[0]}") from error
+
+    def build_schedule(self):
+        """Returns the learning rate as a function of the step: a Keras schedule."""
+        return self.schedule.build(self.run)
+
+    def build_optimizer(self, **arguments):
+        """Returns the recipe's Keras optimizer with its schedule.
+
+        It does not clip, see `Optimizer.arguments`. For `fit` on one device pass
+        `global_clipnorm=recipe.optimizer.clip_norm`.
+
+        Args:
+            **arguments: Further arguments of the Keras optimizer.
+        """
+        return self.optimizer.build(self.build_schedule(), **arguments)
+
+    def to_dict(self):
+        """Returns the recipe as config.json has it: a dictionary of each part with its kind, lists for tuples."""
+        content = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if dataclasses.is_dataclass(value):
+                kind = {"kind": value.kind} if field.name in parts.KINDS else {}
+                content[field.name] = {**kind, **{key: as_lists(entry) for key, entry in _flat(value)}}
+            else:
+                content[field.name] = value
+        return content
+
+    @classmethod
+    def from_dict(cls, values):
+        """Returns the recipe that `to_dict` gave, or one that an older version gave.
+
+        Raises:
+            BadInput: as `replace`.
+        """
+        if not isinstance(values, dict):
+            raise BadInput(f"A recipe must be an object of JSON. Received: {values!r}")
+        values = dict(nested(values))
+        content = {}
+        for name, table in {**parts.KINDS, "run": {"run": Run()}}.items():
+            fields = dict(values.pop(name, {}))
+            kind = fields.pop("kind", "run") if name == "run" else fields.pop("kind", None)
+            if kind not in table:
+                raise BadInput(f"{name} must have a kind among {', '.join(table)}. Received: kind={kind!r}")
+            default = table[kind]
+            known = dict(_flat(default))
+            if unknown := sorted(set(fields) - set(known)):
+                raise BadInput(f"{name} {kind} has no field {', '.join(unknown)}. Its fields are: {', '.join(known)}")
+            content[name] = _from_json(default, fields)
+        return from_json(cls, {**values, **content})
+
+    @classmethod
+    def read(cls, path):
+        """Returns the recipe in a JSON file, for instance the config.json of a run.
+
+        Raises:
+            BadInput: if the file cannot be read or has no recipe.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text()))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise BadInput(f"{path} has no recipe that can be read: {str(error).splitlines()[0]}") from error
+
+
+def kinds_with(field):
+    """Returns which kinds of which part have a field: pairs such as `("data", "arrays")`."""
+    return [
+        (name, kind)
+        for name, table in parts.KINDS.items()
+        for kind, value in table.items()
+        if field in dict(_flat(value)) and kind == value.kind
+    ]
+
+
+def _flat(content):
+    """Yields the fields of nested dataclasses by their own names."""
+    for field in dataclasses.fields(content):
+        value = getattr(content, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _flat(value)
+        else:
+            yield field.name, value
+
+
+def _replaced(content, changes):
+    """Returns a dataclass in which every field, nested ones included, has its value of `changes`, where it has one."""
+    new = {}
+    for field in dataclasses.fields(content):
+        value = getattr(content, field.name)
+        if field.name in changes:
+            new[field.name] = changes[field.name]
+        elif dataclasses.is_dataclass(value):
+            changed = _replaced(value, changes)
+            if changed != value:
+                new[field.name] = changed
+    return dataclasses.replace(content, **new) if new else content
+
+
+def _from_json(default, fields):
+    """Returns a part with the fields of a dictionary of JSON values, and the defaults of its kind elsewhere."""
+    own = {}
+    for field in dataclasses.fields(default):
+        value = getattr(default, field.name)
+        if dataclasses.is_dataclass(value):
+            own[field.name] = _from_json(value, {k: v for k, v in fields.items() if k in dict(_flat(value))})
+        else:
+            own[field.name] = as_tuples(fields.get(field.name, value))
+    return from_json(type(default), own)
+
+
+def _no_such_field(recipe, name):
+    kinds = kinds_with(name)
+    if not kinds:
+        return f"A recipe has no field {name}. The fields of this one are: {', '.join(recipe.fields())}"
+    part_name = kinds[0][0]
+    owners = " and ".join(kind for _, kind in kinds)
+    return (
+        f"{name} is a field of {part_name} {owners}, and this recipe has {part_name} "
+        f"{getattr(recipe, part_name).kind}"
+    )
