@@ -1,12 +1,20 @@
-"""The figures of results/, drawn from the logs of runs."""
+"""The figures of the report, drawn from the logs of runs."""
 
 import statistics
 
 import numpy as np
 
+from allconv_resnet.files import replacing
+
 
 def draw_curves(runs, title, path):
-    """Draws the errors of several seeds against steps: their mean, and their range as a band."""
+    """Draws the errors of several seeds against steps, the mean as a line and the range as a band.
+
+    Args:
+        runs: List of `Run`.
+        title: Title of the figure.
+        path: Path of the PNG.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -21,11 +29,18 @@ def draw_curves(runs, title, path):
     axes.set(xlabel="step", ylabel="error (%)", ylim=(0, None), title=f"{title}, {len(runs)} seeds and their range")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
 
 
 def draw_comparison(found, title, path):
-    """Draws the test errors of several trainings against processor time: means over the seeds, ranges as bands."""
+    """Draws the test errors of several trainings against processor time, means as lines and ranges as bands.
+
+    Args:
+        found: Dictionary from the name of each training to its runs. A training whose logs have no processor time is
+            left out.
+        title: Title of the figure.
+        path: Path of the PNG.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4 + 0.2 * len(found)), layout="constrained")
@@ -47,17 +62,18 @@ def draw_comparison(found, title, path):
             axes.fill_between(minutes, errors.min(axis=1), errors.max(axis=1), color=color, alpha=0.2)
     axes.set(xlabel="processor minutes", ylabel="test error (%)", xlim=(0, None), ylim=(0, None), title=title)
     axes.grid(alpha=0.3)
-    figure.legend(fontsize="small", loc="outside lower center")  # it would cover the slow ones
-    figure.savefig(path, dpi=120)
+    figure.legend(fontsize="small", loc="outside lower center")  # inside the axes it would cover the slow ones
+    _save(figure, path)
 
 
-def draw_ratios(rows, title, path):
-    """Draws how many times as fast as its peers something is: a dot at the median, a line from least to most.
+def draw_ratios(rows, title, axis, path):
+    """Draws ratios to several peers, a dot at each median and a line from the minimum to the maximum.
 
     Args:
-        rows: Pairs of a setting and the ratios of each peer there: a dictionary of `min`, `median` and `max`.
-        title: Of the figure.
-        path: Of the PNG.
+        rows: List of pairs of a setting and a dictionary from the name of each peer to its `min`, `median` and `max`.
+        title: Title of the figure.
+        axis: Label of the ratios.
+        path: Path of the PNG.
     """
     from matplotlib.figure import Figure
 
@@ -77,21 +93,24 @@ def draw_ratios(rows, title, path):
     axes.set_xticks(ticks, [format(tick, "g") for tick in ticks])
     axes.minorticks_off()
     axes.set_yticks(range(len(rows)), [setting for setting, _ in rows])
-    axes.set(xlabel="images a second, ours over theirs", title=title, ylim=(len(rows) - 0.4, -0.6))
+    axes.set(xlabel=axis, title=title, ylim=(len(rows) - 0.4, -0.6))
     axes.grid(alpha=0.3, axis="x")
     axes.legend(fontsize="small", loc="lower right")
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
 
 
 def at_common_steps(seeds, columns=1):
-    """Returns steps `[points]` that all seeds have passed, and each column there, `[points, seeds]`.
+    """Returns steps that all seeds have passed, and the values of all seeds at these steps.
 
-    The steps are those of the seed that has the fewest: versions of a recipe may have logged at other steps. Of the
-    other seeds the values are interpolated between their own.
+    Versions of a recipe may have logged at different steps. The steps are therefore those of the seed that has the
+    fewest, and the values of the other seeds are interpolated.
 
     Args:
-        seeds: For each seed a list of tuples, the step and then the columns, in order of the step.
-        columns: How many columns there are.
+        seeds: List with a list for each seed: tuples of a step and the columns, in order of the steps.
+        columns: Number of columns.
+
+    Returns:
+        Array of the steps `[points]`, and for each column an array `[points, seeds]`.
     """
     if not all(seeds):
         return np.empty(0), *[np.empty((0, len(seeds)))] * columns
@@ -107,8 +126,13 @@ def at_common_steps(seeds, columns=1):
 
 
 def mean(values, digits=2):
-    """Returns a mean and a standard deviation in words."""
+    """Returns the mean ± the standard deviation of a list of numbers, as text."""
     if not len(values):
         return "-"
     text = f"{statistics.fmean(values):.{digits}f}"
     return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
+
+
+def _save(figure, path):
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)
