@@ -39,8 +39,8 @@ def write_report(directory, page=None):
     path = directory / "README.md"
     if path.exists() and not path.read_text().startswith(MARKER):
         raise BadInput(
-            f"Expected no README.md, or one that this command wrote, since it would be replaced. Received: {path} "
-            "without the first line of this command"
+            f"Expected no README.md, or one that the report wrote, since it would be replaced. Received: {path}, which "
+            f"does not begin with {MARKER}"
         )
     found = find_runs(directory)
     if page is None and not found:

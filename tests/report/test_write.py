@@ -78,7 +78,7 @@ def test_a_readme_that_somebody_else_wrote_is_left_as_it_is(tmp_path):
     write_seeds(tmp_path / "digits", (0.1, 0.2))
     readme = tmp_path / "README.md"
     readme.write_text("# My own notes\n")
-    with pytest.raises(BadInput, match=r"Received: .*README.md without the first line of this command"):
+    with pytest.raises(BadInput, match=r"Received: .*README.md, which does not begin with <!-- Written by"):
         write_report(tmp_path)
     assert readme.read_text() == "# My own notes\n" and not [*tmp_path.rglob("*.png")]
     readme.unlink()
