@@ -188,15 +188,19 @@ def serve(
     serve(SavedModel(export), options)
 
 
-def report(results: tyro.conf.Positional[Path] = Path("results")) -> None:
-    """Writes README.md and the figures of a results directory from the logs in it.
+def report(directory: tyro.conf.Positional[Path] = Path("results")) -> None:
+    """Writes README.md and the figures of a directory of runs, from the logs in it.
 
     Args:
-        results: Directory with run directories, and with what the benchmarks and the theory commands wrote.
+        directory: Directory with the runs of each training at NAME or NAME/*. If it has a page.py, this says what the
+            README.md must show; otherwise the README.md has one table of all trainings.
     """
-    from allconv_resnet.evidence.report import report
+    from allconv_resnet.report import read_page, write_report
 
-    print(report(results))
+    page = read_page(directory)
+    if page:
+        print(f"{directory / 'page.py'} says what the page must show.")
+    print(write_report(directory, page))
 
 
 def main(arguments=None):

@@ -1,0 +1,145 @@
+"""The logs of run directories, and which of them are seeds of one training."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from allconv_resnet.errors import BadInput
+from allconv_resnet.training.run_directory import MAY_CHANGE, read_metrics
+
+MAY_DIFFER = {"seed", "precision", *MAY_CHANGE}  # between the seeds of one training
+
+
+@dataclass(frozen=True)
+class Run:
+    """The log of one run directory.
+
+    Attributes:
+        path: Path of the run directory.
+        recipe: Dictionary of the fields of config.json, as `flatten` returns it.
+        lines: List of the lines of metrics.jsonl.
+        sessions: List of the sessions of environment.json.
+    """
+
+    path: Path
+    recipe: dict
+    lines: list
+    sessions: list
+
+    def last(self, split):
+        """Returns the last line of a split, or None."""
+        return next((line for line in reversed(self.lines) if line["split"] == split), None)
+
+    def finished(self):
+        """Returns whether the run reached the last step of its recipe and was tested there."""
+        test = self.last("test")
+        return test is not None and test["step"] >= self.recipe["steps"]
+
+    def minutes(self):
+        """Returns the time of the training steps, from the images per second of each line."""
+        train = [line for line in self.lines if line["split"] == "train"]
+        steps = [line["step"] - before for line, before in zip(train, [0, *(x["step"] for x in train)], strict=False)]
+        rates = [line["images_per_second"] for line in train]
+        return sum(self.recipe["batch_size"] * n / rate for n, rate in zip(steps, rates, strict=True)) / 60
+
+    def processor_minutes(self, step=None):
+        """Returns the processor time up to a step, or up to the last step. It is None if the log does not have it."""
+        seconds, before = 0.0, 0
+        for line in self.lines:
+            if line["split"] == "train" and (step is None or before < step):
+                if "cpu_seconds" not in line:
+                    return None
+                part = 1 if step is None else min(1, (step - before) / (line["step"] - before))
+                seconds, before = seconds + part * line["cpu_seconds"], line["step"]
+        return seconds / 60 if before else None
+
+
+def find_runs(directory):
+    """Returns a dictionary from the name of each training to the list of its runs, in order.
+
+    Args:
+        directory: Path. A training NAME has its runs at `directory/NAME` or `directory/NAME/*`.
+
+    Raises:
+        BadInput: if a log cannot be read, or the runs of a training differ in more than their seeds.
+    """
+    runs = {}
+    for config in sorted([*directory.glob("*/config.json"), *directory.glob("*/*/config.json")]):
+        path = config.parent
+        runs.setdefault(path.relative_to(directory).parts[0], []).append(read_run(path))
+    for seeds in runs.values():
+        check_seeds(seeds)
+    return runs
+
+
+def check_seeds(runs):
+    """Checks that runs have one recipe and different seeds, since only then they have a mean.
+
+    A field that only some of the recipes have was added to the project later. It is not compared: the other runs had
+    its default.
+
+    Raises:
+        BadInput: with two of the runs and the fields that differ.
+    """
+    first, others = runs[0], runs[1:]
+    seen = {first.recipe["seed"]: first}
+    for run in others:
+        common = (first.recipe.keys() & run.recipe.keys()) - MAY_DIFFER
+        differ = sorted(field for field in common if first.recipe[field] != run.recipe[field])
+        if differ:
+            raise BadInput(
+                f"Expected runs of one recipe in {first.path.parent}, which the report shows as seeds of one training. "
+                f"Received: {first.path} and {run.path} are not of one recipe: {', '.join(differ)}"
+            )
+        if (twin := seen.setdefault(run.recipe["seed"], run)) is not run:
+            raise BadInput(
+                f"Expected runs of different seeds in {first.path.parent}. "
+                f"Received: {twin.path} and {run.path} have the same seed, {run.recipe['seed']}"
+            )
+
+
+def read_run(path):
+    """Returns the `Run` of a run directory. A last line of its log that was cut short is left out.
+
+    Args:
+        path: Path.
+
+    Raises:
+        BadInput: if a file is missing, cannot be read, or lacks what the report needs.
+    """
+    try:
+        config, environment = (json.loads((path / name).read_text()) for name in ("config.json", "environment.json"))
+        run = Run(path, flatten(config), read_metrics(path), environment["sessions"])
+        _need(run.recipe, "seed", "steps", "batch_size")
+        for line in run.lines:
+            _need(line, "step", "split", "loss", "error", *["images_per_second"] * (line.get("split") == "train"))
+        for session in run.sessions:
+            _need(session, "command", "commit", "cpu", "cores")
+        if not run.sessions:
+            raise ValueError("environment.json has no session")
+        run.minutes(), run.processor_minutes()  # they divide by what the log has
+        return run
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise BadInput(f"Expected the log of a run in {path}. Received: {error}") from error
+
+
+def flatten(config):
+    """Returns the fields of a config.json in one dictionary, whether they lie flat there or in parts.
+
+    The `kind` of a part becomes the part's name: `{"network": {"kind": "all_cnn", "dropout": 0.5}}` becomes
+    `{"network": "all_cnn", "dropout": 0.5}`.
+
+    Args:
+        config: Dictionary.
+    """
+    flat = {}
+    for name, part in config.items():
+        fields = part.items() if isinstance(part, dict) else [("kind", part)]
+        flat |= {name if field == "kind" else field: value for field, value in fields}
+    return flat
+
+
+def _need(content, *fields):
+    missing = [field for field in fields if field not in content]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} missing in {content}")

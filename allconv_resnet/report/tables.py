@@ -1,0 +1,99 @@
+"""The tables of trainings, in Markdown."""
+
+from urllib.parse import quote
+
+from allconv_resnet.report.figures import mean
+
+NOT_RUN = "*not run*"
+COLUMNS = (
+    "training",
+    "what",
+    "n",
+    "steps",
+    "train loss",
+    "train error",
+    "test error",
+    "minutes",
+    "processor minutes",
+    "where",
+    "log",
+)
+
+
+def training_row(training, runs, directory):
+    """Returns the cells of a training, for `COLUMNS`. If some of its runs have finished, only those count.
+
+    Args:
+        training: `Training`.
+        runs: List of its `Run`, which may be empty.
+        directory: Path of the page.
+    """
+    what = f"{training.what} `{training.command}`".lstrip()
+    if not runs:
+        return f"`{training.name}`", what, f"0 of {training.seeds}", *[NOT_RUN] * (len(COLUMNS) - 3)
+    counted = finished(runs)
+    unfinished = len(runs) - len(counted)
+    n = str(len(counted)) if len(counted) >= training.seeds else f"{len(counted)} of {training.seeds}"
+    links = [link(run.path.name, run.path, directory) for run in counted]
+    links += [link("curves", directory / training.name / "curves.png", directory)] if len(counted) > 1 else []
+    train, test = ([line for run in counted if (line := run.last(split))] for split in ("train", "test"))
+    return (
+        f"`{training.name}`",
+        what,
+        n + f", {unfinished} unfinished" * (unfinished > 0),
+        steps(counted),
+        mean([line["loss"] for line in train], 3),
+        mean([100 * line["error"] for line in train]),
+        mean([100 * line["error"] for line in test]),
+        mean([run.minutes() for run in counted], 1),
+        mean([minutes for run in counted if (minutes := run.processor_minutes()) is not None], 1),
+        "; ".join(dict.fromkeys(where(session) for run in counted for session in run.sessions)),
+        " ".join(links),
+    )
+
+
+def finished(runs):
+    """Returns the runs that have finished, or all of them if none has."""
+    return [run for run in runs if run.finished()] or runs
+
+
+def steps(runs):
+    """Returns how many steps runs have done, and of how many if they are not yet at the end."""
+    done = sorted({run.lines[-1]["step"] if run.lines else 0 for run in runs})
+    planned = max(run.recipe["steps"] for run in runs)
+    text = " to ".join(f"{step:,}" for step in dict.fromkeys((done[0], done[-1])))
+    return text if done[0] == planned else f"{text} of {planned:,}"
+
+
+def where(environment, commits=()):
+    """Returns the hardware, the precision and the code version of a session, in a few words.
+
+    Args:
+        environment: Dictionary as `allconv_resnet.environment.describe` returns it.
+        commits: Sequence of the commits to name instead of the environment's.
+    """
+    cores = f"{environment['cores']} core{'s' if environment['cores'] > 1 else ''}"
+    processor = ", ".join(environment.get("gpus") or [f"{cores} of {environment['cpu']}"])
+    precision = [environment["precision"]] if "precision" in environment else []
+    versions = [_version(commit) for commit in commits or [environment["commit"]]]
+    return ", ".join([processor, *precision, *versions])
+
+
+def link(text, path, directory):
+    """Returns a Markdown link from the page of a directory to a path below it."""
+    return f"[{text}]({quote(path.relative_to(directory).as_posix())})"
+
+
+def markdown(rows):
+    """Returns a table in Markdown.
+
+    Args:
+        rows: List of tuples of strings. The first one has the names of the columns.
+    """
+    rows = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]) + "\n"
+
+
+def _version(commit):
+    return commit[:7] + "+" * commit.endswith("+changes") if commit else "unknown version"

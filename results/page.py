@@ -1,0 +1,599 @@
+"""What the page of this directory must show. `allconv-resnet report` reads it and writes README.md from the logs."""
+
+from allconv_resnet.report import HOW_TO_READ, Claim, Comparison, Measurement, Page, Section, Training, spread
+
+INTRODUCTION = f"""# Results
+
+This page shows what was measured, with the command, the hardware and the log. It is the output of
+`allconv-resnet report`.
+
+CIFAR-10 here is the real dataset, but every image was re-encoded once as JPEG (quality 75), and only 5,000 of its
+10,000 test images are used. Errors are therefore somewhat higher than on the original. `DIR` is a directory of
+tensorflow-datasets, and `S` is a seed.
+
+{HOW_TO_READ} On this page the training loss and the training error are means over 3,000 to 26,000 images, and the time
+that is not counted after a stop is at most 3 %.
+"""
+
+LAST_COMMIT = "f83c8cf"  # the last one that has the logs of the recipes that were given up
+
+
+def _train(name, what, seeds=3, prefix="", script="train_cifar.py"):
+    return Training(name, what, f"{prefix}python {script} --recipe {name} --data-dir DIR --seed S", seeds)
+
+
+def _on_one_core(trainings):
+    return tuple(_train(name, what, prefix="taskset -c 0 ") for name, what in trainings.items())
+
+
+def _given_up(name, test_error, commit, changes):
+    return (
+        f"{changes} The test error was {test_error}, at commit `{commit}`. The log is in this repository's history, "
+        f"in `results/{name}` at commit `{LAST_COMMIT}`."
+    )
+
+
+FIRST_STEPS = Section(
+    "Trainings",
+    "",
+    (
+        Training(
+            "digits",
+            "The embedded digits, tested on the held-out fifth. The aim is an accuracy of 97 %.",
+            "python train_cifar.py --recipe digits --seed S",
+        ),
+        Training(
+            "container-digits",
+            "The embedded digits in the container image, in its CPU variant (docker/README.md).",
+            "python train_cifar.py --recipe digits --run-dir /runs/digits",
+            1,
+        ),
+        _train(
+            "cifar10-small",
+            "A narrow and shallow variant of the network for CPUs. The aim is an accuracy of 80 % in under 25 minutes "
+            "on 2 cores.",
+        ),
+        Training(
+            "cifar10-250",
+            "The first 250 steps of the network of table 1 with the paper's recipe. The aim is a loss of at most 1.95 "
+            "over steps 226 to 250.",
+            "python train_cifar.py --data-dir DIR --steps 250 --log-every 25",
+            seeds=1,
+        ),
+        Training(
+            "imagenet-30",
+            "The network of 35.7M parameters: 30 steps of 16 images and a resume, on 400 images. This only shows that "
+            "it runs. The resume had `--steps 34`.",
+            "python train_imagenet.py --data-dir DIR --batch-size 16 --steps 30 --log-every 1 --evaluate-every 30 "
+            "--checkpoint-every 15 --no-export",
+            seeds=1,
+        ),
+    ),
+)
+
+TWENTY_MINUTES = Section(
+    "Twenty minutes of one core",
+    "These are a small network of the paper's kind and small networks of two kinds that the paper compares it with. "
+    "There is no small DenseNet. Each trains for as many steps as fit into 20 minutes of one core of an AMD EPYC (Zen "
+    "4 or 5) in bfloat16. The learning rate drops at the same fractions of the run as in the network's own recipe. "
+    "Some runs were paused for benchmarks: their minutes include the pauses, and their processor minutes do not.",
+    _on_one_core(
+        {
+            "cifar10-small-20": "Our network without normalization, with He et al.'s initialization and clipped "
+            "gradients (1.5M parameters).",
+            "resnet20-20": "ResNet-20 of He et al. 2015 with batch normalization (0.27M parameters).",
+            "resnet20-plain-20": "ResNet-20 without normalization, with a learning rate of 0.05 and clipped "
+            "gradients. At 0.1 it diverges.",
+            "all-cnn-c-20": "All-CNN-C of Springenberg et al. 2014 (1.37M parameters).",
+        }
+    ),
+    "twenty-minutes.png",
+    notes=(
+        _given_up(
+            "all-cnn-c-20-first",
+            "67.35 ± 2.36 % (3 seeds)",
+            "a1eb57d",
+            "`all-cnn-c-20` was first trained with He et al.'s initialization, biases of 0, a learning rate of 0.01 "
+            "and clipped gradients. Without clipping, the ReLU of its logits was dead.",
+        ),
+    ),
+)
+
+AN_HOUR = Section(
+    "An hour of two cores",
+    "The first row is the best that the family reached in 60 minutes of two cores of an AMD EPYC (Zen 4 or 5) in "
+    "bfloat16. The family has residual convolutions, ReLU, average pooling and a fixed projection, and neither "
+    "normalization nor dropout. ResNet-20 had at least as much time. Our network is tested with the mean over an "
+    "image and its mirror image, which doubles the work of a test, and ResNet-20 is not. Our network was chosen among "
+    "several tries, which were tested on the same 5,000 images. The aims are for cores with AMX, which these cores do "
+    "not have.",
+    (
+        _train(
+            "cifar10-fast",
+            "Our network with a whitening stem, 8 wide blocks of a 3x3 and a 1x1 convolution, Muon, and the mean over "
+            "mirror images (3.7M parameters). The aim is an accuracy of 92 %, and at least 88 %.",
+            seeds=1,
+        ),
+        _train("resnet20-60", "ResNet-20 of He et al. 2015 with batch normalization (0.27M parameters).", seeds=1),
+    ),
+    "an-hour.png",
+    notes=(
+        _given_up(
+            "cifar10-fast-first",
+            "12.28 % (1 seed)",
+            "b1bfb48",
+            "The first try of `cifar10-fast` had 4 blocks of two 3x3 convolutions and no mirror images. It took 11,400 "
+            "steps of 128 images with a learning rate of 0.02 and a weight decay of 0.1.",
+        ),
+        _given_up(
+            "cifar10-fast-second",
+            "12.84 % (1 seed)",
+            "34e72fc",
+            "The second try had the same blocks and no mirror images. It took 6,000 steps of 256 images with a "
+            "learning rate of 0.015 and a weight decay of 0.12.",
+        ),
+        _given_up(
+            "cifar10-fast-third",
+            "12.22 % (1 seed)",
+            "2c28cbb",
+            "The third try had the same blocks, mirror images and cutout. It took 5,760 steps of 256 images with a "
+            "learning rate of 0.015 and a weight decay of 0.12.",
+        ),
+    ),
+)
+
+ABLATIONS = Section(
+    "Ablations in 4,000 steps",
+    "The first row is `cifar10-small` in 4,000 steps, and each other row has one change. The deep networks have twice "
+    "as many blocks. Tests ran beside some of the deep ones, which lengthened their minutes but did not change their "
+    "steps.",
+    _on_one_core(
+        {
+            "small-4000": "The network that the others change, with He et al.'s initialization and a fixed projection.",
+            "small-4000-near-identity": "The residual kernels start with standard deviation 1/(k^2 c), as in the "
+            "paper.",
+            "small-4000-standard": "The residual kernels start with standard deviation 1/(k sqrt(c)).",
+            "small-4000-trained-head": "The last layer is trained.",
+            "small-4000-batch-norm": "Batch normalization follows each convolution.",
+            "small-4000-no-identity": "The blocks have no identity.",
+            "small-4000-deep": "The network has twice as many blocks.",
+            "small-4000-deep-near-identity": "The deep network, with residual kernels of standard deviation 1/(k^2 c).",
+            "small-4000-deep-no-identity": "The deep network without the identity, with He et al.'s initialization.",
+        }
+    ),
+    "ablations.png",
+)
+
+FULL_RECIPES = Section(
+    "The full recipes",
+    "These recipes follow their papers, except that each image is standardized by itself and weight decay applies to "
+    "kernels only. The errors are those of the papers, on the original images. The recipes need a GPU: the 60,000 "
+    "steps of table 1 take 60 to 63 hours on the two cores above, at the rates under Speed, and in the paper some "
+    "50,000 steps took a day on a Tesla K40. No GPU was available. `KERAS_BACKEND=jax python train_cifar.py ...` "
+    "trains them on a GPU machine without TensorFlow.",
+    tuple(
+        _train(name, what)
+        for name, what in {
+            "cifar10": "The network of table 1 of Hardt & Ma (13.5M parameters): 6.38 %.",
+            "cifar100": "The network of table 1 with 100 classes: 24.64 %.",
+            "cifar10-batch-norm": "`cifar10-he` with batch normalization, which overfits according to section 4.1.",
+            "cifar10-standard": "The network of table 1 with residual kernels of standard deviation 1/(k sqrt(c)).",
+            "cifar10-he": "The network of table 1 with He et al.'s initialization.",
+            "cifar10-trained-head": "The network of table 1 with a trained last layer.",
+            "cifar10-no-identity": "`cifar10-he` without the identity.",
+            "all-cnn-c": "All-CNN-C of Springenberg et al. 2014: 7.25 %.",
+            "resnet110": "ResNet-110 of He et al. 2015: 6.43 %.",
+            "densenet-bc": "DenseNet-BC of Huang et al. 2016 with depth 100 and growth 12: 4.51 %.",
+        }.items()
+    ),
+)
+
+SECTION_4 = "section 4.1, with 13.5M parameters"
+ASKED_HERE = "asked here"
+
+
+def _question(what, lower, higher):
+    return Claim(what, ASKED_HERE, lower, higher, published=False)
+
+
+CLAIMS_TEXT = (
+    "The claims are those of Hardt & Ma about their network, and questions that are asked here. The trainings above, "
+    "which decide them, are far shorter and smaller than those of the paper: a claim that does not reproduce does not "
+    "do so at this size and budget. Our small networks have He et al.'s initialization and clipped gradients unless a "
+    "name says otherwise, and no learning rate was tuned again for an ablation. In the rows of table 2 our network has "
+    "1.5M parameters, ResNet-20 stands for ResNet-110, and All-CNN-C has seen the images three times. Errors are "
+    "percentages at the last step. The difference is the second error minus the first, with Welch's 95 % interval over "
+    "the seeds. If the interval contains 0, the claim is not decided. Test errors are on the same 5,000 images, and "
+    "training errors are on the images of the last steps. There is no correction for the number of claims."
+)
+
+CLAIMS = (
+    Claim(
+        "Our network has less test error than All-CNN-C.",
+        "table 2: 6.38 against 7.25",
+        "cifar10-small-20",
+        "all-cnn-c-20",
+    ),
+    Claim(
+        "Our network has less test error than He et al.'s.",
+        "table 2: 6.38 against 6.43, with 110 layers",
+        "cifar10-small-20",
+        "resnet20-20",
+    ),
+    Claim(
+        "Batch normalization overfits: it has less training error.",
+        SECTION_4,
+        "small-4000-batch-norm",
+        "small-4000",
+        "train",
+    ),
+    Claim(
+        "Batch normalization overfits: it has more test error.",
+        SECTION_4,
+        "small-4000",
+        "small-4000-batch-norm",
+    ),
+    Claim(
+        "At 13.5M parameters, batch normalization has less training error.",
+        SECTION_4,
+        "cifar10-batch-norm",
+        "cifar10-he",
+        "train",
+    ),
+    Claim(
+        "At 13.5M parameters, batch normalization has more test error.",
+        SECTION_4,
+        "cifar10-he",
+        "cifar10-batch-norm",
+    ),
+    Claim(
+        "A fixed projection has slightly less test error than a trained one.",
+        SECTION_4,
+        "small-4000",
+        "small-4000-trained-head",
+    ),
+    Claim("1/(k^2 c) is better than 1/(k sqrt(c)).", SECTION_4, "small-4000-near-identity", "small-4000-standard"),
+    _question("1/(k^2 c) is better than He et al.'s.", "small-4000-near-identity", "small-4000"),
+    _question(
+        "With twice as many blocks, 1/(k^2 c) is better than He et al.'s.",
+        "small-4000-deep-near-identity",
+        "small-4000-deep",
+    ),
+    _question("The identity reduces the test error.", "small-4000", "small-4000-no-identity"),
+    _question(
+        "With twice as many blocks, the identity reduces the test error.",
+        "small-4000-deep",
+        "small-4000-deep-no-identity",
+    ),
+    _question("With the identity, depth reduces the test error.", "small-4000-deep", "small-4000"),
+    _question(
+        "Without the identity, depth increases the test error.",
+        "small-4000-no-identity",
+        "small-4000-deep-no-identity",
+    ),
+)
+
+PEERS = {
+    "torch_compiled": "torch.compile",
+    "torch_peer": "PyTorch",
+    "keras_fit": "Keras `fit`",
+    "keras_fit_jax": "Keras `fit` on JAX",
+}
+# Keras on JAX imports TensorFlow too, so its memory is not comparable.
+MEMORY_PEERS = dict(list(PEERS.items())[:3])
+CLIENTS = ("1", "8", "32")
+TRAIN_SPEED = {
+    "benchmarks/speed-cifar-train-*.json": "python benchmarks/speed.py cifar-train --batch 32 128 512",
+    "benchmarks/speed-imagenet-train-*.json": "python benchmarks/speed.py imagenet-train --batch 32",
+}
+INFERENCE_SPEED = {"benchmarks/speed-cifar-infer-*.json": "python benchmarks/speed.py cifar-infer --batch 1 32 256"}
+
+
+def _setting(d, entry):
+    return d["what"], str(entry["batch"]), entry["precision"]
+
+
+def _commits(contenders):
+    return sorted({contender["commit"] for contender in contenders if contender.get("commit")})
+
+
+def _speed_rows(d):
+    rows = []
+    for entry in d["entries"]:
+        peers = [entry["contenders"].get(peer) for peer in PEERS]
+        ratios = [spread(peer["ours_over_theirs"], ".2f") if peer else "*not run*" for peer in peers]
+        rows.append(((*_setting(d, entry), *ratios), _commits(peer for peer in peers if peer)))
+    return rows
+
+
+def _speed_ratios(d):
+    return [
+        (
+            "{}, batch {}, {}".format(*_setting(d, entry)),
+            {
+                name.replace("`", ""): entry["contenders"][peer]["ours_over_theirs"]
+                for peer, name in PEERS.items()
+                if peer in entry["contenders"]
+            },
+        )
+        for entry in d["entries"]
+    ]
+
+
+def _memory_rows(d):
+    rows = []
+    for entry in d["entries"]:
+        peers = {peer: c for peer, c in entry["contenders"].items() if peer in MEMORY_PEERS and "memory" in c}
+        # Peers that were measured in different runs have a figure of ours each.
+        ours = sorted({_gigabytes(c["ours"]) for c in peers.values()})
+        theirs = [_gigabytes(peers[peer]) if peer in peers else "*not run*" for peer in MEMORY_PEERS]
+        rows.append(((*_setting(d, entry), " to ".join(ours), *theirs), _commits(peers.values())))
+    return rows
+
+
+def _gigabytes(contender):
+    return f"{contender['memory']['beyond_import'] / 1e9:.2f}"
+
+
+def _serving_rows(d):
+    return [
+        ((network, server, *(_answers(clients[number]) for number in CLIENTS)), [])
+        for network, servers in d["networks"].items()
+        for server, clients in servers.items()
+    ]
+
+
+def _answers(run):
+    rates = {key: float(format(value, ".3g")) for key, value in run["requests_per_second"].items()}
+    middle, slow = (float(format(run[key]["median"], ".2g")) for key in ("p50_ms", "p99_ms"))
+    return f"{spread(rates, 'g')}; {middle:g}, {slow:g}"
+
+
+COMPARISONS = (
+    Comparison(
+        "Speed",
+        "The figures are our images per second divided by those of each peer, measured in turn in one run: above 1, "
+        "ours is faster. They are the median (minimum to maximum, n turns). Over torch.compile the aims are 1.15 for "
+        "the CIFAR train step in bfloat16 and 1 for the others, on cores with AMX. Keras's figures are for whole "
+        "calls of `fit` and `predict`: [benchmarks/NOTES.md](../benchmarks/NOTES.md) says what is known about their "
+        "scatter.",
+        TRAIN_SPEED | INFERENCE_SPEED,
+        ("task", "batch", "precision", *PEERS.values()),
+        _speed_rows,
+        "speed.png",
+        _speed_ratios,
+        "images a second, ours over theirs",
+    ),
+    Comparison(
+        "Memory of a train step",
+        "The figures are the peak memory of the process beyond that of its imports, in GB. The aim is at most that of "
+        "PyTorch.",
+        TRAIN_SPEED,
+        ("task", "batch", "precision", "ours", *MEMORY_PEERS.values()),
+        _memory_rows,
+    ),
+    Comparison(
+        "Serving",
+        "Clients that send one image per request share the two cores with the server. The figures are requests per "
+        "second (minimum to maximum, n runs), and then the median and the 99th percentile of the latency in ms.",
+        {"benchmarks/serving.json": "python benchmarks/serving.py"},
+        ("network", "server", *(f"clients: {number}" for number in CLIENTS)),
+        _serving_rows,
+    ),
+)
+
+
+def _scaling(d):
+    in_step, rate, staleness = (d["check"][key] for key in ("in_step_seconds", "updates_per_second", "staleness"))
+    return (
+        f"synchronous: {in_step['measured']:.3f} s per step (predicted {in_step['predicted']:.3f}); asynchronous: "
+        f"{rate['measured']:.1f} updates per second (predicted {rate['predicted']:.1f}), staleness "
+        f"{staleness['measured']:.2f} (predicted {staleness['predicted']:.2f})"
+    )
+
+
+def _landscape(d):
+    # JSON has no infinity: a run without an eps has no certificate, but then it has ended below linear anyway.
+    excess = [r["ended"] - r["linear"] - (r["eps"] or 0.0) for r in d["results"]]
+    escaped = sum(r["escapes"] > 0 for r in d["results"])
+    return f"at most {max(excess):.2g} over {len(excess)} runs, {escaped} of which left a saddle by the certified step"
+
+
+def _regret(d):
+    violations = sum(r["violations"] for r in d["results"].values())
+    slack = min(r["smallest_slack"] for r in d["results"].values())
+    return f"{violations} violations in {len(d['results'])} runs of {d['steps']:,} steps, smallest slack {slack:.2g}"
+
+
+def _same_cumulant(d):
+    small = d["spreads"]["small mean"]
+    scale, cumulant = (small[arm]["early"] for arm in ("same weight scale", "same c"))
+    return f"{scale:.3g} at equal weight scale, {cumulant:.3g} at equal c, a ratio of {cumulant / scale:.2g}"
+
+
+def _memorized(d):
+    rows = [r for r in d["memorize_against_points"]["rows"] if r["points"] == 50_000]
+    return "; ".join(
+        f"width {r['width']}: {r['wrong']} wrong, {r['wrong_in_new_process']} in a new process, "
+        f"{r['parameters'] / 1e6:.2f}M parameters, {r['precision']}, {r['seconds']:.0f} s, "
+        f"{r['peak_gigabytes']:.1f} GB"
+        for r in rows
+    )
+
+
+def _exponents(d):
+    points = ", ".join(f"n^{e:.2f} at width {w}" for w, e in d["memorize_against_points"]["exponents"].items())
+    polar = d["factorize_against_dimension"]["exponents"]["polar"]
+    return f"memorize {points} and d^{d['memorize_against_dimension']['exponent']:.2f}; factorize d^{polar:.2f}"
+
+
+def _factorized(d):
+    f = d["factorizations"]
+    return (
+        f"relative error at most {f['error']:.1e}, at most {f['polar_share']:.2f} of the bound, "
+        f"polar above svd in {len(f['above'])} of {f['count']}"
+    )
+
+
+def _bounds(d):
+    n, broken = d["options"]["networks"], d["printed_bound"]["broken"]
+    return (
+        f"smallest ratio {d['corrected_bound']['least_ratio']:.9f}; the printed bound is violated on {broken / n:.1%} "
+        f"of {n:,}"
+    )
+
+
+def _jacobians(d):
+    runs = "; ".join(f"{r['method']}, {r['ends']}: {r['wall_seconds']:.0f} s" for r in d["runs"])
+    return f"{runs}; relative difference {d['largest_relative_difference']:.0e}"
+
+
+def _network(d):
+    return "; ".join(
+        f"{r['network']}: c = {', '.join('{c:.2g}'.format(**stage) for stage in r['stages'])}" for r in d["results"]
+    )
+
+
+def _start_up(d):
+    entry = d["entries"][0]["contenders"]
+    return "; ".join(
+        f"{name} {c['all']['median']:.1f} s, of which import {c['import']['median']:.1f}" for name, c in entry.items()
+    )
+
+
+def _decoded(d):
+    over = ", ".join(f"{peer} {spread(values, '.2f')}" for peer, values in d["ours_over"].items())
+    return f"over {over}; {d['images_per_second']['ours']['median']:,.0f} images per second"
+
+
+def _precision(d):
+    return (
+        f"{d['outside']} of {d['intervals']} by the standard deviation of each interval; {d['outside_pooled']} by that "
+        f"of all intervals, at most {d['largest_ratio']:.2f} of it"
+    )
+
+
+MEASUREMENTS = (
+    Measurement(
+        "benchmarks/input_pipeline.json",
+        "Images per second that the CIFAR pipeline augments by itself on 2 cores. The aim is 200,000.",
+        "python benchmarks/input_pipeline.py --data-dir DIR",
+        lambda d: spread(d["images_per_second"], ",.0f"),
+    ),
+    Measurement(
+        "benchmarks/train_step.json",
+        "Time of a step in the training loop divided by that of the bare step. The aim is at most 1.03.",
+        "python benchmarks/train_step.py --pairs 6",
+        lambda d: spread(d["loop_over_bare"], ".3f"),
+    ),
+    Measurement(
+        "benchmarks/imagenet_input.json",
+        "Crops that a core decodes from ImageNet's files, divided by those of each peer. The aim is 1.15 over the "
+        "best.",
+        "python benchmarks/imagenet_input.py --data-dir DIR --repeats 15",
+        _decoded,
+    ),
+    Measurement(
+        "benchmarks/scaling.json",
+        "Two workers on one machine against the model of docs/scaling.md, medians of 3.",
+        "python benchmarks/scaling.py --check",
+        _scaling,
+    ),
+    Measurement(
+        "theory/linear/linear.json",
+        "Theorem 2.1: the product equals R, and the norm satisfies the bound.",
+        "allconv-resnet theory linear",
+        _factorized,
+    ),
+    Measurement(
+        "theory/linear/linear.json",
+        "Equation 2.3, corrected: the squared gradient norm divided by the bound.",
+        "allconv-resnet theory linear",
+        _bounds,
+    ),
+    Measurement(
+        "theory/benchmark.json",
+        "Theorem 3.2: the 50,000 CIFAR-10 training images with random labels.",
+        "python benchmarks/theory.py --data-dir DIR",
+        _memorized,
+    ),
+    Measurement(
+        "theory/benchmark.json",
+        "Processor time against the number of points n and the dimension d.",
+        "python benchmarks/theory.py --data-dir DIR",
+        _exponents,
+    ),
+    Measurement(
+        "theory/isometry/spectra.json",
+        "Spectra of simulated networks of width 1000 and depth 100: the largest Kolmogorov-Smirnov distance. The aim "
+        "is 0.02.",
+        "allconv-resnet theory isometry",
+        lambda d: f"{max(r['kolmogorov_smirnov'] for r in d['results']):.3f} over {len(d['results'])} activations",
+    ),
+    Measurement(
+        "theory/isometry/training.json",
+        "Spread of the training loss between activations of small mean over the first 50 steps. The aim is a ratio of "
+        "at most 0.5.",
+        "allconv-resnet theory isometry --experiment training --data-dir DIR",
+        _same_cumulant,
+    ),
+    Measurement(
+        "theory/isometry/network.json",
+        "c of stages 1 to 3 of the CIFAR network.",
+        "allconv-resnet theory isometry --experiment network --data-dir DIR --train-steps 300",
+        _network,
+    ),
+    Measurement(
+        "benchmarks/jacobians.json",
+        "Time for the 20 largest and the 20 smallest singular values of the CIFAR network's Jacobian. The aim is 5 "
+        "minutes.",
+        "python benchmarks/jacobians.py",
+        _jacobians,
+    ),
+    Measurement(
+        "theory/landscape/training.json",
+        "Objective of trained residual networks minus the sum of the linear optimum and the certified eps. The aim is "
+        "at most 0.",
+        "allconv-resnet theory landscape --data-dir DIR",
+        _landscape,
+    ),
+    Measurement(
+        "theory/landscape/regret.json",
+        "Projected SGD against its regret bound, with trained and adversarial branches.",
+        "allconv-resnet theory landscape --experiment regret --data-dir DIR",
+        _regret,
+    ),
+    Measurement(
+        "benchmarks/speed-start-up-*.json",
+        "Time from the start of a process to the end of its first step, with batches of 128.",
+        "python benchmarks/speed.py start-up --precision bfloat16 --peers torch_compiled keras_fit",
+        _start_up,
+    ),
+    Measurement(
+        "benchmarks/import_time.json",
+        "Seconds that `import allconv_resnet` adds to `import keras`. The aim is at most 0.3.",
+        "python benchmarks/import_time.py",
+        lambda d: spread(d["extra_seconds"], ".2f"),
+    ),
+    Measurement(
+        "benchmarks/precision.json",
+        "bfloat16 against float32 over 200 steps: intervals of the loss curve that differ by more than the seeds do.",
+        "python benchmarks/precision.py --data-dir DIR",
+        _precision,
+    ),
+    Measurement(
+        "benchmarks/growth.json",
+        "Exponents of the time of a train step.",
+        "python benchmarks/growth.py --precision bfloat16",
+        lambda d: ", ".join(f"{name}^{d[name]['exponent']:.2f}" for name in ("batch", "depth", "width")),
+    ),
+)
+
+PAGE = Page(
+    INTRODUCTION,
+    (FIRST_STEPS, TWENTY_MINUTES, AN_HOUR, ABLATIONS, FULL_RECIPES),
+    CLAIMS,
+    CLAIMS_TEXT,
+    COMPARISONS,
+    MEASUREMENTS,
+)

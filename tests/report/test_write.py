@@ -1,0 +1,121 @@
+"""The page of a directory: every figure of its tables follows from the logs."""
+
+import shutil
+
+import pytest
+from logs import row, write_run, write_seeds
+
+from allconv_resnet.cli import main
+from allconv_resnet.errors import BadInput
+from allconv_resnet.report import Page, Section, Training, write_report
+from allconv_resnet.report.write import MARKER
+
+COMMAND = "python train_cifar.py --recipe digits"
+TRAININGS = (Training("digits", "The digits.", COMMAND), Training("small", "A small network.", COMMAND, 1))
+PAGE = Page("# Results\n", (Section("Short trainings", "All are short.", TRAININGS, notes=("One try failed.",)),))
+
+
+def test_a_directory_without_a_page_has_one_table_of_all_trainings(tmp_path):
+    write_seeds(tmp_path / "a b" / "digits", (0.1, 0.2, 0.3))
+    write_run(tmp_path / "a b" / "once", 0, 0.5)
+    text = write_report(tmp_path / "a b").read_text()
+    assert text.startswith(f"{MARKER}\n# a b\n\nThis page shows the runs of this directory.")
+    assert [line for line in text.splitlines() if line.startswith("#")] == ["# a b", "## Trainings"]
+    assert row(text, "`digits`")[1:3] == [f"`{COMMAND}`", "3"] and row(text, "`once`")[2] == "1"
+    assert "![digits: training and test error against steps](digits/curves.png)" in text
+    for word in ("CIFAR", "JPEG", "Hardt", "Claims", "Measurements", "not run"):
+        assert word not in text
+
+
+def test_the_curves_of_a_single_run_are_those_that_it_drew(tmp_path):
+    write_run(tmp_path / "once" / "a run", 0, 0.5)
+    assert "curves.png" not in write_report(tmp_path).read_text()
+    (tmp_path / "once" / "a run" / "curves.png").write_bytes(b"drawn by the run")
+    assert "(once/a%20run/curves.png)" in write_report(tmp_path).read_text()
+    assert (tmp_path / "once" / "a run" / "curves.png").read_bytes() == b"drawn by the run"
+
+
+def test_trainings_are_summed_up_over_their_seeds(tmp_path):
+    write_seeds(tmp_path / "digits", (0.1, 0.2, 0.3))
+    text = write_report(tmp_path, PAGE).read_text()
+    cells = row(text, "`digits`")
+    assert cells[1] == f"The digits. `{COMMAND}`"
+    assert cells[2:9] == ["3", "40", "0.400 ± 0.200", "10.00 ± 5.00", "20.00 ± 10.00", "1.3 ± 0.0", "2.0 ± 0.0"]
+    assert cells[9] == "2 cores of Test CPU, float32, 0123456+"
+    links = "[seed0](digits/seed0) [seed1](digits/seed1) [seed2](digits/seed2) [curves](digits/curves.png)"
+    assert cells[10] == links
+    assert (tmp_path / "digits" / "curves.png").stat().st_size > 5000
+    assert "](digits/curves.png)" in text
+    assert "\n\n- One try failed.\n" in text
+
+
+def test_trainings_of_one_section_are_drawn_together(tmp_path):
+    for training, error in zip(TRAININGS, (0.2, 0.3), strict=True):
+        write_run(tmp_path / training.name / "seed0", 0, error)
+    write_run(tmp_path / "other", 0, 0.1)
+    text = write_report(tmp_path, Page("# Results", (Section("Both", "", TRAININGS, "both.png"),))).read_text()
+    assert text.index("## Both") < text.index("](both.png)") < text.index("## Other trainings")
+    assert (tmp_path / "both.png").stat().st_size > 5000
+
+
+def test_what_is_missing_or_unfinished_says_so(tmp_path):
+    write_run(tmp_path / "small", 0, 0.5, step=20)
+    write_run(tmp_path / "of-the-user" / "a", 0, 0.5)
+    text = write_report(tmp_path, PAGE).read_text()
+    assert row(text, "`small`")[2:7] == ["1", "20 of 40", "1.000", "25.00", "50.00"]
+    assert row(text, "`digits`")[2:] == ["0 of 3", *["*not run*"] * 8]
+    assert row(text, "`of-the-user`")[1] == f"`{COMMAND}`"
+
+
+def test_a_run_that_has_not_finished_is_no_part_of_the_mean(tmp_path):
+    for seed, step in enumerate((40, 40, 20)):
+        write_run(tmp_path / "digits" / f"seed{seed}", seed, 0.1 if step == 40 else 0.9, step)
+    cells = row(write_report(tmp_path, PAGE).read_text(), "`digits`")
+    assert cells[2:7] == ["2 of 3, 1 unfinished", "40", "0.200 ± 0.000", "5.00 ± 0.00", "10.00 ± 0.00"]
+
+
+def test_a_readme_that_somebody_else_wrote_is_left_as_it_is(tmp_path):
+    write_seeds(tmp_path / "digits", (0.1, 0.2))
+    readme = tmp_path / "README.md"
+    readme.write_text("# My own notes\n")
+    with pytest.raises(BadInput, match=r"Received: .*README.md, which does not begin with <!-- Written by"):
+        write_report(tmp_path)
+    assert readme.read_text() == "# My own notes\n" and not [*tmp_path.rglob("*.png")]
+    readme.unlink()
+    page = write_report(tmp_path).read_text()
+    assert write_report(tmp_path).read_text() == page
+
+
+def test_a_broken_log_is_named_and_nothing_is_written(tmp_path):
+    write_run(tmp_path / "digits" / "seed0", 0, 0.1)
+    (tmp_path / "digits" / "seed0" / "environment.json").unlink()
+    with pytest.raises(BadInput, match=r"log of a run in .*digits/seed0. Received: .*environment.json"):
+        write_report(tmp_path)
+    write_seeds(tmp_path / "other", (0.1, 0.1))
+    log = tmp_path / "other" / "seed1" / "metrics.jsonl"
+    log.write_text(log.read_text() + '{"step": 40, "split": "test", "loss": 1.0}\n')
+    shutil.rmtree(tmp_path / "digits")
+    with pytest.raises(BadInput, match=r"log of a run in .*other/seed1. Received: error missing in .*40"):
+        write_report(tmp_path)
+    assert not [*tmp_path.rglob("*.png"), *tmp_path.rglob("README.md")]
+
+
+def test_a_directory_without_runs_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="nowhere is not a directory"):
+        write_report(tmp_path / "nowhere")
+    with pytest.raises(BadInput, match=r"no config\.json there"):
+        write_report(tmp_path)
+    assert "*not run*" in write_report(tmp_path, PAGE).read_text()
+
+
+def test_the_command_says_which_page_it_uses(tmp_path, capsys):
+    write_run(tmp_path / "digits", 0, 0.1)
+    for source in (None, "from allconv_resnet.report import Page\n\nPAGE = Page('# Mine')\n"):
+        if source:
+            (tmp_path / "page.py").write_text(source)
+        with pytest.raises(SystemExit) as ended:
+            main(["report", str(tmp_path)])
+        assert ended.value.code == 0
+        out = capsys.readouterr().out
+        assert str(tmp_path / "README.md") in out and ("page.py" in out) == bool(source)
+    assert (tmp_path / "README.md").read_text().splitlines()[1] == "# Mine"
