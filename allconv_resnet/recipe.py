@@ -5,13 +5,23 @@ devices share the work are the job's business, not the recipe's (see `cli.Job`).
 """
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 
-from allconv_resnet.baselines import NETWORKS
+from allconv_resnet import baselines
 from allconv_resnet.errors import BadInput
 from allconv_resnet.model import AllConvResNet, whiten_stem
-from allconv_resnet.optimizer import Momentum, Muon
+from allconv_resnet.optimizers import Momentum, Muon
 from allconv_resnet.schedules import EpochExponentialDecay, LinearDecay, StepDecay, WarmUp
+
+NETWORKS = {
+    "all_cnn_c": baselines.all_cnn_c,
+    "resnet20": baselines.resnet,
+    "resnet20_plain": functools.partial(baselines.resnet, normalization=None),
+    "resnet110": functools.partial(baselines.resnet, depth=110),
+    "densenet_bc": baselines.densenet_bc,
+}
+"""By name, as a recipe's `network` has them."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,7 @@ class Recipe:
     """Height, width (pixels) and channels of an image."""
 
     network: str = "allconv_resnet"
-    """The paper's, with the fields below; or one that it compares with, by its name in `baselines.NETWORKS`."""
+    """The paper's, with the fields below; or one that it compares with, by its name in `NETWORKS`."""
 
     # The network (table 1).
     stem: tuple[int, int, int, int] = (16, 3, 1, 1)

@@ -5,6 +5,10 @@ All of them run eagerly and inside tf.data, and none draws a random number of it
 
 import tensorflow as tf
 
+from allconv_resnet.layers import standardize
+
+__all__ = ["crop_and_flip", "cut_out", "standardize"]
+
 
 def crop_and_flip(images, offsets, flips, padding):
     """Pads with zeros, crops each image back to its size at its own offset, and mirrors some left to right.
@@ -48,21 +52,3 @@ def cut_out(images, centres, size):
         for length, start in zip(images.shape[1:3], (first[:, :1], first[:, 1:]), strict=True)
     )
     return tf.where((rows[:, :, None] & columns[:, None, :])[..., None], tf.zeros([], images.dtype), images)
-
-
-def standardize(images):
-    """Gives each image mean 0 and standard deviation 1 over its pixels and channels.
-
-    The deviation is taken as at least `1 / sqrt(h w c)`, as `tf.image.per_image_standardization` does.
-
-    Args:
-        images: Tensor `[n, h, w, c]`, uint8 or floating.
-
-    Returns:
-        float32 tensor `[n, h, w, c]`.
-    """
-    images = tf.cast(images, tf.float32)
-    images -= tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True)
-    variance = tf.reduce_mean(tf.square(images), axis=[1, 2, 3], keepdims=True)
-    floor = 1 / tf.cast(tf.reduce_prod(tf.shape(images)[1:]), tf.float32)
-    return images * tf.math.rsqrt(tf.maximum(variance, floor))

@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 
 import allconv_resnet as acr
-from allconv_resnet.optimizer import orthogonalized
+from allconv_resnet.optimizers import orthogonalized
 
 tf = pytest.importorskip("tensorflow")
 
