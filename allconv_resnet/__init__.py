@@ -1,8 +1,9 @@
 """All-convolutional residual networks without normalization, after Hardt & Ma (arXiv 1611.04231)."""
 
 from allconv_resnet import recipes, theory
+from allconv_resnet.blocks import ResidualBlock
 from allconv_resnet.initializers import NearIdentityNormal
-from allconv_resnet.layers import RandomProjection, ResidualBlock
+from allconv_resnet.layers import RandomProjection, Standardization, standardize
 from allconv_resnet.model import AllConvResNet, Stage, Stem, cifar_resnet, imagenet_resnet, whiten_stem
 from allconv_resnet.optimizers import Momentum, Muon
 from allconv_resnet.schedules import EpochExponentialDecay, LinearDecay, StepDecay, WarmUp
@@ -17,12 +18,14 @@ __all__ = [
     "RandomProjection",
     "ResidualBlock",
     "Stage",
+    "Standardization",
     "Stem",
     "StepDecay",
     "WarmUp",
     "cifar_resnet",
     "imagenet_resnet",
     "recipes",
+    "standardize",
     "theory",
     "whiten_stem",
 ]

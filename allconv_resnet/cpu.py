@@ -1,46 +1,68 @@
-"""Convolutions on a CPU: the same function as Keras's layer, by arithmetic that TensorFlow runs faster.
+"""A convolution that TensorFlow runs faster on a CPU, with the same results as the layer of Keras.
 
-In training the filter gradients of small maps go by Winograd's minimal filtering; always convolutions are put so that
-TensorFlow's graph optimizer fuses them with what follows. benchmarks/NOTES.md has what each was measured to do.
+In training, the filter gradients of small maps use Winograd's minimal filtering. In graphs, convolutions get a bias of
+zeros so that oneDNN can fuse them with the ReLU or the addition that follows. benchmarks/NOTES.md has the measurements.
 """
 
 import keras
-from keras import ops
+from keras import layers, ops
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
-LARGEST_WIDTH, FEWEST_CHANNELS = 14, 96  # of the maps that were measured to be faster here than in oneDNN's kernel
+# The largest map and the fewest channels for which `filter_gradient` was measured to be faster than oneDNN's kernel.
+LARGEST_WIDTH, FEWEST_CHANNELS = 14, 96
 
 
-def convolve(layer, x, training):
-    """Returns what a layer returns.
+@keras.saving.register_keras_serializable(package="allconv_resnet")
+class Convolution(layers.Conv2D):
+    """`keras.layers.Conv2D` with a faster filter gradient on a CPU.
+
+    On a GPU, on other backends than TensorFlow, and where `has_faster_gradient` says no, it is Keras's layer. It does
+    nothing else differently: its arguments and weights are those of Keras's layer.
 
     Args:
-        layer: Built `keras.layers.Conv2D`, channels last.
+        *args: Arguments of `keras.layers.Conv2D`.
+        **kwargs: Arguments of `keras.layers.Conv2D`.
+
+    Call arguments:
         x: Float tensor `[n, h, w, c]`.
-        training: Whether gradients will be asked for.
+        training: Whether gradients will be computed.
 
     Returns:
-        Float tensor.
+        Float tensor `[n, h', w', filters]`.
+
+    Example:
+
+    >>> Convolution(96, 3, padding="same", use_bias=False, dtype="mixed_bfloat16")(np.ones((1, 8, 8, 96))).shape
+    (1, 8, 8, 96)
     """
-    if keras.backend.backend() != "tensorflow" or tf.config.list_logical_devices("GPU"):
-        return layer(x)
-    if training and has_faster_gradient(layer, x):
-        y = _convolve_with_faster_gradient(x, ops.convert_to_tensor(layer.kernel))
-    else:
-        y = layer(x)
-    return y if layer.use_bias or not tf.inside_function() else _with_fusable_bias(y)
+
+    def call(self, x, training=None):
+        if keras.backend.backend() != "tensorflow" or tf.config.list_logical_devices("GPU"):
+            return super().call(x)
+        if training and has_faster_gradient(self, x):
+            y = _convolve_with_faster_gradient(x, ops.convert_to_tensor(self.kernel))
+        else:
+            y = super().call(x)
+        fusable = not self.use_bias and self.data_format == "channels_last" and tf.inside_function()
+        return _with_fusable_bias(y) if fusable else y
 
 
 def has_faster_gradient(layer, x):
     """Returns whether `filter_gradient` applies to a layer and its input, and was measured to be faster.
 
-    bfloat16 alone: its rounding hides the other order of the sums, and float32 stays what others can be checked by.
+    It applies to bfloat16 alone. The rounding of bfloat16 hides that the sums are taken in another order, and results
+    in float32 stay comparable with those of other programs.
+
+    Args:
+        layer: `keras.layers.Conv2D`.
+        x: Tensor `[n, h, w, c]`, its input.
     """
     _, height, width, channels = x.shape
     return (
         x.dtype == tf.bfloat16
+        and layer.data_format == "channels_last"
         and layer.kernel_size == (3, 3)
         and layer.strides == layer.dilation_rate == (1, 1)
         and layer.groups == 1
@@ -56,17 +78,18 @@ def has_faster_gradient(layer, x):
 def filter_gradient(x, dy):
     """Returns the gradient of a 3x3 convolution with respect to its kernel, with 2/3 of the multiplications.
 
-    For each row offset, the three taps along a row are a correlation of x with dy. Two columns of dy at a time,
-    F(3, 2) of Winograd (Lavin & Gray 2015, arXiv 1509.09308, section 4) has them from 4 products where there are 6:
+    For each row offset, the three taps along a row are a correlation of x with dy. The algorithm takes two columns of
+    dy at a time. Winograd's F(3, 2) (Lavin & Gray 2015, arXiv 1509.09308, section 4) then needs 4 products, not 6:
 
         m1 = (x0 - x2) d0    m2 = (x1 + x2) (d0 + d1) / 2    m3 = (x2 - x1) (d0 - d1) / 2    m4 = (x1 - x3) d1
         taps: m1 + m2 + m3,  m2 - m3,  m2 + m3 - m4
 
-    The products are summed over all images and columns before they are combined: they are matrix products. In bfloat16
-    the sums of two columns are rounded: the error is 0.4 % of the gradient's deviation, where oneDNN's is 0.2 %.
+    The products are summed over all images and columns before they are combined, so they are matrix products. In
+    bfloat16 the sums of two columns are rounded. The error is then 0.4 % of the gradient's standard deviation, where
+    oneDNN's is 0.2 %.
 
     Args:
-        x: Float tensor `[n, h, w, c]`, the input of a convolution with stride 1 and SAME padding; h and w are known.
+        x: Float tensor `[n, h, w, c]`, the input of a convolution with stride 1 and SAME padding; h and w must be static.
         dy: Float tensor `[n, h, w, k]`, the gradient with respect to its output.
 
     Returns:
@@ -74,7 +97,7 @@ def filter_gradient(x, dy):
     """
     _, height, width, channels = x.shape
     pairs = -(-width // 2)
-    # Rows come first: then those that belong to one row offset lie together, and slicing copies nothing.
+    # With rows as the first axis, the rows of one offset are contiguous and slicing copies nothing.
     x = tf.pad(tf.transpose(x, [1, 0, 2, 3]), [(1, 1), (0, 0), (1, 1 + width % 2), (0, 0)])
     x = tf.reshape(x, [height + 2, -1, pairs + 1, 2, channels])
     x0, x1, x2, x3 = x[:, :, :-1, 0], x[:, :, :-1, 1], x[:, :, 1:, 0], x[:, :, 1:, 1]
@@ -95,7 +118,8 @@ def _convolve_with_faster_gradient(x, kernel):
     @tf.custom_gradient
     def convolution(x, kernel):
         def gradient(dy):
-            with tf.control_dependencies([dy]):  # or what needs x alone would be made, and kept, in the forward pass
+            # Without this, what depends on x alone would be computed, and kept, during the forward pass.
+            with tf.control_dependencies([dy]):
                 return tf.nn.conv2d_transpose(dy, kernel, tf.shape(x), strides=1), filter_gradient(x, dy)
 
         return tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), gradient
@@ -104,7 +128,8 @@ def _convolve_with_faster_gradient(x, kernel):
 
 
 def _with_fusable_bias(y):
-    # A convolution, its bias and a ReLU or an addition become one oneDNN primitive, which spares a pass over the map;
-    # without a bias they do not. A placeholder's default is not taken for a constant, which would be simplified away.
+    # The graph optimizer makes one oneDNN primitive of a convolution, its bias and a ReLU or an addition, which saves a
+    # pass over the map. It does not do so without a bias, and it would remove a constant bias of zeros, but it does not
+    # take the default value of a placeholder for a constant.
     zeros = tf.zeros(y.shape[-1:], y.dtype)
     return tf.nn.bias_add(y, tf.compat.v1.placeholder_with_default(zeros, zeros.shape))

@@ -1,25 +1,27 @@
-"""Initializers of Hardt & Ma, section 4.1."""
+"""Initializers: those of Hardt & Ma, section 4.1, and a whitening of patches for a first layer that is not trained."""
 
 import math
 
 import keras
 import numpy as np
 
+from allconv_resnet.errors import BadInput
+
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
 class NearIdentityNormal(keras.initializers.Initializer):
-    """Normal weights so small that a residual block starts close to the identity.
+    """An initializer with normal weights so small that a residual block starts close to the identity.
 
-    The standard deviation is `1 / (k^2 c)` for a `k x k` kernel with `c` output channels (Hardt & Ma, section 4.1):
-    one over the product of the spatial sizes and the output channels.
+    The standard deviation is `1 / (k^2 c)` for a `k x k` kernel with `c` output channels (Hardt & Ma, section 4.1).
+    This is one over the product of the spatial sizes and the output channels.
 
     Args:
-        seed: Integer, `keras.random.SeedGenerator` or None. With an integer, every call with the same shape gives the
+        seed: Integer, `keras.random.SeedGenerator` or None. With an integer, every call with the same shape returns the
             same values.
 
-    Example:
+    Example: a kernel with the standard deviation `1 / (9 * 64)`.
 
-    >>> kernel = NearIdentityNormal(seed=0)((3, 3, 64, 64))  # standard deviation 1 / (9 * 64)
+    >>> kernel = NearIdentityNormal(seed=0)((3, 3, 64, 64))
     """
 
     def __init__(self, seed=None):
@@ -39,15 +41,18 @@ class NearIdentityNormal(keras.initializers.Initializer):
 
 
 def for_kernel(identifier, seed):
-    """Returns the initializer that `identifier` names, drawing from `seed` alone.
+    """Returns the initializer that `identifier` names, with a given seed.
 
     Args:
-        identifier: `"near_identity"` (deviation `1/(k^2 c)`), `"standard"` (`1/(k sqrt(c))`, the paper's stem),
-            `"he"` (`sqrt(2)/(k sqrt(c))`, He et al. 2015, fan-out), or whatever `keras.initializers.get` takes.
-        seed: Integer.
+        identifier: `"near_identity"` (standard deviation `1/(k^2 c)`), `"standard"` (`1/(k sqrt(c))`, the paper's
+            stem), `"he"` (`sqrt(2)/(k sqrt(c))`, He et al. 2015, fan-out), or whatever `keras.initializers.get` takes.
+        seed: Integer. It replaces the seed of an initializer that has one.
+
+    Returns:
+        Keras initializer.
 
     Raises:
-        ValueError: if Keras knows no such initializer.
+        ValueError: if Keras has no such initializer.
     """
     if identifier == "near_identity":
         return NearIdentityNormal(seed)
@@ -56,37 +61,41 @@ def for_kernel(identifier, seed):
         return keras.initializers.VarianceScaling(scale, mode="fan_out", distribution="untruncated_normal", seed=seed)
     initializer = keras.initializers.get(identifier)
     config = initializer.get_config()
-    # One initializer serves many kernels: without a seed for each, kernels of one shape would all be equal.
+    # Many kernels share one initializer. If each did not get its own seed, kernels of one shape would all be equal.
     return type(initializer).from_config({**config, "seed": seed}) if "seed" in config else initializer
 
 
 def patch_whitening(images, kernel_size, filters, epsilon=0.1):
-    """Returns a kernel whose outputs are white on some images: uncorrelated, and of deviation 1 but for directions in
-    which they hardly differ (Jordan 2024, arXiv 2404.00498, takes it for a first layer that is not trained).
+    """Returns a kernel whose outputs are white on given images: uncorrelated, with variances of about 1.
 
-    Each filter is an eigenvector of the patches' second moments over the root of its eigenvalue and `epsilon`, the
-    largest first.
+    Jordan (2024, arXiv 2404.00498) uses it for a first layer that is not trained. Each filter is an eigenvector of the
+    second moments of the patches, divided by the square root of its eigenvalue plus `epsilon`. The filters are sorted
+    by eigenvalue, the largest first.
 
     Args:
         images: Float array `[n, h, w, c]`, as the network sees them.
         kernel_size: Integer k, at most h and w.
         filters: Integer, at most `k * k * c`.
-        epsilon: Float, added to the eigenvalues: variances above it become about 1, and those below it, of JPEG's noise
-            for instance, stay small. The mean variance of the pixels of standardized images is 1.
+        epsilon: Float, added to the eigenvalues. Variances above it become about 1, and those below it, for instance
+            of the noise of JPEG, stay small. The mean variance of the pixels of standardized images is 1.
 
     Returns:
         float32 array `[k, k, c, filters]`.
 
     Raises:
-        ValueError: if there are fewer directions than filters.
+        BadInput: if `filters` is larger than the number of values in a patch.
     """
     patches = np.lib.stride_tricks.sliding_window_view(images, (kernel_size, kernel_size), axis=(1, 2))
     patches = np.moveaxis(patches, 3, -1)  # [n, rows, columns, k, k, c]
     shape = patches.shape[3:]
     if filters > math.prod(shape):
-        raise ValueError(f"filters must be at most those of a patch, {math.prod(shape)}. Received: filters={filters}")
+        raise BadInput(
+            f"filters must be at most the number of values in a patch, {math.prod(shape)}. Received: filters={filters}"
+        )
     covariance = np.zeros((math.prod(shape),) * 2)
-    for part in np.array_split(patches, -(-len(patches) // 100)):  # all patches at once would be k * k times the images
+    for part in np.array_split(
+        patches, -(-len(patches) // 100)
+    ):  # all patches at once take k * k times the memory of the images
         rows = part.reshape(-1, math.prod(shape)).astype("float64")
         covariance += rows.T @ rows
     values, vectors = np.linalg.eigh(covariance / math.prod(patches.shape[:3]))

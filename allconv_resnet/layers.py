@@ -1,156 +1,113 @@
-"""The two layers of Hardt & Ma's networks, the residual block and the fixed random projection; and a pair that averages
-over an image and its mirror image.
-"""
+"""Layers whose configuration follows from their constructor: the fixed random projection and the standardization."""
+
+import inspect
 
 import keras
 from keras import layers, ops
 
-from allconv_resnet import cpu, initializers
+from allconv_resnet import initializers
 
 
-@keras.saving.register_keras_serializable(package="allconv_resnet")
-class ResidualBlock(layers.Layer):
-    """The block `x + C2(activation(C1(x)))` of two convolutions (Hardt & Ma, section 4, equation 4.1 onward).
+class Configured(layers.Layer):
+    """Base class of layers whose configuration is their constructor's arguments.
 
-    There is one nonlinearity a block and none after the addition. Where the block changes the shape, the shortcut is
-    an average pooling for the stride and zero padding for the channels, half before and half after.
+    Every argument of the constructor is kept as an attribute of the same name. `get_config` and `from_config` follow
+    from that, also for arguments that are themselves layers or initializers, and for sublayers that were frozen one by
+    one. A subclass with a `**kwargs` argument inherits the arguments of its parent.
 
-    Args:
-        filters: Integer, output channels; at least the input's.
-        strides: Integer, stride of the first convolution and size of the shortcut's pooling.
-        activation: Name or callable.
-        use_bias: Whether the convolutions have a bias. The paper's have none.
-        normalization: None, or `"batch"` for a batch normalization after each convolution (an ablation).
-        initialization: Of both kernels, see `initializers.for_kernel`.
-        shortcut: `"identity"`, or None for `C2(activation(C1(x)))` alone (an ablation).
-        seed: Integer. The two kernels draw from `seed` and `seed + 1`.
-        kernel_sizes: Two integers, of C1 and C2. The paper's are 3x3.
-        **kwargs: Of `keras.layers.Layer`: `name`, `dtype`, ...
+    Example:
 
-    Call arguments:
-        x: Float tensor `[n, h, w, c]`; h and w are multiples of `strides`.
-
-    Returns:
-        Float tensor `[n, h / strides, w / strides, filters]`.
-
-    Raises:
-        ValueError: if the input has more channels than `filters`, or `strides` does not divide its height and width.
+    >>> @keras.saving.register_keras_serializable()
+    ... class Scale(Configured):
+    ...     def __init__(self, factor, **kwargs):
+    ...         super().__init__(**kwargs)
+    ...         self.factor = factor
+    ...
+    ...     def call(self, x):
+    ...         return self.factor * x
+    >>> Scale.from_config(Scale(0.5).get_config()).factor
+    0.5
     """
 
-    def __init__(
-        self,
-        filters,
-        strides=1,
-        activation="relu",
-        use_bias=False,
-        normalization=None,
-        initialization="near_identity",
-        seed=0,
-        shortcut="identity",
-        kernel_sizes=(3, 3),
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        if normalization not in (None, "batch"):
-            raise ValueError(f'normalization must be None or "batch". Received: normalization={normalization!r}')
-        if shortcut not in (None, "identity"):
-            raise ValueError(f'shortcut must be "identity" or None. Received: shortcut={shortcut!r}')
-        self.filters, self.strides, self.use_bias, self.normalization = filters, strides, use_bias, normalization
-        self.activation = keras.activations.get(activation)
-        self.initialization, self.seed, self.shortcut = initialization, seed, shortcut
-        self.kernel_sizes = tuple(kernel_sizes)
-
-        def conv(name, size, strides, seed):
-            arguments = (filters, size, strides, use_bias, initialization, seed)
-            return convolution(*arguments, name=name, dtype=self.dtype_policy)
-
-        self.conv1 = conv("conv1", self.kernel_sizes[0], strides, seed)
-        self.conv2 = conv("conv2", self.kernel_sizes[1], 1, seed + 1)
-        if normalization == "batch":
-            self.norm1 = batch_normalization("norm1", self.dtype_policy)
-            self.norm2 = batch_normalization("norm2", self.dtype_policy)
-
-    def build(self, input_shape):
-        _, height, width, channels = input_shape
-        if channels > self.filters:
-            raise ValueError(
-                f"A block's filters must be at least the channels of its input, {channels}. "
-                f"Received: filters={self.filters}"
-            )
-        if any(size is not None and size % self.strides for size in (height, width)):
-            raise ValueError(
-                f"The height and width of a block's input must be multiples of its strides, {self.strides}. "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
-        extra = self.filters - channels
-        self.channel_padding = (extra // 2, extra - extra // 2)
-        self.conv1.build(input_shape)
-        hidden_shape = self.compute_output_shape(input_shape)
-        self.conv2.build(hidden_shape)
-        if self.normalization == "batch":
-            self.norm1.build(hidden_shape)
-            self.norm2.build(hidden_shape)
-
-    def call(self, x, training=None):
-        y = cpu.convolve(self.conv1, x, training)
-        y = self.norm1(y, training=training) if self.normalization else y
-        y = cpu.convolve(self.conv2, self.activation(y), training)
-        y = self.norm2(y, training=training) if self.normalization else y
-        return self.reshaped(x) + y if self.shortcut else y
-
-    def reshaped(self, x):
-        """Returns x in the shape of the block's output, which the identity is where nothing changes."""
-        if self.strides > 1:
-            x = ops.average_pool(x, self.strides, self.strides, padding="valid", data_format="channels_last")
-        return ops.pad(x, [(0, 0), (0, 0), (0, 0), self.channel_padding]) if any(self.channel_padding) else x
-
-    def compute_output_shape(self, input_shape):
-        n, height, width, _ = input_shape
-        return (n, height and height // self.strides, width and width // self.strides, self.filters)
-
     def get_config(self):
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-            "activation": keras.activations.serialize(self.activation),
-            "use_bias": self.use_bias,
-            "normalization": self.normalization,
-            "initialization": keras.saving.serialize_keras_object(self.initialization),
-            "seed": self.seed,
-            "shortcut": self.shortcut,
-            "kernel_sizes": list(self.kernel_sizes),
-        }
+        own = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in argument_names(type(self))}
+        return {**own, **super().get_config(), **frozen_config(self)}
 
     @classmethod
     def from_config(cls, config):
-        return cls(
-            **{
-                **config,
-                "activation": keras.activations.deserialize(config["activation"]),
-                "initialization": keras.saving.deserialize_keras_object(config["initialization"]),
-            }
-        )
+        return from_config(cls, config)
+
+
+def argument_names(kind):
+    """Returns the names of the arguments of a layer class: its own, and with `**kwargs` those of its parent classes.
+
+    The arguments of `keras.layers.Layer` itself (`name`, `dtype`, `trainable`, ...) are not among them.
+    """
+    names = []
+    for each in kind.__mro__[: kind.__mro__.index(layers.Layer)]:
+        if "__init__" in vars(each):
+            parameters = list(inspect.signature(each.__init__).parameters.values())[1:]
+            names += [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+                break
+    return names
+
+
+def frozen_config(layer):
+    """Returns the part of a configuration that says which sublayers are frozen: empty if all are as the layer is."""
+    sublayers = dict(_sublayers(layer))
+    if all(sublayer.trainable == layer.trainable for sublayer in sublayers.values()):
+        return {}
+    return {"frozen": [path for path, sublayer in sublayers.items() if not sublayer.trainable]}
+
+
+def from_config(kind, config, custom_objects=None):
+    """Returns a layer or model of the class `kind` from the serialized arguments of its constructor.
+
+    Args:
+        kind: Class.
+        config: Dictionary, the result of `get_config`.
+        custom_objects: Dictionary of classes and functions by name, as in `keras.saving`.
+    """
+    arguments = {key: keras.saving.deserialize_keras_object(value, custom_objects) for key, value in config.items()}
+    frozen = arguments.pop("frozen", None)
+    layer = kind(**arguments)
+    if frozen is not None:
+        for path, sublayer in _sublayers(layer):  # parents come first, because setting one sets its sublayers
+            sublayer.trainable = path not in frozen
+    return layer
+
+
+def _sublayers(layer, prefix=""):
+    for sublayer in layer._flatten_layers(recursive=False, include_self=False):
+        yield prefix + sublayer.name, sublayer
+        yield from _sublayers(sublayer, f"{prefix}{sublayer.name}/")
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
-class RandomProjection(layers.Layer):
-    """A random linear map that training leaves as it is (Hardt & Ma, section 4: the "random projection" top layer).
+class RandomProjection(Configured):
+    """A random linear map that is not trained (Hardt & Ma, section 4: the "random projection" top layer).
 
-    The entries are normal with standard deviation `1 / sqrt(inputs)`. They are drawn once from `seed`, and are saved
+    The entries are normal with standard deviation `1 / sqrt(inputs)`. They are drawn once from `seed` and are saved
     with the model.
 
     Args:
-        units: Integer, number of outputs.
+        units: Integer, the number of outputs.
         seed: Integer.
-        trainable: True makes it an ordinary last layer without bias (an ablation).
-        **kwargs: Of `keras.layers.Layer`.
+        trainable: Boolean. True makes it an ordinary last layer without a bias (an ablation). Like that of every Keras
+            layer, the attribute `trainable` can be changed later.
+        **kwargs: Arguments of `keras.layers.Layer`: `name`, `dtype`, ...
 
     Call arguments:
         x: Float tensor `[n, inputs]`.
 
     Returns:
         Float tensor `[n, units]`.
+
+    Example:
+
+    >>> RandomProjection(10)(np.ones((2, 256))).shape
+    (2, 10)
     """
 
     def __init__(self, units, seed=0, trainable=False, **kwargs):
@@ -159,9 +116,7 @@ class RandomProjection(layers.Layer):
 
     def build(self, input_shape):
         normal = keras.initializers.RandomNormal(stddev=input_shape[-1] ** -0.5, seed=self.seed)
-        self.kernel = self.add_weight(
-            name="kernel", shape=(input_shape[-1], self.units), initializer=normal, trainable=self.trainable
-        )
+        self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1], self.units), initializer=normal)
 
     def call(self, x):
         return ops.matmul(x, self.kernel)
@@ -169,49 +124,80 @@ class RandomProjection(layers.Layer):
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
 
-    def get_config(self):
-        return {**super().get_config(), "units": self.units, "seed": self.seed}
-
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
-class WithMirrorImages(layers.Layer):
-    """In inference, adds the mirror image of each image, left to right: `MeanOverMirrorImages` ends what this begins.
+class Standardization(Configured):
+    """A layer that gives each image mean 0 and standard deviation 1 over its pixels and channels.
+
+    It applies `standardize`, which the input pipelines of training and evaluation also use. It computes in float32 and
+    returns float32 under every dtype policy.
+
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`: `name`, ...
 
     Call arguments:
-        images: Tensor `[n, h, w, c]`.
+        images: Tensor `[n, h, w, c]`, integer or floating.
 
     Returns:
-        Tensor `[2 n, h, w, c]`, the images first; in training, the images.
+        float32 tensor `[n, h, w, c]`.
+
+    Example: a network that takes the pixels of files.
+
+    >>> pixels = keras.Input((32, 32, 3), dtype="uint8")
+    >>> model = keras.Model(pixels, acr.cifar_resnet(10)(acr.Standardization()(pixels)))
     """
 
-    def call(self, images, training=False):
-        return images if training else ops.concatenate([images, ops.flip(images, axis=2)])
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)  # bfloat16 has too few digits for pixels that were resized
 
-    def compute_output_shape(self, input_shape):
-        return (None, *input_shape[1:])  # twice as many, but for training
+    def call(self, images):
+        return standardize(images)
 
 
-@keras.saving.register_keras_serializable(package="allconv_resnet")
-class MeanOverMirrorImages(layers.Layer):
-    """In inference, the mean over each image and its mirror image, see `WithMirrorImages`.
+def standardize(images):
+    """Gives each image mean 0 and standard deviation 1 over its pixels and channels.
 
-    Call arguments:
-        x: Float tensor `[2 n, units]`.
+    The standard deviation is taken as at least `1 / sqrt(h w c)`, as `tf.image.per_image_standardization` does.
+
+    Args:
+        images: Tensor or array `[n, h, w, c]`, integer or floating. Tensors of TensorFlow are also accepted where Keras
+            runs on another backend, so that the function works inside `tf.data` everywhere.
 
     Returns:
-        Float tensor `[n, units]`; in training, x.
+        float32 tensor `[n, h, w, c]`.
     """
+    if keras.backend.backend() != "tensorflow" and type(images).__module__.partition(".")[0] == "tensorflow":
+        import tensorflow as tf
 
-    def call(self, x, training=False):
-        return x if training else ops.mean(ops.reshape(x, (2, -1, x.shape[-1])), axis=0)
+        cast, mean, square, shape = tf.cast, tf.reduce_mean, tf.square, tf.shape
+        maximum, rsqrt = tf.maximum, tf.math.rsqrt
+    else:
+        cast, mean, square, shape, maximum, rsqrt = ops.cast, ops.mean, ops.square, ops.shape, ops.maximum, ops.rsqrt
+    images = cast(images, "float32")
+    images = images - mean(images, axis=(1, 2, 3), keepdims=True)
+    variance = mean(square(images), axis=(1, 2, 3), keepdims=True)
+    sizes = shape(images)
+    floor = 1 / cast(sizes[1] * sizes[2] * sizes[3], "float32")
+    return images * rsqrt(maximum(variance, floor))
 
-    def compute_output_shape(self, input_shape):
-        return (None, *input_shape[1:])  # half as many, but for training
 
+def convolution(filters, kernel_size, strides, use_bias, initialization, seed, kind=layers.Conv2D, **kwargs):
+    """Returns a SAME-padded channels-last convolution whose kernel is drawn from `seed`.
 
-def convolution(filters, kernel_size, strides, use_bias, initialization, seed, **kwargs):
-    """Returns a SAME-padded channels-last convolution whose kernel draws from `seed`."""
-    return layers.Conv2D(
+    Args:
+        filters: Integer, the number of output channels.
+        kernel_size: Integer.
+        strides: Integer.
+        use_bias: Boolean.
+        initialization: Initializer of the kernel, see `initializers.for_kernel`.
+        seed: Integer.
+        kind: `keras.layers.Conv2D` or a subclass of it, such as `cpu.Convolution`.
+        **kwargs: Further arguments of `kind`: `name`, `dtype`, ...
+
+    Returns:
+        The layer.
+    """
+    return kind(
         filters,
         kernel_size,
         strides,
@@ -224,5 +210,5 @@ def convolution(filters, kernel_size, strides, use_bias, initialization, seed, *
 
 
 def batch_normalization(name, dtype):
-    """Returns the normalization of the paper's comparison, with the constants of the 2016 TensorFlow model."""
+    """Returns the batch normalization of the paper's comparison, with the constants of the 2016 TensorFlow model."""
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-3, name=name, dtype=dtype)

@@ -1,23 +1,26 @@
-"""The all-convolutional residual networks of Hardt & Ma (arXiv 1611.04231, section 4): a table of numbers each.
+"""The all-convolutional residual networks of Hardt & Ma (arXiv 1611.04231, section 4), each as a table of numbers.
 
-stem -> stages of residual blocks -> global average pool -> fixed random projection
+stem -> stages of residual blocks -> global average pooling -> fixed random projection
 """
 
+import inspect
 import itertools
 from typing import NamedTuple
 
 import keras
-import numpy as np
-from keras import layers
+from keras import layers, ops
 
+from allconv_resnet.blocks import BLOCKS, own_activation
+from allconv_resnet.errors import BadInput
 from allconv_resnet.initializers import patch_whitening
 from allconv_resnet.layers import (
-    MeanOverMirrorImages,
     RandomProjection,
-    ResidualBlock,
-    WithMirrorImages,
+    argument_names,
     batch_normalization,
     convolution,
+    from_config,
+    frozen_config,
+    standardize,
 )
 
 
@@ -27,11 +30,11 @@ class Stem(NamedTuple):
     filters: int
     kernel_size: int = 3
     strides: int = 1
-    pool: int = 1  # size and stride of an average pooling after it; 1 is none
+    pool: int = 1  # size and stride of an average pooling after it; 1 means none
 
 
 class Stage(NamedTuple):
-    """Residual blocks of one width, the first of which may reduce the image."""
+    """A sequence of residual blocks of one width, the first of which may reduce the image."""
 
     blocks: int
     filters: int
@@ -41,10 +44,20 @@ class Stage(NamedTuple):
 CIFAR_STEM = Stem(16)
 CIFAR_STAGES = (Stage(9, 64), Stage(9, 128, 2), Stage(9, 256, 2))  # table 1
 
-# Section 4.2 gives 34 layers and 35.7M parameters, but no widths. 64-128-256-512, those of the 34-layer network of
-# He et al., have 21.1M; 1.3 times as wide, rounded to multiples of 16 for the hardware, they have 35,673,120.
+# Section 4.2 gives 34 layers and 35.7M parameters, but no widths. The widths of the 34-layer network of He et al.,
+# 64-128-256-512, give 21.1M; 1.3 times as wide, rounded to multiples of 16 for the hardware, they give 35,673,120.
 IMAGENET_WIDTHS = (96, 176, 336, 656)  # inferred
 PLAIN_IMAGENET_WIDTHS = (64, 128, 256, 512)
+
+
+def imagenet_stem(width=IMAGENET_WIDTHS[0]):
+    """Returns the stem of section 4.2: a 7x7 convolution and an average pooling, both of stride 2."""
+    return Stem(width, 7, 2, pool=2)
+
+
+def imagenet_stages(widths=IMAGENET_WIDTHS, blocks=(3, 4, 6, 3)):
+    """Returns the four stages of section 4.2, with the given widths and numbers of blocks."""
+    return tuple(Stage(*stage) for stage in zip(blocks, widths, (1, 2, 2, 2), strict=True))
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
@@ -52,35 +65,36 @@ class AllConvResNet(keras.Model):
     """An all-convolutional residual network without normalization (Hardt & Ma, section 4).
 
     Args:
-        input_shape: `(height, width, channels)` of the images.
-        num_classes: Integer, number of logits.
+        input_shape: `(height, width, channels)` of the images. Height and width may be None.
+        num_classes: Integer, the number of logits.
         stem: `Stem`, or its numbers `(filters, kernel_size, strides, pool)`.
         stages: Sequence of `Stage`, or of their numbers `(blocks, filters, strides)`.
-        activation: The one nonlinearity of a block, name or callable.
-        final_activation: Name, callable or None: applied between the last block and the pooling. The paper has none,
-            the 2016 TensorFlow model it derives from had a ReLU.
+        block: Name of the type of the blocks, a key of `blocks.BLOCKS`.
+        final_activation: Name, callable, layer or None. It is applied between the last block and the pooling. The paper
+            has none; the 2016 TensorFlow model from which its networks derive had a ReLU.
         use_bias: Whether convolutions have biases. The paper's have none.
-        trainable_head: Whether the last layer is trained. The paper's is a fixed random projection.
-        trainable_stem: Whether the first convolution is trained, as the paper's is. Where not, see `whiten_stem`.
-        initialization: Of the residual kernels: `"near_identity"` (deviation `1/(k^2 c)`, the paper's), `"standard"`
-            (`1/(k sqrt(c))`), `"he"`, or any Keras initializer.
         normalization: None, or `"batch"` for batch normalization after each convolution.
-        shortcut: `"identity"`, or None for blocks that are nothing but their two convolutions.
-        kernel_sizes: Two integers, of the two convolutions of a block. The paper's are 3x3.
-        mirror_average: Whether the logits of inference are the mean over an image and its mirror image, left to right,
-            for twice the work. The paper's are not.
-        seed: Integer. Fixes every initial weight, the projection included.
-        dtype: Precision policy of the layers, for instance `"mixed_bfloat16"`; logits are never narrower than float32.
-        name: Name of the model.
+        initialization: Initializer of the residual kernels: `"near_identity"` (standard deviation `1/(k^2 c)`, the
+            paper's), `"standard"` (`1/(k sqrt(c))`), `"he"`, or any Keras initializer.
+        trainable_head: Whether the last layer is trained. The paper's is a fixed random projection.
+        trainable_stem: Whether the first convolution is trained, as the paper's is. If not, see `whiten_stem`.
+        mirror_average: Whether the logits in inference are the mean over an image and its mirror image, left to right,
+            which doubles the work. The paper's are not.
+        seed: Integer. It determines every initial weight, including the projection.
+        dtype: Dtype policy of the layers, for instance `"mixed_bfloat16"`. The logits are at least float32.
+        name: String, the name of the model.
+        **block_arguments: Further arguments of the blocks. `ResidualBlock` has `activation`, `shortcut` and
+            `kernel_sizes`.
 
     Call arguments:
         images: Float tensor `[n, height, width, channels]`, standardized per image.
 
     Returns:
-        Logits, float tensor `[n, num_classes]`.
+        Logits, a float tensor `[n, num_classes]`.
 
     Raises:
-        ValueError: if a stage is narrower than the one before it, or a stride does not divide the image.
+        BadInput: if there is no such argument, if a stage is narrower than the one before it, or if a stride does not
+            divide the image.
 
     Example:
 
@@ -94,87 +108,85 @@ class AllConvResNet(keras.Model):
         num_classes=10,
         stem=CIFAR_STEM,
         stages=CIFAR_STAGES,
-        activation="relu",
+        block="residual",
         final_activation=None,
         use_bias=False,
+        normalization=None,
+        initialization="near_identity",
         trainable_head=False,
         trainable_stem=True,
-        initialization="near_identity",
-        normalization=None,
-        shortcut="identity",
-        kernel_sizes=(3, 3),
         mirror_average=False,
         seed=0,
         dtype=None,
         name="allconv_resnet",
-        **kwargs,
+        **block_arguments,
     ):
+        arguments = {key: value for key, value in locals().items() if key in _OWN_ARGUMENTS} | block_arguments
+        _check_arguments(block, block_arguments)
         stem, stages = Stem(*stem), tuple(Stage(*stage) for stage in stages)
         policy = keras.dtype_policies.get(dtype)
-        seeds = itertools.count(seed * 10_000, step=2)  # a block draws from two
+        seeds = itertools.count(seed * 10_000, step=2)  # a block uses two
 
-        images = x = keras.Input(input_shape, name="images")
-        if mirror_average:
-            x = WithMirrorImages(name="with_mirror_images", dtype=policy)(x)
+        images = keras.Input(input_shape, name="images")
         x = convolution(
             *stem[:3], use_bias, "standard", next(seeds), name="stem", trainable=trainable_stem, dtype=policy
-        )(x)
+        )(images)
         if normalization == "batch":
             x = batch_normalization("stem_norm", policy)(x)
         if stem.pool > 1:
             x = layers.AveragePooling2D(stem.pool, data_format="channels_last", name="stem_pool", dtype=policy)(x)
         for s, stage in enumerate(stages, start=1):
             for b in range(stage.blocks):
-                x = ResidualBlock(
-                    stage.filters,
-                    stage.strides if b == 0 else 1,
-                    activation,
-                    use_bias,
-                    normalization,
-                    initialization,
+                x = BLOCKS[block](
+                    filters=stage.filters,
+                    strides=stage.strides if b == 0 else 1,
+                    use_bias=use_bias,
+                    normalization=normalization,
+                    initialization=initialization,
                     seed=next(seeds),
-                    shortcut=shortcut,
-                    kernel_sizes=kernel_sizes,
                     name=f"stage{s}_block{b + 1}",
                     dtype=policy,
+                    **block_arguments,
                 )(x)
         if final_activation is not None:
-            x = layers.Activation(final_activation, name="final_activation", dtype=policy)(x)
+            x = layers.Activation(own_activation(final_activation), name="final_activation", dtype=policy)(x)
         x = layers.GlobalAveragePooling2D(data_format="channels_last", name="pool", dtype=policy)(x)
-        # In bfloat16 the logits would keep three digits; the projection costs nothing in float32.
+        # In bfloat16 the logits would have only three digits, and the projection in float32 costs almost nothing.
         wide = policy.variable_dtype
         x = RandomProjection(num_classes, next(seeds), trainable_head, name="projection", dtype=wide)(x)
-        if mirror_average:
-            x = MeanOverMirrorImages(name="mean_over_mirror_images", dtype=wide)(x)
-        super().__init__(inputs=images, outputs=x, name=name, **kwargs)
-        self._config = {
-            "input_shape": list(input_shape),
-            "num_classes": num_classes,
-            "stem": list(stem),
-            "stages": [list(stage) for stage in stages],
-            "activation": keras.saving.serialize_keras_object(activation),
-            "final_activation": keras.saving.serialize_keras_object(final_activation),
-            "use_bias": use_bias,
-            "trainable_head": trainable_head,
-            "trainable_stem": trainable_stem,
-            "initialization": keras.saving.serialize_keras_object(initialization),
-            "normalization": normalization,
-            "shortcut": shortcut,
-            "kernel_sizes": list(kernel_sizes),
-            "mirror_average": mirror_average,
-            "seed": seed,
-            "dtype": keras.saving.serialize_keras_object(policy),
-            "name": name,
-        }
+        super().__init__(inputs=images, outputs=x, name=name)
+        self.mirror_average = mirror_average
+        arguments |= {"stem": list(stem), "stages": [list(stage) for stage in stages], "dtype": policy}
+        self._config = {key: keras.saving.serialize_keras_object(value) for key, value in arguments.items()}
+
+    def call(self, images, training=None, mask=None):
+        if training or not self.mirror_average:
+            return super().call(images, training=training, mask=mask)
+        both = keras.tree.map_structure(lambda x: ops.concatenate([x, ops.flip(x, axis=2)]), images)
+        logits = super().call(both, training=training, mask=mask)
+        return ops.mean(ops.reshape(logits, (2, -1, logits.shape[-1])), axis=0)
 
     def get_config(self):
-        return dict(self._config)
+        return {**self._config, **frozen_config(self)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        objects = ("activation", "final_activation", "initialization", "dtype")
-        loaded = {key: keras.saving.deserialize_keras_object(config[key], custom_objects) for key in objects}
-        return cls(**{**config, **loaded})
+        return from_config(cls, config, custom_objects)
+
+
+_OWN_ARGUMENTS = tuple(inspect.signature(AllConvResNet.__init__).parameters)[1:-1]
+
+
+def _check_arguments(block, block_arguments):
+    if block not in BLOCKS:
+        raise BadInput(f"block must be one of {', '.join(BLOCKS)}. Received: block={block!r}")
+    known = [name for name in argument_names(BLOCKS[block]) if name not in (*_OWN_ARGUMENTS, "filters", "strides")]
+    for name, value in block_arguments.items():
+        if name not in known:
+            raise BadInput(
+                f"AllConvResNet has the arguments {', '.join(_OWN_ARGUMENTS)}, and with block={block!r} also "
+                f"{', '.join(known) or 'none'}. Received: {name}={value!r}"
+            )
 
 
 def whiten_stem(model, images, sample=5_000):
@@ -182,16 +194,19 @@ def whiten_stem(model, images, sample=5_000):
 
     Args:
         model: `AllConvResNet`.
-        images: uint8 array `[n, h, w, c]`. The network will see such images standardized.
-        sample: Integer: how many of them are looked at, evenly spread.
+        images: uint8 array `[n, h, w, c]`. The network sees such images standardized.
+        sample: Integer, the number of images, evenly spaced, that are used.
 
     Raises:
-        ValueError: as `patch_whitening`.
+        BadInput: as `patch_whitening`.
+
+    Example:
+
+    >>> model = acr.cifar_resnet(10, stem=(27, 3, 1, 1), trainable_stem=False)
+    >>> acr.whiten_stem(model, images)
     """
     stem = model.get_layer("stem")
-    images = images[:: -(-len(images) // sample)].astype("float32")
-    images -= images.mean(axis=(1, 2, 3), keepdims=True)
-    images /= np.maximum(images.std(axis=(1, 2, 3), keepdims=True), images[0].size ** -0.5)
+    images = ops.convert_to_numpy(standardize(images[:: -(-len(images) // sample)]))
     stem.kernel.assign(patch_whitening(images, stem.kernel_size[0], stem.filters))
 
 
@@ -199,8 +214,11 @@ def cifar_resnet(num_classes=10, **kwargs):
     """Returns the network of table 1 for 32x32 images: 55 convolutions, 13,538,736 trainable parameters.
 
     Args:
-        num_classes: Integer: 10, or 100 for CIFAR-100.
+        num_classes: Integer, 10, or 100 for CIFAR-100.
         **kwargs: Any argument of `AllConvResNet`, to depart from the table.
+
+    Returns:
+        `AllConvResNet`.
 
     Example:
 
@@ -215,21 +233,22 @@ def cifar_resnet(num_classes=10, **kwargs):
 def imagenet_resnet(num_classes=1000, widths=IMAGENET_WIDTHS, **kwargs):
     """Returns the 34-layer network of section 4.2 for 224x224 images: 35,673,120 trainable parameters.
 
-    A 7x7 stem of stride 2, an average pooling of stride 2 where He et al. had a max pooling, and stages of 3, 4, 6 and
-    3 blocks. The paper does not give the widths: the default ones are inferred from its count, "35.7M".
+    It has a 7x7 stem of stride 2, an average pooling of stride 2 where He et al. have a max pooling, and stages of 3,
+    4, 6 and 3 blocks. The paper does not give the widths; the default ones are inferred from its count, "35.7M".
 
     Args:
         num_classes: Integer.
-        widths: Channels of the four stages; the stem has those of the first. `(64, 128, 256, 512)`, the plain widths
-            of He et al., give 21,095,616 parameters; `(83, 166, 333, 666)`, those times 1.3, 35,675,772.
+        widths: Four integers, the channels of the stages; the stem has those of the first. `(64, 128, 256, 512)`, the
+            widths of He et al., give 21,095,616 parameters; `(83, 166, 333, 666)`, 1.3 times those, give 35,675,772.
         **kwargs: Any argument of `AllConvResNet`.
+
+    Returns:
+        `AllConvResNet`.
 
     Example:
 
     >>> model = imagenet_resnet(1000)
     >>> plain = imagenet_resnet(1000, widths=(64, 128, 256, 512))
     """
-    strides = (1, 2, 2, 2)
-    stages = [Stage(*stage) for stage in zip((3, 4, 6, 3), widths, strides, strict=True)]
-    table = {"input_shape": (224, 224, 3), "stem": Stem(widths[0], 7, 2, pool=2), "stages": stages}
+    table = {"input_shape": (224, 224, 3), "stem": imagenet_stem(widths[0]), "stages": imagenet_stages(widths)}
     return AllConvResNet(**{"num_classes": num_classes, "name": "imagenet_resnet", **table, **kwargs})

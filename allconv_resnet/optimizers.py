@@ -1,14 +1,16 @@
-"""TF1's momentum with coupled weight decay, the optimizer of Hardt & Ma; and Muon, for a short training."""
+"""The optimizer of Hardt & Ma, TF1's momentum with coupled weight decay, and Muon for short trainings."""
 
 import contextlib
 
 import keras
 from keras import ops
 
+from allconv_resnet.errors import BadInput
+
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
 class Momentum(keras.optimizers.Optimizer):
-    """Momentum as `tf.compat.v1.train.MomentumOptimizer` has it, with an L2 loss on the weights.
+    """Momentum as in `tf.compat.v1.train.MomentumOptimizer`, with an L2 loss on the weights.
 
     ```
     g <- g + weight_decay * w          # the gradient of 0.5 * weight_decay * |w|^2
@@ -16,35 +18,38 @@ class Momentum(keras.optimizers.Optimizer):
     w <- w - learning_rate * v         # or, with nesterov, learning_rate * (g + momentum * v)
     ```
 
-    `keras.optimizers.SGD` keeps the learning rate inside v and decouples the weight decay from the momentum: after a
-    drop of the learning rate the two differ.
+    `keras.optimizers.SGD` multiplies by the learning rate inside v, and decouples the weight decay from the momentum.
+    The two differ after every drop of the learning rate.
 
     Args:
         learning_rate: Float, schedule, or callable.
         momentum: Float in [0, 1).
-        weight_decay: Float, at least 0. `exclude_from_weight_decay` leaves variables out, for instance
-            `exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])`.
+        weight_decay: Float, at least 0. `exclude_from_weight_decay` excludes variables, for instance
+            `exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])`. What is excluded is part of the
+            configuration, so it is saved with the model.
         nesterov: Boolean.
-        name: Name of the optimizer.
-        **kwargs: Of `keras.optimizers.Optimizer`: `clipnorm`, `global_clipnorm`, `use_ema`, ... Clipping sees the
-            gradient without the weight decay.
+        name: String, the name of the optimizer.
+        **kwargs: Arguments of `keras.optimizers.Optimizer`: `clipnorm`, `global_clipnorm`, `use_ema`, ... Clipping is
+            applied to the gradient without the weight decay.
 
     Raises:
-        ValueError: if `momentum` or `weight_decay` is out of its range.
+        BadInput: if `momentum` or `weight_decay` is out of its range.
 
     Example:
 
-    >>> model.compile(Momentum(StepDecay(0.05, [30_000, 50_000], 0.1), weight_decay=1e-4), loss=...)
+    >>> optimizer = Momentum(StepDecay(0.05, [30_000, 50_000], 0.1), weight_decay=1e-4)
+    >>> model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     """
 
     def __init__(self, learning_rate=0.05, momentum=0.9, weight_decay=0.0, nesterov=False, name="momentum", **kwargs):
         if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be at least 0 and below 1. Received: momentum={momentum}")
+            raise BadInput(f"momentum must be at least 0 and below 1. Received: momentum={momentum}")
         if not weight_decay >= 0:
-            raise ValueError(f"weight_decay must be at least 0. Received: weight_decay={weight_decay}")
+            raise BadInput(f"weight_decay must be at least 0. Received: weight_decay={weight_decay}")
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum, self.nesterov = momentum, nesterov
-        self.own_weight_decay = weight_decay  # Keras applies its `weight_decay` decoupled, as the step begins
+        self.own_weight_decay = weight_decay  # Keras would apply an attribute `weight_decay` itself, decoupled
+        self.excluded_paths, self.excluded_names = [], []
 
     def build(self, variables):
         if self.built:
@@ -62,9 +67,22 @@ class Momentum(keras.optimizers.Optimizer):
             update = gradient + self.momentum * velocity if self.nesterov else velocity
             self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * update)
 
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        """Excludes variables from the weight decay. It must be called before the optimizer is built.
+
+        Args:
+            var_list: List of variables, or None.
+            var_names: List of strings, or None. Variables in whose name one of them occurs are excluded.
+        """
+        super().exclude_from_weight_decay(var_list, var_names)
+        self.excluded_paths = [variable.path for variable in var_list or ()]
+        self.excluded_names = list(var_names or ())
+
     def weight_decay_of(self, variable):
-        """Returns the weight decay of a variable: 0 for those that `exclude_from_weight_decay` left out."""
-        return self.own_weight_decay if self._use_weight_decay(variable) else 0.0
+        """Returns the weight decay of a variable, which is 0 if `exclude_from_weight_decay` excluded it."""
+        # Keras compares identities, which a saved optimizer does not have; a path is the same in a loaded model.
+        excluded = variable.path in self.excluded_paths or not self._use_weight_decay(variable)
+        return 0.0 if excluded else self.own_weight_decay
 
     def get_config(self):
         return {
@@ -72,7 +90,18 @@ class Momentum(keras.optimizers.Optimizer):
             "momentum": self.momentum,
             "weight_decay": self.own_weight_decay,
             "nesterov": self.nesterov,
+            "excluded_paths": list(self.excluded_paths),
+            "excluded_names": list(self.excluded_names),
         }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        paths, names = config.get("excluded_paths", []), config.get("excluded_names", [])
+        rest = {key: value for key, value in config.items() if not key.startswith("excluded_")}
+        optimizer = super().from_config(rest, custom_objects)
+        optimizer.exclude_from_weight_decay(var_names=names)
+        optimizer.excluded_paths = list(paths)
+        return optimizer
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
@@ -85,24 +114,26 @@ class Muon(Momentum):
     w <- w - learning_rate * (orthogonalized(u) + weight_decay * w)
     ```
 
-    A kernel is taken as the matrix of its output channels against all else, so that one learning rate, about the
-    spectral norm of an update, serves layers of every width. A vector's update is 0.7 long. `keras.optimizers.Muon`
-    orthogonalizes matrices alone, and gives convolutions to Adam.
+    A kernel is reshaped to a matrix whose columns are its output channels. The learning rate is then about the spectral
+    norm of an update, so that one learning rate fits layers of every width. One-dimensional variables get updates of
+    norm about 0.7 times the learning rate. `keras.optimizers.Muon` orthogonalizes only matrices, and updates
+    convolutions by Adam.
 
     Args:
         learning_rate: Float, schedule, or callable.
         momentum: Float in [0, 1).
-        weight_decay: Float, at least 0; decoupled. Left out as in `Momentum`.
+        weight_decay: Float, at least 0. It is decoupled. Variables are excluded as in `Momentum`.
         nesterov: Boolean.
-        name: Name of the optimizer.
-        **kwargs: Of `keras.optimizers.Optimizer`.
+        name: String, the name of the optimizer.
+        **kwargs: Arguments of `keras.optimizers.Optimizer`.
 
     Raises:
-        ValueError: if `momentum` or `weight_decay` is out of its range.
+        BadInput: if `momentum` or `weight_decay` is out of its range.
 
     Example:
 
-    >>> model.compile(Muon(LinearDecay(0.02, 10_000), weight_decay=0.1), loss=...)
+    >>> optimizer = Muon(LinearDecay(0.02, 10_000), weight_decay=0.1)
+    >>> model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     """
 
     def __init__(self, learning_rate=0.02, momentum=0.9, weight_decay=0.0, nesterov=True, name="muon", **kwargs):
@@ -120,16 +151,17 @@ class Muon(Momentum):
             self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * update)
 
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al.: steep at 0, and what is near 1 stays there
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # by Jordan et al.: steep at 0, and values near 1 stay there
 
 
 def orthogonalized(matrix):
-    """Returns about `U V^T` of a matrix `U S V^T`: its singular values lie in [0.68, 1.21], but for those that were
-    below 1/500 of the Frobenius norm.
+    """Returns approximately `U V^T` for a matrix `U S V^T`.
 
-    Five steps of Newton and Schulz, each of which makes `a s + b s^3 + c s^5` of a singular value s: `(a I + b A + c
-    A^2) X` of X, where `A = X X^T`. The steps are taken on A, which is small, and X is multiplied after the second and
-    the last: without the former, what a GPU rounds in float32 products (TF32) would grow to as much as the result.
+    The singular values of the result lie in [0.68, 1.21], except for those that were below 1/500 of the Frobenius norm.
+    Each of five Newton-Schulz steps maps X to `(a I + b A + c A^2) X` with `A = X X^T`, and thereby a singular value s
+    to `a s + b s^3 + c s^5`. The steps are computed on A, which is small, and X is multiplied only after the second and
+    the last step. Without the multiplication after the second, the rounding of float32 products on a GPU (TF32) would
+    grow to the size of the result.
 
     Args:
         matrix: Float tensor `[m, n]`.
@@ -138,8 +170,8 @@ def orthogonalized(matrix):
         Float tensor `[m, n]`.
     """
     tall = matrix.shape[0] > matrix.shape[1]
-    x = ops.transpose(matrix) if tall else matrix  # the short side comes first
-    x = x / (ops.norm(x) + 1e-7)  # no singular value is above 1
+    x = ops.transpose(matrix) if tall else matrix  # so that A has the size of the shorter side
+    x = x / (ops.norm(x) + 1e-7)  # so that no singular value is above 1
     a, b, c = NEWTON_SCHULZ
     identity = ops.eye(x.shape[0], dtype=x.dtype)
     for steps in (2, 3):
@@ -152,8 +184,10 @@ def orthogonalized(matrix):
 
 
 def after(gradient):
-    """Returns a context whose operations wait for a gradient. TensorFlow would compute those that need a variable alone
-    when the step begins, and keep their results, twice the size of the network, until the gradients are there.
+    """Returns a context whose operations run after a gradient is computed.
+
+    TensorFlow would otherwise compute the operations that depend only on variables when the step begins, and keep their
+    results, twice the size of the network, until the gradients are computed.
     """
     if keras.backend.backend() != "tensorflow":
         return contextlib.nullcontext()

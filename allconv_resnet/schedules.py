@@ -1,14 +1,17 @@
-"""Learning-rate schedules: those of Hardt & Ma, section 4, a linear one, and a warm-up for any."""
+"""Learning-rate schedules: those of Hardt & Ma, section 4, a linear decay, and a warm-up for any schedule."""
 
 import keras
 from keras import ops
+from keras.optimizers import schedules
 
-Schedule = keras.optimizers.schedules.LearningRateSchedule
+from allconv_resnet.errors import BadInput
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
-class StepDecay(Schedule):
-    """`initial * factor^j`, where j of the `boundaries` are at most the step (CIFAR, section 4.1).
+class StepDecay(schedules.LearningRateSchedule):
+    """The learning rate is `initial * factor^j`, where j of the `boundaries` are at most the step (section 4.1, CIFAR).
+
+    `keras.optimizers.schedules.PiecewiseConstantDecay` lowers the rate one step later, and needs a boundary.
 
     Args:
         initial: Float, the rate of step 0.
@@ -17,25 +20,26 @@ class StepDecay(Schedule):
         factor: Float.
 
     Raises:
-        ValueError: if the boundaries do not increase, or one is not positive.
+        BadInput: if the boundaries do not increase, or if one is not positive.
 
     Example:
 
-    >>> float(StepDecay(0.05, [30_000, 50_000], 0.1)(30_000))  # 0.005
+    >>> float(StepDecay(0.05, [30_000, 50_000], 0.1)(30_000))
+    0.004999999888241291
     """
 
     def __init__(self, initial, boundaries, factor=0.1):
         super().__init__()
         boundaries = [int(boundary) for boundary in boundaries]
         if boundaries != sorted(set(boundaries)) or any(boundary <= 0 for boundary in boundaries):
-            raise ValueError(f"boundaries must be positive and increase. Received: boundaries={boundaries}")
+            raise BadInput(f"boundaries must be positive and increase. Received: boundaries={boundaries}")
         self.initial, self.boundaries, self.factor = float(initial), boundaries, float(factor)
 
     def __call__(self, step):
-        """Returns the learning rate of `step`, an integer scalar: a float32 scalar."""
+        """Returns the learning rate of `step`, an integer scalar, as a float32 scalar."""
         rate = ops.convert_to_tensor(self.initial, "float32")
         for j, boundary in enumerate(self.boundaries, start=1):
-            # The power is taken here, in double precision: rates are the float32 nearest to their formula.
+            # The power is computed by Python in double precision, so that every rate is the float32 nearest to it.
             rate = ops.where(step >= boundary, ops.cast(self.initial * self.factor**j, "float32"), rate)
         return rate
 
@@ -44,105 +48,102 @@ class StepDecay(Schedule):
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
-class EpochExponentialDecay(Schedule):
-    """`initial * factor^floor(step / decay_steps)` (ImageNet, section 4.2: times 0.94 every two epochs).
+class EpochExponentialDecay(schedules.ExponentialDecay):
+    """The learning rate is `initial * factor^floor(step / decay_steps)` (section 4.2, ImageNet: 0.94 every two epochs).
 
-    A decay comes every `decay_steps = int(epochs_per_decay * steps_per_epoch)` steps: whole steps, as TF-Slim had it.
+    The rate decays every `decay_steps = int(epochs_per_decay * steps_per_epoch)` steps, rounded down as in TF-Slim.
 
     Args:
         initial: Float, the rate of step 0.
         factor: Float.
-        epochs_per_decay: Float, epochs between two decays.
-        steps_per_epoch: Float, images of the training set over the images of a step; need not be whole.
+        epochs_per_decay: Float, the number of epochs between two decays.
+        steps_per_epoch: Float, the number of training images divided by the batch size. It need not be an integer.
 
     Raises:
-        ValueError: if a decay would come more often than every step.
+        BadInput: if the rate would decay more often than every step.
 
     Example:
 
     >>> schedule = EpochExponentialDecay(0.1, 0.94, epochs_per_decay=2, steps_per_epoch=1_281_167 / 256)
+    >>> schedule.decay_steps
+    10009
     """
 
     def __init__(self, initial, factor, epochs_per_decay, steps_per_epoch):
-        super().__init__()
-        self.initial, self.factor = float(initial), float(factor)
-        self.epochs_per_decay, self.steps_per_epoch = float(epochs_per_decay), float(steps_per_epoch)
-        self.decay_steps = int(self.epochs_per_decay * self.steps_per_epoch)
-        if self.decay_steps < 1:
-            raise ValueError(
+        decay_steps = int(epochs_per_decay * steps_per_epoch)
+        if decay_steps < 1:
+            raise BadInput(
                 "epochs_per_decay * steps_per_epoch must be at least one step. "
                 f"Received: epochs_per_decay={epochs_per_decay}, steps_per_epoch={steps_per_epoch}"
             )
-
-    def __call__(self, step):
-        """Returns the learning rate of `step`, an integer scalar: a float32 scalar."""
-        decays = ops.floor_divide(ops.cast(step, "int32"), self.decay_steps)
-        return self.initial * ops.power(self.factor, ops.cast(decays, "float32"))
+        super().__init__(float(initial), decay_steps, float(factor), staircase=True)
+        self.epochs_per_decay, self.steps_per_epoch = float(epochs_per_decay), float(steps_per_epoch)
 
     def get_config(self):
         return {
-            "initial": self.initial,
-            "factor": self.factor,
+            "initial": self.initial_learning_rate,
+            "factor": self.decay_rate,
             "epochs_per_decay": self.epochs_per_decay,
             "steps_per_epoch": self.steps_per_epoch,
         }
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
-class LinearDecay(Schedule):
-    """`initial * (1 - step / steps)`, and 0 from `steps` on.
+class LinearDecay(schedules.PolynomialDecay):
+    """The learning rate is `initial * (1 - step / steps)`, and 0 from `steps` on.
 
     Args:
         initial: Float, the rate of step 0.
-        steps: Integer, positive.
+        steps: Positive integer.
 
     Raises:
-        ValueError: if there are no steps.
-    """
-
-    def __init__(self, initial, steps):
-        super().__init__()
-        if steps < 1:
-            raise ValueError(f"steps must be positive. Received: steps={steps}")
-        self.initial, self.steps = float(initial), int(steps)
-
-    def __call__(self, step):
-        """Returns the learning rate of `step`, an integer scalar: a float32 scalar."""
-        return self.initial * ops.maximum(1.0 - ops.cast(step, "float32") / self.steps, 0.0)
-
-    def get_config(self):
-        return {"initial": self.initial, "steps": self.steps}
-
-
-@keras.saving.register_keras_serializable(package="allconv_resnet")
-class WarmUp(Schedule):
-    """`schedule` times `(step + 1) / steps` during the first `steps`.
-
-    Args:
-        schedule: Schedule that goes on as if there had been no warm-up.
-        steps: Integer, positive.
-
-    Raises:
-        ValueError: if there are no steps.
+        BadInput: if `steps` is not positive.
 
     Example:
 
-    >>> float(WarmUp(StepDecay(0.1, [32_000, 48_000]), 400)(0))  # 0.00025
+    >>> float(LinearDecay(0.5, 8)(4))
+    0.25
+    """
+
+    def __init__(self, initial, steps):
+        if steps < 1:
+            raise BadInput(f"steps must be positive. Received: steps={steps}")
+        super().__init__(float(initial), int(steps), end_learning_rate=0.0)
+
+    def get_config(self):
+        return {"initial": self.initial_learning_rate, "steps": self.decay_steps}
+
+
+@keras.saving.register_keras_serializable(package="allconv_resnet")
+class WarmUp(schedules.LearningRateSchedule):
+    """The learning rate of another schedule, multiplied by `(step + 1) / steps` during the first `steps` steps.
+
+    Args:
+        schedule: Learning-rate schedule. It counts the steps of the warm-up too.
+        steps: Positive integer.
+
+    Raises:
+        BadInput: if `steps` is not positive.
+
+    Example:
+
+    >>> float(WarmUp(LinearDecay(0.5, 8), 4)(0))
+    0.125
     """
 
     def __init__(self, schedule, steps):
         super().__init__()
         if steps < 1:
-            raise ValueError(f"steps must be positive. Received: steps={steps}")
+            raise BadInput(f"steps must be positive. Received: steps={steps}")
         self.schedule, self.steps = schedule, int(steps)
 
     def __call__(self, step):
-        """Returns the learning rate of `step`, an integer scalar: a float32 scalar."""
+        """Returns the learning rate of `step`, an integer scalar, as a float32 scalar."""
         return self.schedule(step) * ops.minimum((ops.cast(step, "float32") + 1) / self.steps, 1.0)
 
     def get_config(self):
-        return {"schedule": keras.optimizers.schedules.serialize(self.schedule), "steps": self.steps}
+        return {"schedule": schedules.serialize(self.schedule), "steps": self.steps}
 
     @classmethod
     def from_config(cls, config):
-        return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["steps"])
+        return cls(schedules.deserialize(config["schedule"]), config["steps"])

@@ -22,7 +22,7 @@ rng = np.random.default_rng(0)
 images, labels = rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8), rng.integers(0, 4, 40)
 data = jax.device_put({"images": images, "labels": labels, "test_images": images, "test_labels": labels})
 recipe = recipes.DIGITS.replace(batch_size=8, num_classes=4)
-for model in (baselines.resnet(4, 1, input_shape=(16, 16, 3)), baselines.all_cnn_c(4, (16, 16, 3))):
+for model in (baselines.resnet(4, 8, input_shape=(16, 16, 3)), baselines.all_cnn_c(4, (16, 16, 3))):
     optimizer = recipe.build_optimizer()
     optimizer.build(model.trainable_variables)
     advance, test = functions["make_functions"](model, optimizer, recipe, data)

@@ -7,17 +7,10 @@ from pathlib import Path
 
 import keras
 
-from allconv_resnet.data import augment
 from allconv_resnet.errors import BadInput
+from allconv_resnet.layers import Standardization
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
-
-
-class Standardize(keras.layers.Layer):
-    """What evaluation does to the pixels, as a layer."""
-
-    def call(self, images):
-        return augment.standardize(images)
 
 
 def export_file(model, directory, version, kind):
@@ -40,7 +33,7 @@ def export_file(model, directory, version, kind):
         BadInput: if what converts is not installed, or the file cannot be written.
     """
     images = keras.Input(model.input_shape[1:], name="images", dtype="float32")
-    logits = model(Standardize(dtype="float32")(images), training=False)
+    logits = model(Standardization(dtype="float32")(images), training=False)
     whole = keras.Model(images, {"logits": logits, "probabilities": keras.layers.Softmax(dtype="float32")(logits)})
     whole(keras.ops.zeros((1, *model.input_shape[1:])))  # Keras exports to ONNX what has been called only
     target = Path(directory) / f"{version}{SUFFIXES[kind]}"

@@ -66,7 +66,7 @@ def _apply_from_two_workers(config, answer):
     """Applies gradients of ones, and sends how often the servers have counted one, and the weights."""
     os.environ["TF_CONFIG"] = config
     from allconv_resnet.model import AllConvResNet
-    from allconv_resnet.optimizer import Momentum
+    from allconv_resnet.optimizers import Momentum
     from allconv_resnet.training.parameter_server import Servers
     from allconv_resnet.training.steps import Totals
 

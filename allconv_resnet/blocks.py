@@ -1,0 +1,142 @@
+"""The residual block of Hardt & Ma, and the table of block types.
+
+A new block type is one class and one line in `BLOCKS`. `AllConvResNet(block=NAME, ...)` then builds its stages from it.
+"""
+
+import keras
+from keras import ops
+
+from allconv_resnet.cpu import Convolution
+from allconv_resnet.errors import BadInput
+from allconv_resnet.layers import Configured, batch_normalization, convolution
+
+
+@keras.saving.register_keras_serializable(package="allconv_resnet")
+class ResidualBlock(Configured):
+    """The block `x + C2(activation(C1(x)))` of two convolutions (Hardt & Ma, section 4, equation 4.1 onward).
+
+    A block has one nonlinearity, and none follows the addition. Where the block changes the shape, the shortcut is an
+    average pooling for the stride and zero padding for the channels, half before and half after.
+
+    Args:
+        filters: Integer, the number of output channels, at least that of the input.
+        strides: Integer, the stride of the first convolution and the size of the shortcut's pooling.
+        activation: Name, callable or layer. Each block makes its own copy of a layer, with its own weights.
+        shortcut: `"identity"`, or None for `C2(activation(C1(x)))` alone (an ablation).
+        kernel_sizes: Two integers, the kernel sizes of C1 and C2. The paper's are 3 and 3.
+        use_bias: Whether the convolutions have a bias. The paper's have none.
+        normalization: None, or `"batch"` for a batch normalization after each convolution (an ablation).
+        initialization: Initializer of both kernels, see `initializers.for_kernel`.
+        seed: Integer. The two kernels are drawn from `seed` and `seed + 1`.
+        **kwargs: Arguments of `keras.layers.Layer`: `name`, `dtype`, ...
+
+    Call arguments:
+        x: Float tensor `[n, h, w, c]`, where `strides` divides h and w.
+
+    Returns:
+        Float tensor `[n, h / strides, w / strides, filters]`.
+
+    Raises:
+        BadInput: if the input has more channels than `filters`, or if `strides` does not divide its height and width.
+
+    Example:
+
+    >>> ResidualBlock(32, strides=2)(np.ones((1, 8, 8, 16))).shape
+    (1, 4, 4, 32)
+    """
+
+    def __init__(
+        self,
+        filters,
+        strides=1,
+        activation="relu",
+        shortcut="identity",
+        kernel_sizes=(3, 3),
+        use_bias=False,
+        normalization=None,
+        initialization="near_identity",
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if normalization not in (None, "batch"):
+            raise BadInput(f'normalization must be None or "batch". Received: normalization={normalization!r}')
+        if shortcut not in (None, "identity"):
+            raise BadInput(f'shortcut must be "identity" or None. Received: shortcut={shortcut!r}')
+        if len(kernel_sizes) != 2 or min(kernel_sizes) < 1:
+            raise BadInput(f"kernel_sizes must be two positive integers. Received: kernel_sizes={kernel_sizes}")
+        self.filters, self.strides, self.use_bias, self.normalization = filters, strides, use_bias, normalization
+        self.initialization, self.seed, self.shortcut = initialization, seed, shortcut
+        self.kernel_sizes = tuple(kernel_sizes)
+        self.activation = own_activation(activation)
+
+        def conv(name, size, strides, seed):
+            arguments = (filters, size, strides, use_bias, initialization, seed)
+            return convolution(*arguments, Convolution, name=name, dtype=self.dtype_policy)
+
+        self.conv1 = conv("conv1", self.kernel_sizes[0], strides, seed)
+        self.conv2 = conv("conv2", self.kernel_sizes[1], 1, seed + 1)
+        if normalization == "batch":
+            self.norm1 = batch_normalization("norm1", self.dtype_policy)
+            self.norm2 = batch_normalization("norm2", self.dtype_policy)
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        if channels > self.filters:
+            raise BadInput(
+                f"The filters of a block must be at least the channels of its input, {channels}. "
+                f"Received: filters={self.filters}"
+            )
+        self.check_size(input_shape)
+        extra = self.filters - channels
+        self.channel_padding = (extra // 2, extra - extra // 2)
+        self.conv1.build(input_shape)
+        hidden_shape = self.compute_output_shape(input_shape)
+        self.conv2.build(hidden_shape)
+        if isinstance(self.activation, keras.layers.Layer):
+            self.activation.build(hidden_shape)
+        if self.normalization == "batch":
+            self.norm1.build(hidden_shape)
+            self.norm2.build(hidden_shape)
+
+    def call(self, x, training=None):
+        self.check_size(x.shape)
+        y = self.conv1(x, training=training)
+        y = self.norm1(y, training=training) if self.normalization else y
+        y = self.conv2(self.activation(y), training=training)
+        y = self.norm2(y, training=training) if self.normalization else y
+        return self.reshaped(x) + y if self.shortcut else y
+
+    def check_size(self, shape):
+        """Raises `BadInput` if `strides` does not divide a known height or width of an input's shape."""
+        if any(size is not None and size % self.strides for size in shape[1:3]):
+            raise BadInput(
+                f"The strides of a block, {self.strides}, must divide the height and width of its input. "
+                f"Received: input_shape={tuple(shape)}"
+            )
+
+    def reshaped(self, x):
+        """Returns x in the shape of the block's output. This is x itself where the block keeps the shape."""
+        if self.strides > 1:
+            x = ops.average_pool(x, self.strides, self.strides, padding="valid", data_format="channels_last")
+        return ops.pad(x, [(0, 0), (0, 0), (0, 0), self.channel_padding]) if any(self.channel_padding) else x
+
+    def compute_output_shape(self, input_shape):
+        n, height, width, _ = input_shape
+        return (n, height and height // self.strides, width and width // self.strides, self.filters)
+
+
+BLOCKS = {"residual": ResidualBlock}
+"""The block types by name. `AllConvResNet` passes `filters`, `strides`, `use_bias`, `normalization`, `initialization`,
+`seed`, `name` and `dtype` to the constructor, and whatever else it was given that the constructor takes."""
+
+
+def own_activation(activation):
+    """Returns the function that an activation names, or a new layer of the same configuration if it is a layer.
+
+    Args:
+        activation: Name, callable or layer.
+    """
+    if isinstance(activation, keras.layers.Layer):
+        return type(activation).from_config({**activation.get_config(), "name": "activation"})
+    return keras.activations.get(activation)
