@@ -13,26 +13,39 @@ import tyro
 
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.recipes import RECIPES, Recipe
+from allconv_resnet.recipes.parts import KINDS
+from allconv_resnet.recipes.recipe import kinds_with
 from allconv_resnet.serving.options import ServeOptions
-from allconv_resnet.training import cluster
 
 THEORY = ("linear", "expressivity", "landscape", "isometry")
 
 
 @dataclass(frozen=True)
 class Job:
-    """Where and on what a recipe runs. None of it changes the weights."""
+    """A recipe, and where it runs. Where it runs does not change the weights."""
 
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    recipe: Recipe
+    base: Annotated[str, tyro.conf.arg(name="recipe", metavar="NAME|FILE.json")] = "cifar10"
+    """Recipe that sets the defaults of the options: a name, or a JSON file such as the config.json of a run."""
+    data_kind: Annotated[Literal[tuple(KINDS["data"])], tyro.conf.arg(name="data")] = "arrays"
+    """Kind of the images: of one size in memory, or JPEG files of all sizes in records."""
+    network_kind: Annotated[Literal[tuple(KINDS["network"])], tyro.conf.arg(name="network")] = "allconv_resnet"
+    """Kind of the network: the paper's, or one that it is compared with."""
+    optimizer_kind: Annotated[Literal[tuple(KINDS["optimizer"])], tyro.conf.arg(name="optimizer")] = "momentum"
+    """Kind of the optimizer."""
+    schedule_kind: Annotated[Literal[tuple(KINDS["schedule"])], tyro.conf.arg(name="schedule")] = "steps"
+    """Kind of the learning-rate schedule."""
     run_dir: Path | None = None
     """Run directory; the same command on the same directory continues the run. Default: runs/NAME."""
     data_dir: Path | None = None
     """Directory of tensorflow-datasets. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     strategy: Literal["auto", "one", "mirrored", "multi-worker", "parameter-server"] = "auto"
-    """One device, mirrored over the GPUs of this machine, or over several machines: in step (multi-worker) or
-    asynchronously (parameter-server), as TF_CONFIG says. auto: what TF_CONFIG is for, else all GPUs of this machine."""
+    """One device, mirrored over the accelerators of this machine, or over several machines, synchronous (multi-worker)
+    or asynchronous (parameter-server), as TF_CONFIG says. auto: what TF_CONFIG is for, else all accelerators of this
+    machine."""
     replicas: int | None = None
-    """Devices to mirror over. Default: all GPUs. Without GPUs the CPU is split, which is of use for tests alone."""
+    """Devices to mirror over. Default: all accelerators. Without any the CPU is split, which is of use for tests
+    alone."""
     peer_timeout: float = 300
     """Seconds to wait for the other machines of TF_CONFIG."""
     export: bool = True
@@ -43,7 +56,7 @@ def train(names, arguments=None):
     """Runs a training script: command line -> recipe -> training. Does not return.
 
     Args:
-        names: Of the recipes that the script offers, in `RECIPES`; the first is the default.
+        names: Names of the recipes that the script offers, in `RECIPES`; the first is the default.
         arguments: Strings. Defaults to the command line.
     """
 
@@ -52,39 +65,70 @@ def train(names, arguments=None):
         from allconv_resnet.training.loop import train
 
         run_dir = job.run_dir or Path("runs") / job.recipe.name
-        stopped_by = train(
-            job.recipe,
-            run_dir,
-            job.data_dir,
-            job.strategy,
-            job.replicas,
-            job.peer_timeout,
-        )
+        place = (run_dir, job.data_dir, job.strategy, job.replicas, job.peer_timeout)
+        stopped_by = train(job.recipe, *place)
         if stopped_by is None and job.export:
             from allconv_resnet.training.exporting import export_at_the_end
 
-            export_at_the_end(run_dir, job.strategy)
+            export_at_the_end(run_dir)
         # As shells count: a run that was stopped has not succeeded, so that a supervisor starts it again.
         return 128 + stopped_by if stopped_by else 0
 
     if os.environ.get("TF_CONFIG"):
+        from allconv_resnet.training.engines import cluster
+
         cluster.leave(lambda: guarded(run))
     sys.exit(guarded(run))
 
 
 def parse_job(names, arguments=None):
-    """Returns the `Job` of a command line, in which every field of the recipe is an option.
+    """Returns the `Job` of a command line, in which every field of the recipe's parts is an option.
 
     Args:
         names: As in `train`.
         arguments: As in `train`.
+
+    Raises:
+        BadInput: if the recipe or a kind is unknown, or an option belongs to a kind that was not chosen.
     """
-    # The recipe is read first: it gives the other options their defaults.
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    # The recipe and the kinds are read first: they decide which options there are, and give them their defaults.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--recipe", choices=names, default=names[0])
+    parser.add_argument("--recipe", default=names[0])
+    for part in KINDS:
+        parser.add_argument(f"--{part}")
     chosen, rest = parser.parse_known_args(arguments)
-    description = f"--recipe {{{','.join(names)}}} sets the defaults below (here: {chosen.recipe})."
-    return tyro.cli(Job, default=Job(RECIPES[chosen.recipe]), args=rest, description=description)
+    if chosen.recipe.endswith(".json"):
+        recipe = Recipe.read(chosen.recipe)
+    elif chosen.recipe in names:
+        recipe = RECIPES[chosen.recipe]
+    else:
+        raise BadInput(f"recipe must be a .json file or one of {', '.join(names)}. Received: recipe={chosen.recipe!r}")
+    for part in KINDS:
+        if kind := getattr(chosen, part):
+            recipe = recipe.with_kind(part, kind)
+    _refuse_other_kinds(recipe, rest)
+    kinds = {f"{part}_kind": getattr(chosen, part) or getattr(recipe, part).kind for part in KINDS}
+    description = f"The recipes are: {', '.join(names)}."
+    options = (tyro.conf.OmitArgPrefixes,)  # short names; the help groups them by part all the same
+    default = Job(recipe, chosen.recipe, **kinds)
+    return tyro.cli(Job, default=default, args=rest, description=description, config=options)
+
+
+def _refuse_other_kinds(recipe, arguments):
+    fields = recipe.fields()
+    for argument in arguments:
+        if not argument.startswith("--"):
+            continue
+        name = argument[2:].partition("=")[0].replace("-", "_")
+        for field in (name, name.removeprefix("no_")):
+            owners = kinds_with(field)
+            if owners and field not in fields:
+                part, kinds = owners[0][0], " or ".join(dict.fromkeys(kind for _, kind in owners))
+                raise BadInput(
+                    f"{argument} is an option of --{part} {kinds}. "
+                    f"This recipe has --{part} {getattr(recipe, part).kind}"
+                )
 
 
 def evaluate(
@@ -99,8 +143,8 @@ def evaluate(
     Args:
         run_dir: Run directory.
         data_dir: Directory of tensorflow-datasets.
-        split: Which images.
-        checkpoint: Of the last step, or that with the lowest test error.
+        split: The images that the recipe trains on, or those that it tests on.
+        checkpoint: Which checkpoint: the latest or the best.
         follow: Evaluate each new latest checkpoint, beside the training, until its last step.
     """
     from allconv_resnet.training import evaluate
@@ -135,7 +179,7 @@ def export(
 
     Args:
         run_dir: Run directory.
-        checkpoint: Of the last step, or that with the lowest test error.
+        checkpoint: Which checkpoint: the latest or the best.
         output_dir: Where the versions lie; the version is the step. Default: RUN_DIR/export.
         format: SavedModel, or one file VERSION.onnx or VERSION.tflite for images of the network's size.
     """
@@ -176,7 +220,7 @@ def serve(
 
     Args:
         export: Directory of an export, or of one version of it; the newest version is served.
-        options: Of the server.
+        options: Options of the server.
     """
     try:
         from allconv_resnet.serving.server import SavedModel, serve
@@ -186,6 +230,27 @@ def serve(
         ) from error
 
     serve(SavedModel(export), options)
+
+
+def save_arrays(
+    dataset: tyro.conf.Positional[str], output: tyro.conf.Positional[Path], data_dir: Path | None = None
+) -> None:
+    """Writes the images and labels of a dataset to one .npz file, which trains on machines without TensorFlow.
+
+    Args:
+        dataset: Name of a dataset of images of one size, as --dataset has it.
+        output: File to write, FILE.npz.
+        data_dir: Directory of tensorflow-datasets.
+    """
+    from allconv_resnet.data import arrays, source
+
+    found = source.load(dataset, data_dir)
+    if found.kind != "arrays":
+        raise BadInput(f"{dataset} has JPEG files of all sizes in records, which do not fit in one array")
+    if output.suffix != ".npz":
+        raise BadInput(f"The file to write must end with .npz. Received: {output}")
+    arrays.save_npz(found, output)
+    print(output)
 
 
 def report(directory: tyro.conf.Positional[Path] = Path("results")) -> None:
@@ -216,6 +281,7 @@ def main(arguments=None):
             "export": export,
             "predict": predict,
             "report": report,
+            "save-arrays": save_arrays,
             "serve": serve,
         }
         description = f"Also: allconv-resnet theory {{{','.join(THEORY)}}} ..."

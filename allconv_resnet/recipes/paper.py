@@ -1,6 +1,6 @@
 """The paper's experiments (Hardt & Ma, arXiv 1611.04231, section 4)."""
 
-from allconv_resnet.model import IMAGENET_WIDTHS, PLAIN_IMAGENET_WIDTHS, imagenet_stages, imagenet_stem
+from allconv_resnet.model import PLAIN_IMAGENET_WIDTHS, imagenet_stages, imagenet_stem
 from allconv_resnet.recipes.parts import AllConv, Epochs, Records, Run
 from allconv_resnet.recipes.recipe import Recipe
 
@@ -13,14 +13,15 @@ CIFAR100 = CIFAR10.replace(name="cifar100", dataset="cifar100", num_classes=100)
 IMAGENET = Recipe(
     name="imagenet",
     data=Records(dataset="imagenet2012", num_classes=1000, image_size=(224, 224, 3)),
-    network=AllConv(stem=imagenet_stem(IMAGENET_WIDTHS), stages=imagenet_stages(IMAGENET_WIDTHS)),
+    network=AllConv(stem=tuple(imagenet_stem()), stages=tuple(map(tuple, imagenet_stages()))),
     schedule=Epochs(learning_rate=0.1, decay_factor=0.94, decay_epochs=2, epoch_images=1_281_167),
     run=Run(batch_size=256, steps=700_000, evaluate_every=5_000),
 )
 """Section 4.2: 35.7M parameters; 35.29 % top-1 and 14.17 % top-5 error in the paper, a week on 6 machines of 8 GPUs."""
 
 IMAGENET_PLAIN = IMAGENET.replace(
-    name="imagenet-plain", stem=imagenet_stem(PLAIN_IMAGENET_WIDTHS), stages=imagenet_stages(PLAIN_IMAGENET_WIDTHS)
+    name="imagenet-plain", stem=tuple(imagenet_stem(PLAIN_IMAGENET_WIDTHS[0])),
+    stages=tuple(map(tuple, imagenet_stages(PLAIN_IMAGENET_WIDTHS)))
 )
 """As IMAGENET with the widths of He et al.: 21.1M parameters."""
 

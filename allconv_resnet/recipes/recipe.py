@@ -6,21 +6,18 @@ Where a run is kept, where its data lie and how many devices share the work are 
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.part import Natural, as_lists, as_tuples, from_json, part
 from allconv_resnet.recipes import parts
 from allconv_resnet.recipes.migrate import nested
 from allconv_resnet.recipes.parts.data import Arrays, Images
-from allconv_resnet.recipes.parts.network import AllConv, Baseline
+from allconv_resnet.recipes.parts.network import AllConv, Network
 from allconv_resnet.recipes.parts.optimizer import Momentum, Optimizer
 from allconv_resnet.recipes.parts.run import Run
 from allconv_resnet.recipes.parts.schedule import Schedule, Steps
 
-Flat = tyro.conf.arg(name="")  # a part's fields are options without a prefix
 POLICIES = {"auto": None, "float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 MAY_CHANGE = ("steps", "log_every", "evaluate_every", "checkpoint_every", "bad_images")
@@ -33,11 +30,11 @@ class Recipe:
 
     name: str
     """Name of the experiment."""
-    data: Annotated[Images, Flat] = Arrays()
-    network: Annotated[AllConv | Baseline, Flat] = AllConv()
-    optimizer: Annotated[Optimizer, Flat] = Momentum()
-    schedule: Annotated[Schedule, Flat] = Steps()
-    run: Annotated[Run, Flat] = Run()
+    data: Images = Arrays()
+    network: Network = AllConv()
+    optimizer: Optimizer = Momentum()
+    schedule: Schedule = Steps()
+    run: Run = Run()
     seed: Natural = 0
     """Fixes the initial weights, the projection, the order of the images and their augmentation."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

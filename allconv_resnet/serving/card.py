@@ -8,7 +8,7 @@ def model_card(recipe, step, test_lines, sessions, labels):
     """Returns the card as Markdown.
 
     Args:
-        recipe: Dictionary of the recipe's fields.
+        recipe: `Recipe`.
         step: Integer, steps that the exported weights were trained.
         test_lines: The run's test lines of metrics.jsonl.
         sessions: The run's sessions of environment.json.
@@ -17,17 +17,18 @@ def model_card(recipe, step, test_lines, sessions, labels):
     measured = [line for line in test_lines if line["step"] == step]
     error = f"{measured[-1]['error']:.2%}" if measured else "not measured at this step"
     last = sessions[-1]
-    rows = "\n".join(f"| {key} | `{json.dumps(value)}` |" for key, value in recipe.items())
-    return f"""# {recipe["name"]}
+    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
+    rows = "\n".join(f"| {key} | `{json.dumps(value)}` |" for key, value in recipe.fields().items())
+    return f"""# {recipe.name}
 
 An all-convolutional residual network without normalization, after Hardt & Ma (arXiv 1611.04231).
 
 | | |
 |---|---|
-| data | {recipe["dataset"]}, {len(labels)} classes: {", ".join(labels[:20])}{", ..." if len(labels) > 20 else ""} |
+| data | {recipe.data.dataset}, {len(labels)} classes: {", ".join(labels[:20])}{", ..." if len(labels) > 20 else ""} |
 | test error | {error} |
-| trained | {step:,} steps of {recipe["batch_size"]} images, in {last["precision"]}, on {last["cpu"]}{_gpus(last)} |
-| code | commit {last["commit"]}, TensorFlow {last["versions"]["tensorflow"]}, Keras {last["versions"]["keras"]} |
+| trained | {step:,} steps of {recipe.run.batch_size} images, in {last["precision"]}, on {last["cpu"]}{_gpus(last)} |
+| code | commit {last["commit"]}, {versions} |
 | exported | {datetime.now(UTC).date().isoformat()} |
 
 Images go in as they come, pixels from 0 to 255: resizing, cropping and standardization are in the graph.

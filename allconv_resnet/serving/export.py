@@ -7,8 +7,9 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from allconv_resnet.data import augment, jpeg
+from allconv_resnet.data import jpeg
 from allconv_resnet.errors import BadInput
+from allconv_resnet.layers import standardize
 from allconv_resnet.serving.warmup import write_warmup
 
 MAX_PIXELS = 2**25  # of an encoded image; what claims to be larger is not decoded
@@ -34,8 +35,8 @@ def export(model, labels, directory, version, centre=1.0):
         labels: Names of the classes.
         directory: Path, the base directory of all versions.
         version: Integer. A version that is there already is replaced once the new one is complete.
-        centre: Float, part of an image that evaluation showed, on each side: 1, or `jpeg.CENTRE`, by which JPEG files
-            are also decoded as `jpeg.decode_window` does.
+        centre: Float, part of an image that evaluation showed, on each side: below 1, JPEG files are also
+            decoded as `jpeg.decode_window` does, which is how records are evaluated.
 
     Returns:
         Path of the SavedModel.
@@ -49,7 +50,7 @@ def export(model, labels, directory, version, centre=1.0):
     names = tf.constant([str(label) for label in labels])
 
     def answer(images):
-        logits = model(augment.standardize(images), training=False)
+        logits = model(standardize(images), training=False)
         probabilities, classes = tf.math.top_k(tf.nn.softmax(logits), k=min(TOP, len(labels)))
         return {
             "classes": tf.cast(classes, tf.int64),
@@ -156,7 +157,7 @@ def decode(contents, height, width, channels, centre=1.0):
         return jpeg.decode_window(contents, jpeg.centre_window(size, (height, width), centre), (height, width))
 
     with tf.control_dependencies([too_large]):
-        if centre == jpeg.CENTRE and channels == 3:
+        if centre < 1 and channels == 3:
             return tf.cond(is_jpeg, window, whole)
         return whole()
 

@@ -1,13 +1,15 @@
 """From a run directory to an export."""
 
+import importlib.util
+import os
+import subprocess
 import sys
 from pathlib import Path
 
+import keras
+
 from allconv_resnet import files
 from allconv_resnet.errors import BadInput
-from allconv_resnet.serving.card import model_card
-from allconv_resnet.serving.export import export
-from allconv_resnet.serving.formats import export_file
 from allconv_resnet.training import run_directory
 from allconv_resnet.training.evaluate import load_model
 
@@ -29,13 +31,20 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
     Raises:
         BadInput: if there is no such run or checkpoint, or the export cannot be written.
     """
-    model, recipe, step = load_model(run_dir, checkpoint)
+    recipe = run_directory.read_recipe(run_dir)
     centre = recipe.data.centre
     if centre is None:
         raise BadInput(
             f'{run_dir}/config.json does not say which part of an image evaluation showed: add "centre" to its data, '
             f"1.0 for images of one size or 0.875 for records of ImageNet"
         )
+    if keras.backend.backend() != "tensorflow":
+        return _export_on_tensorflow(run_dir, checkpoint, output_dir, kind)
+    from allconv_resnet.serving.card import model_card
+    from allconv_resnet.serving.export import export
+    from allconv_resnet.serving.formats import export_file
+
+    model, recipe, step = load_model(run_dir, checkpoint)
     directory = Path(output_dir or Path(run_dir) / DIRECTORY)
     if kind != "savedmodel":
         if recipe.precision != "float32":  # neither ONNX's nor LiteRT's converter knows mixed precision
@@ -52,6 +61,19 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
     return path
 
 
+def _export_on_tensorflow(run_dir, checkpoint, output_dir, kind):
+    """Exports a run in a process of its own: the exporters need Keras on TensorFlow, and a process has one backend."""
+    command = [sys.executable, "-m", "allconv_resnet", "export", str(run_dir), "--checkpoint", checkpoint]
+    command += ["--format", kind, *(["--output-dir", str(output_dir)] if output_dir else [])]
+    done = subprocess.run(
+        command, env={**os.environ, "KERAS_BACKEND": "tensorflow"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"status {done.returncode}"
+        raise BadInput(f"The run cannot be exported by Keras on TensorFlow: {reason.removeprefix('error: ')}")
+    return Path(done.stdout.strip().splitlines()[-1])
+
+
 def export_at_the_end(run_dir, chief=True):
     """Exports a run that has finished, unless that has been done since, and says so.
 
@@ -61,9 +83,7 @@ def export_at_the_end(run_dir, chief=True):
     """
     if not chief:
         return
-    try:
-        import tensorflow  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("tensorflow") is None:
         print("The network is not exported: a SavedModel needs TensorFlow, which is not installed", file=sys.stderr)
         return
     run_dir = Path(run_dir)

@@ -19,4 +19,4 @@ def start():
 
     yield begin
     for run in runs:
-        run.process.kill()
+        run.kill()

@@ -1,21 +1,39 @@
-"""Runs of training in processes of their own: TensorFlow's devices, signals and kills concern a whole process."""
+"""Runs of training in processes of their own: devices, signals and kills concern a whole process."""
 
 import contextlib
 import itertools
+import json
 import multiprocessing
 import os
+import subprocess
 import sys
+import time
 
+import numpy as np
+from training.jobs import configurations
+
+from allconv_resnet.part import as_lists
 from allconv_resnet.recipes import DIGITS
+from allconv_resnet.recipes.parts import KINDS
+from allconv_resnet.training.checkpoints import read
 
 TINY = DIGITS.replace(
     stem=(8, 3, 2, 1), stages=((1, 16, 2), (1, 32, 2)), initialization="he", batch_size=32, precision="float32",
     steps=60, boundaries=(40,), log_every=1, evaluate_every=20, checkpoint_every=7,
 )  # fmt: skip
+TIMES = ("images_per_second", "input_wait", "cpu_seconds", "staleness")
 
 # A server that has imported everything forks each run: a run starts in a fraction of a second.
 SPAWN = multiprocessing.get_context("forkserver")
-SPAWN.set_forkserver_preload(["allconv_resnet.training.loop", "sklearn.datasets", "matplotlib.figure"])
+SPAWN.set_forkserver_preload(
+    [
+        "allconv_resnet.training.loop",
+        "allconv_resnet.training.engines.asynchronous",
+        "allconv_resnet.training.engines.synchronous",
+        "sklearn.datasets",
+        "matplotlib.figure",
+    ]
+)
 
 NUMBERS = itertools.count()
 
@@ -38,13 +56,16 @@ def _main(names, arguments, log, file_size_limit, environment):
 
 def command_line(recipe, run_dir, *more):
     """Returns the options that ask for a recipe."""
-    options = []
-    for name, value in recipe.to_dict().items():
-        if value is None or isinstance(value, bool):
+    options = [word for part in KINDS for word in (f"--{part}", getattr(recipe, part).kind)]
+    fields = {**recipe.fields(), "name": recipe.name, "seed": recipe.seed, "precision": recipe.precision}
+    for name, value in fields.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            options.append(f"--{option}" if value else f"--no-{option}")
             continue
-        flat = value if isinstance(value, list) else [value]
+        flat = as_lists(value) if isinstance(value, tuple) else [value]
         flat = [item for part in flat for item in (part if isinstance(part, list) else [part])]
-        options += [f"--{name.replace('_', '-')}", *map(str, flat)]
+        options += [f"--{option}", *map(str, flat)]
     return ["--recipe", "digits", *options, "--run-dir", str(run_dir), "--no-export", *more]
 
 
@@ -53,9 +74,23 @@ class Run:
 
     def __init__(self, recipe, run_dir, *more, file_size_limit=None, **environment):
         self.log = run_dir.with_name(f"{run_dir.name}-{next(NUMBERS)}.log")
-        arguments = (("digits",), command_line(recipe, run_dir, *more), self.log, file_size_limit, environment)
-        self.process = SPAWN.Process(target=_main, args=arguments)
+        self.options = (command_line(recipe, run_dir, *more), file_size_limit, environment)
+        self.begin()
+
+    def begin(self):
+        arguments, *rest = self.options
+        self.process = SPAWN.Process(target=_main, args=(("digits",), arguments, self.log, *rest))
         self.process.start()
+
+    def alive(self):
+        return self.process.is_alive()
+
+    def send(self, number):
+        """Sends a signal."""
+        os.kill(self.process.pid, number)
+
+    def kill(self):
+        self.process.kill()
 
     def wait(self):
         """Returns the exit status, minus the signal's number if a signal killed it."""
@@ -66,3 +101,98 @@ class Run:
 
     def output(self):
         return self.log.read_text()
+
+
+class JaxRun(Run):
+    """A training command with Keras on JAX. The server that forks the others has imported TensorFlow."""
+
+    PROGRAM = "import sys; from training.runs import _main; _main(*eval(sys.argv[1]))"
+
+    def begin(self):
+        arguments, *rest = self.options
+        call = (("digits",), arguments, str(self.log), *rest)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", self.PROGRAM, repr(call)],
+            env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def wait(self):
+        status = self.process.wait(240)
+        print(self.output())
+        return status
+
+    def output(self):
+        return self.log.read_text() if self.log.exists() else ""
+
+
+class AsynchronousRun(Run):
+    """The chief of an asynchronous job, with a worker and a parameter server that serve it."""
+
+    def begin(self):
+        arguments, file_size_limit, environment = self.options
+        self.log.with_suffix(".servers").mkdir()
+        self.servers = []
+        for (job, index), config in configurations(chief=1, worker=1, ps=1).items():
+            chief = job == "chief"
+            log = self.log if chief else self.log.with_suffix(".servers") / f"{job}-{index}"
+            more = {**environment, "TF_CONFIG": config, "TF_CPP_MIN_LOG_LEVEL": "2"}
+            rest = (("digits",), [*arguments, "--peer-timeout", "60"], log, file_size_limit if chief else None, more)
+            process = SPAWN.Process(target=_main, args=rest)
+            process.start()
+            if chief:
+                self.process = process
+            else:
+                self.servers.append(process)
+
+    def kill(self):
+        super().kill()
+        for server in self.servers:
+            server.kill()
+
+    def wait(self):
+        status = super().wait()
+        for server in self.servers:
+            server.kill()
+        return status
+
+
+ENGINES = {"synchronous": Run, "jax": JaxRun, "asynchronous": AsynchronousRun}
+
+
+def state(run_dir, step):
+    """All numbers of a checkpoint: weights, momentum, totals."""
+    return read(run_dir / "checkpoints" / f"step-{step}.npz")
+
+
+def lines(run_dir, split=None):
+    """The lines of metrics.jsonl, of one split or of all."""
+    found = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in found if split in (None, line["split"])]
+
+
+def metrics(run_dir):
+    """The lines of metrics.jsonl without what differs from run to run."""
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines(run_dir)]
+
+
+def assert_same(one, other, step):
+    first, second = state(one, step), state(other, step)
+    assert first.keys() == second.keys()
+    assert any(name.startswith("optimizer/") for name in first)
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+    assert metrics(one) == metrics(other)
+
+
+def wait_for(run, condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert run.alive() and time.monotonic() < deadline, run.output()
+        time.sleep(0.001)
+
+
+def wait_for_lines(run, path, count):
+    wait_for(run, lambda: path.exists() and path.read_bytes().count(b"\n") >= count)

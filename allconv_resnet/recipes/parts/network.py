@@ -10,7 +10,12 @@ from allconv_resnet.part import Count, Fraction, Natural, Size, part
 
 
 @part
-class AllConv:
+class Network:
+    """What all networks have in common: a table of numbers, and `build`, which makes the Keras model."""
+
+
+@part
+class AllConv(Network):
     """The all-convolutional residual network of Hardt & Ma (table 1)."""
 
     stem: tuple[Size, Size, Size, Size] = tuple(CIFAR_STEM)
@@ -72,8 +77,9 @@ class AllConv:
         return model
 
 
-class Baseline:
-    """What the networks of other papers have in common: the part's fields are the arguments of one function."""
+@part
+class Baseline(Network):
+    """What the networks of other papers have in common: the fields are the arguments of one function."""
 
     function: ClassVar
 
