@@ -48,6 +48,8 @@ class Job:
     alone."""
     peer_timeout: float = 300
     """Seconds to wait for the other machines of TF_CONFIG."""
+    minutes: float | None = None
+    """Stop and save after so many minutes of steps; the same command goes on. Default: no limit."""
     export: bool = True
     """Export the network when the run has finished, to RUN_DIR/export."""
 
@@ -66,7 +68,7 @@ def train(names, arguments=None):
 
         run_dir = job.run_dir or Path("runs") / job.recipe.name
         place = (run_dir, job.data_dir, job.strategy, job.replicas, job.peer_timeout)
-        stopped_by = train(job.recipe, *place)
+        stopped_by = train(job.recipe, *place, minutes=job.minutes)
         if stopped_by is None and job.export:
             from allconv_resnet.training.exporting import export_at_the_end
 
@@ -75,9 +77,9 @@ def train(names, arguments=None):
         return 128 + stopped_by if stopped_by else 0
 
     if os.environ.get("TF_CONFIG"):
-        from allconv_resnet.training.engines import cluster
+        from allconv_resnet.training.engines import tf_config
 
-        cluster.leave(lambda: guarded(run))
+        tf_config.leave(lambda: guarded(run))
     sys.exit(guarded(run))
 
 
@@ -242,9 +244,10 @@ def save_arrays(
         output: File to write, FILE.npz.
         data_dir: Directory of tensorflow-datasets.
     """
-    from allconv_resnet.data import arrays, source
+    from allconv_resnet.data import arrays
+    from allconv_resnet.data.source import load_data
 
-    found = source.load(dataset, data_dir)
+    found = load_data(dataset, data_dir)
     if found.kind != "arrays":
         raise BadInput(f"{dataset} has JPEG files of all sizes in records, which do not fit in one array")
     if output.suffix != ".npz":

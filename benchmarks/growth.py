@@ -14,7 +14,7 @@ import tensorflow as tf
 from harness import seconds, spread, write
 
 import allconv_resnet as acr
-from allconv_resnet.training import steps
+from allconv_resnet.training.engines import steps
 
 BASE = {"batch": 64, "depth": 3, "width": 32}
 SIZES = {"batch": (16, 32, 64, 128, 256), "depth": (1, 2, 4, 8), "width": (16, 32, 64, 128)}

@@ -7,9 +7,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import tensorflow as tf
 
-from allconv_resnet.training import environment
+from allconv_resnet import environment, files
+from allconv_resnet.training.engines.distribution import gpu_names
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 
@@ -31,7 +31,7 @@ def write(name, figures):
     """Writes results/benchmarks/NAME.json: the figures, and the environment they were measured in."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     content = {"measured": datetime.now(UTC).isoformat(timespec="seconds"), "environment": here(), **figures}
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    files.write_json(RESULTS / f"{name}.json", content)
 
 
 def read(name):
@@ -41,9 +41,8 @@ def read(name):
 
 
 def here():
-    """Returns the environment of this process as `environment.describe` does; each benchmark says its own precision."""
-    where = environment.describe(tf.distribute.get_strategy(), "float32")
-    return {key: value for key, value in where.items() if key != "precision"}
+    """Returns the environment of this process; each benchmark says its own precision."""
+    return environment.describe(gpus=gpu_names())
 
 
 def hardware():

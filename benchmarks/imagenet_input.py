@@ -25,7 +25,8 @@ import numpy as np
 import tensorflow as tf
 from harness import spread, write
 
-from allconv_resnet.data import imagenet, jpeg, sources
+from allconv_resnet.data import jpeg, records
+from allconv_resnet.data.source import load_data
 from allconv_resnet.recipes import IMAGENET
 
 SIZE = IMAGENET.image_size[:2]
@@ -99,9 +100,9 @@ def main():
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
-    data = sources.load("imagenet2012", options.data_dir)
-    records = imagenet.read(data.share("train", 0, 1), [0]).take(options.images)
-    contents = [tf.io.parse_single_example(record, imagenet.FIELDS)["image"].numpy() for record in records]
+    data = load_data("imagenet2012", options.data_dir)
+    examples = records.read(data.share("train", 0, 1), [0]).take(options.images)
+    contents = [tf.io.parse_single_example(record, records.FIELDS)["image"].numpy() for record in examples]
     shapes = [tf.io.extract_jpeg_shape(content) for content in contents]
     windows = np.stack([jpeg.random_window(shape, IMAGENET.smallest_crop, [0, i]) for i, shape in enumerate(shapes)])
     ways = {

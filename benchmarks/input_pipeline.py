@@ -11,7 +11,8 @@ import itertools
 import numpy as np
 from harness import seconds, spread, write
 
-from allconv_resnet.data import pipeline, sources
+from allconv_resnet.data import pipeline
+from allconv_resnet.data.source import load_data
 from allconv_resnet.recipes import CIFAR10
 
 
@@ -22,7 +23,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=7, help="measurements")
     options = parser.parse_args()
     if options.data_dir:
-        images, labels = sources.load("cifar10", options.data_dir).split("train")
+        images, labels = load_data("cifar10", options.data_dir).arrays("train")
     else:
         images = np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), dtype=np.uint8)
         labels = np.zeros(50_000, np.int64)
@@ -34,11 +35,11 @@ def main():
         for _ in itertools.islice(batches, options.batches):
             pass
 
-    count = options.batches * CIFAR10.batch_size
+    count = options.batches * CIFAR10.run.batch_size
     rates = spread([count / seconds(deliver) for _ in range(options.repeats)])
     print("images/s   min {min:,.0f}   median {median:,.0f}   max {max:,.0f}   (n = {n})".format(**rates))
     write(
-        "input_pipeline", {"images_per_second": rates, "batch_size": CIFAR10.batch_size, "real": bool(options.data_dir)}
+        "input_pipeline", {"images_per_second": rates, "batch_size": CIFAR10.run.batch_size, "real": bool(options.data_dir)}
     )
 
 

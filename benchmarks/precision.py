@@ -17,7 +17,7 @@ import numpy as np
 from harness import write
 
 from allconv_resnet.recipes import RECIPES
-from allconv_resnet.training import loop
+from allconv_resnet.training.loop import train
 from allconv_resnet.training.run_directory import read_metrics
 
 
@@ -72,7 +72,7 @@ def main():
 def curve(recipe, data_dir):
     """Returns the mean training loss of each interval of one run."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        loop.train(recipe, Path(folder) / "run", data_dir)
+        train(recipe, Path(folder) / "run", data_dir)
         return [line["loss"] for line in read_metrics(Path(folder) / "run") if line["split"] == "train"]
 
 

@@ -58,7 +58,7 @@ def measure(recipe, options):
     logits = model.predict(augment.standardize(IMAGES), verbose=0)
     figures = {}
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
-        export(model, range(recipe.num_classes), directory, version=1)
+        export(model, range(recipe.data.num_classes), directory, version=1)
         model.save(Path(directory) / "model.keras")
         ports = {name: stack.enter_context(running(directory, *server)) for name, server in SERVERS.items()}
         for port in ports.values():

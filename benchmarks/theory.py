@@ -23,7 +23,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from allconv_resnet.data import sources
+from allconv_resnet.data.source import load_data
 from allconv_resnet.theory import expressivity, linear, samples
 from allconv_resnet.theory.commands.reporting import environment, print_table, write_json
 
@@ -137,7 +137,7 @@ def random_labels(data_dir, n):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, n)
     if data_dir:
-        return sources.load("cifar10", data_dir).train_images[:n], labels
+        return load_data("cifar10", data_dir).arrays("train")[0][:n], labels
     return rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), labels
 
 

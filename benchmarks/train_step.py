@@ -3,7 +3,7 @@
     python benchmarks/train_step.py [--recipe cifar10-small] [--steps 300] [--pairs 5]
 
 Both make the same steps of the same network, in turn, in one process. The bare step is the compiled function called
-again and again with one batch that lies ready. The loop is the whole of `loop.train`, its input pipeline, metrics,
+again and again with one batch that lies ready. The loop is the whole of `training.loop.train`, its input pipeline, metrics,
 TensorBoard events and progress included; so that building, the evaluation at the end and the last checkpoint do not
 count, its time is that of a run of 10 + N steps minus that of a run of 10. The images are the embedded digits.
 """
@@ -17,9 +17,11 @@ from pathlib import Path
 import tensorflow as tf
 from harness import seconds, spread, write
 
-from allconv_resnet.data import pipeline, sources
+from allconv_resnet.data import pipeline
+from allconv_resnet.data.source import load_data
 from allconv_resnet.recipes import RECIPES
-from allconv_resnet.training import loop, steps
+from allconv_resnet.training.engines import steps
+from allconv_resnet.training.loop import train
 
 WARM_UP = 10
 
@@ -38,9 +40,15 @@ def main():
     model, optimizer = recipe.build_model(), recipe.build_optimizer()
     optimizer.build(model.trainable_variables)
     step = steps.make_train_step(
-        strategy, model, optimizer, steps.Totals(), recipe.batch_size, recipe.clip_norm, recipe.label_smoothing
+        strategy,
+        model,
+        optimizer,
+        steps.Totals(),
+        recipe.run.batch_size,
+        recipe.optimizer.clip_norm,
+        recipe.run.label_smoothing,
     )
-    data = sources.load("digits").split("train")
+    data = load_data("digits").arrays("train")
     images, labels = next(iter(pipeline.training_batches(*data, recipe)))
 
     def bare():
@@ -50,7 +58,7 @@ def main():
 
     def run(count):
         with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stderr(io.StringIO()):
-            loop.train(recipe.replace(steps=count), Path(directory) / "run")
+            train(recipe.replace(steps=count), Path(directory) / "run")
 
     bare(), run(WARM_UP)
     pairs = []
@@ -71,7 +79,7 @@ def main():
         "train_step",
         {
             "recipe": recipe.name,
-            "batch_size": recipe.batch_size,
+            "batch_size": recipe.run.batch_size,
             "loop_over_bare": ratios,
             "bare_seconds": bare_seconds,
         },

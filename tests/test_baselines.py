@@ -91,9 +91,9 @@ def test_no_dense_network_of_another_depth():
 @pytest.mark.parametrize("recipe", recipes.COMPARED, ids=lambda recipe: recipe.name)
 def test_a_recipe_builds_its_network(recipe):
     names = {"all_cnn_c", "resnet20", "resnet110", "densenet_bc_100_12"}
-    assert (recipe.build_model().name in names) == (recipe.network in baselines.NETWORKS)
+    assert (recipe.build_model().name in names) == isinstance(recipe.network, Baseline)
     assert recipe.build_optimizer().nesterov == (recipe.name == "densenet-bc")
-    assert recipe.boundaries[-1] < recipe.steps
+    assert recipe.schedule.boundaries[-1] < recipe.run.steps
 
 
 @pytest.mark.parametrize(
@@ -107,23 +107,25 @@ def test_a_recipe_builds_its_network(recipe):
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_a_recipe_is_that_of_its_paper(recipe, batch, epochs, drops, rate, weight_decay):
-    assert (recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == (batch, rate, weight_decay)
-    assert [round(step * batch / 50_000) for step in (*recipe.boundaries, recipe.steps)] == [*drops, epochs]
-    assert (recipe.momentum, recipe.decay_factor, recipe.clip_norm, recipe.flip) == (0.9, 0.1, None, True)
+    run, schedule, optimizer = recipe.run, recipe.schedule, recipe.optimizer
+    assert (run.batch_size, schedule.learning_rate, optimizer.weight_decay) == (batch, rate, weight_decay)
+    assert [round(step * batch / 50_000) for step in (*schedule.boundaries, run.steps)] == [*drops, epochs]
+    assert (optimizer.momentum, schedule.decay_factor, optimizer.clip_norm) == (0.9, 0.1, None)
+    assert recipe.data.crop.flip
 
 
 @pytest.mark.parametrize("recipe", (*recipes.TWENTY_MINUTES, recipes.SIXTY_MINUTES[1]), ids=lambda recipe: recipe.name)
 def test_a_recipe_within_some_minutes_drops_at_the_same_parts(recipe):
     longer = recipes.RECIPES[recipe.name.rpartition("-")[0].removesuffix("-plain")]
-    parts, whole = ([boundary / r.steps for boundary in r.boundaries] for r in (recipe, longer))
+    parts, whole = ([boundary / r.run.steps for boundary in r.schedule.boundaries] for r in (recipe, longer))
     np.testing.assert_allclose(parts, whole, atol=1e-3)
-    assert -(-recipe.steps // recipe.evaluate_every) == 8
+    assert -(-recipe.run.steps // recipe.run.evaluate_every) == 8
 
 
 @pytest.mark.parametrize("recipe", recipes.SMALL_ABLATIONS, ids=lambda recipe: recipe.name)
 def test_a_small_ablation_changes_the_network_alone(recipe):
-    base = recipes.SMALL_4000.to_dict()
-    changed = {field for field, value in recipe.to_dict().items() if value != base[field]} - {"name"}
+    base = recipes.SMALL_4000.fields()
+    changed = {field for field, value in recipe.fields().items() if value != base[field]}
     assert changed and changed <= {"initialization", "trainable_head", "normalization", "shortcut", "stages"}
     assert recipe.build_model().count_params() > 0
 

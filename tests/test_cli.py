@@ -76,10 +76,11 @@ def test_the_saved_model_is_the_trained_one(finished):
     import keras
     import numpy as np
 
-    from allconv_resnet.data import augment, sources
+    from allconv_resnet.data.source import load_data
+    from allconv_resnet.layers import standardize
 
-    images, labels = sources.load("digits").split("test")
-    logits = keras.saving.load_model(finished / "model.keras").predict(augment.standardize(images), verbose=0)
+    images, labels = load_data("digits").arrays("test")
+    logits = keras.saving.load_model(finished / "model.keras").predict(standardize(images), verbose=0)
     assert np.mean(logits.argmax(1) != labels) == pytest.approx(lines(finished, "test")[-1]["error"])
 
 

@@ -44,7 +44,7 @@ def training_batches(images, labels, recipe, first_step=0, worker=0, workers=1):
         `tf.data.Dataset` of (float32 `[batch_size / workers, h, w, c]`, int64 `[batch_size / workers]`).
     """
     images, labels = tf.constant(images), tf.constant(labels, tf.int64)
-    batch_size, image_size = recipe.run.batch_size, images.shape[1:]
+    batch_size, image_size = recipe.run.batch_size, tuple(images.shape[1:])
     share = batch_size // workers
     part = slice(worker * share, (worker + 1) * share)
     augmentations = recipe.data.augmentations()

@@ -20,7 +20,7 @@ ORIGINS = {
 
 
 def load(name, data_dir=None):
-    """Returns the source of a set of tensorflow-datasets, see `source.load`.
+    """Returns the source of a set of tensorflow-datasets, see `source.load_data`.
 
     Args:
         name: `NAME` or `NAME/CONFIG`.

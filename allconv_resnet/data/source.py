@@ -6,7 +6,7 @@
 | FILE.npz | arrays.py | arrays of NumPy, in memory |
 | NAME or NAME/CONFIG | prepared.py | what tensorflow-datasets has prepared: images of one size in memory (arrays.py), JPEG files of all sizes in records (records.py) |
 
-To add a source, write a class with the members of `Source` and give `load` a line that recognizes its names.
+To add a source, write a class with the members of `Source` and give `load_data` a line that recognizes its names.
 """
 
 from pathlib import Path
@@ -75,7 +75,7 @@ class Source(Protocol):
         """
 
 
-def load(name, data_dir=None):
+def load_data(name, data_dir=None):
     """Returns the source of a name. Splits are read when they are first asked for.
 
     Args:
@@ -99,18 +99,18 @@ def load(name, data_dir=None):
     return prepared.load(name, data_dir)
 
 
-def load_for(data, splits, data_dir=None):
+def load_for_recipe(data, splits, data_dir=None):
     """Returns the source of a recipe, after a check that it has what the recipe needs.
 
     Args:
         data: Data part of the recipe.
         splits: Names of the splits that will be read.
-        data_dir: See `load`.
+        data_dir: See `load_data`.
 
     Raises:
-        BadInput: as `load`, or if the source does not fit the recipe.
+        BadInput: as `load_data`, or if the source does not fit the recipe.
     """
-    source = load(data.dataset, data_dir)
+    source = load_data(data.dataset, data_dir)
     if source.kind != data.kind:
         what = {"arrays": "images of one size in memory", "records": "JPEG files of all sizes in records"}
         raise BadInput(f"{source.name} has {what[source.kind]}: it needs --data {source.kind}, not {data.kind}")

@@ -4,7 +4,7 @@ import json
 import time
 from pathlib import Path
 
-from allconv_resnet.data import source as sources
+from allconv_resnet.data.source import load_for_recipe
 from allconv_resnet.errors import BadInput
 from allconv_resnet.training import engines, run_directory
 from allconv_resnet.training.checkpoints import Checkpoints, steps_on_disk
@@ -58,7 +58,7 @@ def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest"):
 
     Args:
         run_dir: Path.
-        data_dir: Path of tensorflow-datasets, see `data.source.load`.
+        data_dir: Path of tensorflow-datasets, see `data.source.load_data`.
         split: `"train"` or `"test"`: the split that the recipe trains or tests on.
         checkpoint: As in `load_model`.
 
@@ -72,7 +72,7 @@ def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest"):
     name = recipe.data.train_split if split == "train" else recipe.data.test_split
     engine = engines.create("one")
     with engine.job(recipe, run_dir):
-        engine.build(recipe, sources.load_for(recipe.data, (name,), data_dir), training=False)
+        engine.build(recipe, load_for_recipe(recipe.data, (name,), data_dir), training=False)
         step = restore(run_dir, checkpoint, lambda state: engine.load(state, training=False))
         sums = engine.test(name)
     return {"step": step, **means(sums), "images": int(sums[SUMS.index("images")])}

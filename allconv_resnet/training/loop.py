@@ -5,7 +5,7 @@ import threading
 import time
 
 from allconv_resnet import environment
-from allconv_resnet.data import source as sources
+from allconv_resnet.data.source import load_for_recipe
 from allconv_resnet.errors import RunFailed
 from allconv_resnet.progress import Progress, duration
 from allconv_resnet.training import engines, run_directory
@@ -14,16 +14,17 @@ from allconv_resnet.training.engines.engine import SUMS, means
 from allconv_resnet.training.reports import Metrics, best, describe, plot, summary
 
 
-def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_timeout=300):
+def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_timeout=300, minutes=None):
     """Trains a recipe to its last step, beginning or continuing the run in a directory.
 
     Args:
         recipe: `Recipe`.
         run_dir: Path of the run directory, see `run_directory`.
-        data_dir: Path of tensorflow-datasets, see `data.source.load`.
+        data_dir: Path of tensorflow-datasets, see `data.source.load_data`.
         strategy: See `engines.create`.
         replicas: See `engines.create`.
         peer_timeout: See `engines.create`.
+        minutes: Number or None: time after which the run is stopped and saved.
 
     Returns:
         The number of the signal that stopped the run early, or None if it has finished.
@@ -41,9 +42,9 @@ def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_t
         return None
     with engine.job(recipe, run_dir):
         splits = (recipe.data.train_split, recipe.data.test_split)
-        source = sources.load_for(recipe.data, splits, data_dir)
+        source = load_for_recipe(recipe.data, splits, data_dir)
         engine.build(recipe, source)
-        with run_directory.RunDirectory(run_dir, engine.chief) as run, StopSignal() as stop:
+        with run_directory.RunDirectory(run_dir, engine.chief) as run, StopSignal(minutes) as stop:
             engine.require_shared(run_dir)
             try:
                 return _train(recipe, run, source, engine, stop)
@@ -167,20 +168,25 @@ class Clock:
 
 
 class StopSignal:
-    """A context that notes the first SIGTERM, SIGHUP or Ctrl-C in `signal`.
+    """A context that notes the first SIGTERM, SIGHUP, SIGALRM or Ctrl-C in `signal`.
 
     A second signal acts as if nobody had listened.
+
+    Args:
+        minutes: Number or None: time after which the process gets a SIGALRM.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 
-    def __init__(self):
-        self.signal = None
+    def __init__(self, minutes=None):
+        self.signal, self.minutes = None, minutes
 
     def __enter__(self):
         self.handlers = {}
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             self.handlers = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+            if self.minutes is not None:
+                signal.setitimer(signal.ITIMER_REAL, max(60 * self.minutes, 1e-6))
         return self
 
     def _note(self, number, _):
@@ -188,6 +194,8 @@ class StopSignal:
         self._restore()
 
     def __exit__(self, *_):
+        if self.handlers and self.minutes is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         self._restore()
 
     def _restore(self):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import allconv_resnet as acr
 from allconv_resnet.serving import freezing
-from allconv_resnet.training import steps
+from allconv_resnet.training.engines import steps
 
 from . import networks
 from .keras_network import build

@@ -36,29 +36,31 @@ BAD = {
 }
 
 
-def write_records(data_dir, classes, shards, bad=False):
-    """Writes `imagenet2012` with the splits `train` and `validation`, one image of each label, in order.
+def write_records(data_dir, classes=30, shards=(15, 15), bad=False, name="imagenet2012", splits=("train", "validation")):
+    """Writes a dataset of records, one image of each label, in order.
 
     Args:
         data_dir: Path.
-        classes: Integer, images of a split.
+        classes: Integer, number of classes.
         shards: Images in each file.
         bad: Whether the images from the fourth one on are those of `BAD`.
+        name: String, the name of the dataset.
+        splits: Names of the splits.
     """
-    directory = data_dir / "imagenet2012" / "5.1.0"
+    directory = data_dir / name / "5.1.0"
     directory.mkdir(parents=True)
     pictures = [*PICTURES.values()]
-    for split in ("train", "validation"):
-        labels = iter(range(classes))
+    for split in splits:
+        labels = iter(range(sum(shards)))
         for shard, count in enumerate(shards):
-            path = directory / f"imagenet2012-{split}.tfrecord-{shard:05}-of-{len(shards):05}"
+            path = directory / f"{name}-{split}.tfrecord-{shard:05}-of-{len(shards):05}"
             with tf.io.TFRecordWriter(str(path)) as writer:
                 for label in (next(labels) for _ in range(count)):
-                    name, content = f"image-{label}", pictures[label % len(pictures)]
+                    file, content = f"image-{label}", pictures[label % len(pictures)]
                     if bad and 3 <= label < 3 + len(BAD):
-                        name, content = [*BAD.items()][label - 3]
-                    writer.write(_example(f"{name}.JPEG", content, label))
-    _write_description(directory, classes, shards)
+                        file, content = [*BAD.items()][label - 3]
+                    writer.write(_example(f"{file}.JPEG", content, label))
+    _write_description(directory, classes, shards, name, splits)
 
 
 def _example(name, content, label):
@@ -70,7 +72,7 @@ def _example(name, content, label):
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
-def _write_description(directory, classes, shards):
+def _write_description(directory, classes, shards, name, splits):
     import tensorflow_datasets as tfds
 
     features = tfds.features.FeaturesDict(
@@ -87,7 +89,7 @@ def _write_description(directory, classes, shards):
             "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
             "shardLengths": [str(count) for count in shards],
         }
-        for split in ("train", "validation")
+        for split in splits
     ]
-    info = {"name": "imagenet2012", "version": "5.1.0", "fileFormat": "tfrecord", "moduleName": "x", "splits": splits}
+    info = {"name": name, "version": "5.1.0", "fileFormat": "tfrecord", "moduleName": "x", "splits": splits}
     (directory / "dataset_info.json").write_text(json.dumps(info))

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from allconv_resnet.data import augment
+from allconv_resnet.data.augment import CropAndFlip, Cutout
+from allconv_resnet.layers import standardize
 
 RNG = np.random.default_rng(0)
 
@@ -30,20 +31,20 @@ def test_crop_and_flip_equals_one_image_at_a_time_eagerly_and_in_tf_data(padding
     offsets = RNG.integers(0, 2 * padding + 1, (20, 2), dtype=np.int32)
     flips = RNG.integers(0, 2, 20).astype(bool)
     expected = reference_crop_and_flip(images, offsets, flips, padding)
-    eager = augment.crop_and_flip(images, offsets, flips, padding)
+    eager = CropAndFlip(padding).apply(images, offsets, flips)
     assert eager.dtype == tf.uint8
     np.testing.assert_array_equal(eager, expected)
     np.testing.assert_array_equal(
-        in_dataset(lambda x, o, f: augment.crop_and_flip(x, o, f, padding), images, offsets, flips), expected
+        in_dataset(lambda x, o, f: CropAndFlip(padding).apply(x, o, f), images, offsets, flips), expected
     )
 
 
 def test_every_corner_of_the_border_can_be_reached():
     image = RNG.integers(1, 256, (1, 8, 8, 3), dtype=np.uint8)
-    corner = augment.crop_and_flip(image, tf.constant([[0, 0]]), tf.constant([False]), 4).numpy()[0]
+    corner = CropAndFlip(4).apply(image, tf.constant([[0, 0]]), tf.constant([False])).numpy()[0]
     assert (corner[:4] == 0).all() and (corner[:, :4] == 0).all()
     np.testing.assert_array_equal(corner[4:, 4:], image[0, :4, :4])
-    corner = augment.crop_and_flip(image, tf.constant([[8, 8]]), tf.constant([False]), 4).numpy()[0]
+    corner = CropAndFlip(4).apply(image, tf.constant([[8, 8]]), tf.constant([False])).numpy()[0]
     np.testing.assert_array_equal(corner[:4, :4], image[0, 4:, 4:])
 
 
@@ -57,10 +58,10 @@ def test_cut_out_equals_one_image_at_a_time_eagerly_and_in_tf_data(size, shape):
     for image, (row, column) in zip(expected, centres, strict=True):
         top, left = row - size // 2, column - size // 2
         image[max(top, 0) : top + size, max(left, 0) : left + size] = 0
-    eager = augment.cut_out(images, centres, size)
+    eager = Cutout(size).apply(images, centres)
     assert eager.dtype == tf.float32
     np.testing.assert_array_equal(eager, expected)
-    np.testing.assert_array_equal(in_dataset(lambda x, c: augment.cut_out(x, c, size), images, centres), expected)
+    np.testing.assert_array_equal(in_dataset(lambda x, c: Cutout(size).apply(x, c), images, centres), expected)
 
 
 def test_standardize_equals_per_image_standardization():
@@ -69,12 +70,12 @@ def test_standardize_equals_per_image_standardization():
     images[1] = 7
     images[1, 0, 0, 0] = 8
     expected = tf.image.per_image_standardization(images)
-    np.testing.assert_allclose(augment.standardize(images), expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(in_dataset(augment.standardize, images), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(standardize(images), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(in_dataset(standardize, images), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_standardized_images_have_mean_0_and_deviation_1():
-    result = augment.standardize(RNG.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)).numpy()
+    result = standardize(RNG.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)).numpy()
     assert result.dtype == np.float32
     np.testing.assert_allclose(result.mean((1, 2, 3)), 0, atol=1e-5)
     np.testing.assert_allclose(result.std((1, 2, 3)), 1, atol=1e-5)

@@ -1,10 +1,20 @@
+"""Sources: what they read, and that whatever a dataset on disk lacks ends in one sentence."""
+
+import json
+import shutil
 import time
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from data.jpegs import write_records
 
-from allconv_resnet.data import sources
+from allconv_resnet import cli
+from allconv_resnet.data import prepared
+from allconv_resnet.data.arrays import ArraySource, from_npz, save_npz
+from allconv_resnet.data.source import load_data, load_for_recipe
 from allconv_resnet.errors import BadInput
+from allconv_resnet.recipes import Arrays, Records
 
 
 def rows(images, labels):
@@ -12,91 +22,283 @@ def rows(images, labels):
 
 
 def test_prepared_data_are_read_without_the_network(tmp_path, monkeypatch, write_tfds):
-    arrays = write_tfds(tmp_path)
-    monkeypatch.setattr(sources, "download", None)  # a call would fail
-    data = sources.load("cifar100", tmp_path)
-    assert data.num_classes == 100 and len(data.label_names) == 100
-    for split, (images, labels) in arrays.items():
-        got_images, got_labels = data.split(split)
+    written = write_tfds(tmp_path)
+    monkeypatch.setattr(prepared, "download", None)  # a call would fail
+    source = load_data("cifar100", tmp_path)
+    assert source.kind == "arrays" and len(source.label_names) == 100 and set(source.splits) == {"train", "test"}
+    for split, (images, labels) in written.items():
+        got_images, got_labels = source.arrays(split)
         assert got_images.dtype == np.uint8 and got_labels.dtype == np.int64
         assert rows(got_images, got_labels) == rows(images, labels)
-    data.check((32, 32, 3), 100)
+    source.check(Arrays(num_classes=100), ("train", "test"))
 
 
-def test_real_cifar_10(prepared):
-    data = sources.load("cifar10", prepared)
-    data.check((32, 32, 3), 10)
-    assert data.train_images.shape == (50_000, 32, 32, 3)
-    np.testing.assert_array_equal(np.bincount(data.train_labels), 5_000)
-    np.testing.assert_array_equal(np.bincount(data.test_labels), len(data.test_labels) // 10)
-    assert data.label_names[0] == "airplane"
+def test_real_cifar_10(prepared):  # noqa: F811 - the fixture
+    source = load_data("cifar10", prepared)
+    source.check(Arrays(), ("train", "test"))
+    images, labels = source.arrays("train")
+    assert images.shape == (50_000, 32, 32, 3)
+    np.testing.assert_array_equal(np.bincount(labels), 5_000)
+    test_labels = source.arrays("test")[1]
+    np.testing.assert_array_equal(np.bincount(test_labels), len(test_labels) // 10)
+    assert source.label_names[0] == "airplane"
 
 
 def test_digits_are_real_enlarged_and_split_by_class():
-    data = sources.load("digits")
-    data.check((32, 32, 3), 10)
-    assert len(data.train_images) + len(data.test_images) == 1_797
-    assert len(data.test_images) == 360
-    share = np.bincount(data.test_labels) / (np.bincount(data.test_labels) + np.bincount(data.train_labels))
+    source = load_data("digits")
+    source.check(Arrays(), ("train", "test"))
+    (images, labels), (test_images, test_labels) = source.arrays("train"), source.arrays("test")
+    assert len(images) + len(test_images) == 1_797
+    assert source.examples("test") == len(test_images) == 360
+    share = np.bincount(test_labels) / (np.bincount(test_labels) + np.bincount(labels))
     assert (abs(share - 0.2) < 0.01).all()
-    blocks = data.train_images.reshape(-1, 8, 4, 8, 4, 3)
+    blocks = images.reshape(-1, 8, 4, 8, 4, 3)
     assert (blocks == blocks[:, :, :1, :, :1, :1]).all()
-    train = {image.tobytes() for image in data.train_images}
-    assert not any(image.tobytes() in train for image in data.test_images)
+    train = {image.tobytes() for image in images}
+    assert not any(image.tobytes() in train for image in test_images)
 
 
 def test_missing_data_without_a_network_fails_within_seconds_and_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setitem(sources.ORIGINS, "cifar10", "http://127.0.0.1:9/cifar")  # nobody listens there
+    monkeypatch.setitem(prepared.ORIGINS, "cifar10", "http://127.0.0.1:9/cifar")  # nobody listens there
     began = time.monotonic()
     with pytest.raises(BadInput) as error:
-        sources.load("cifar10", tmp_path)
+        load_data("cifar10", tmp_path)
     assert time.monotonic() - began < 30
     for part in (str(tmp_path / "cifar10"), f"tfds build cifar10 --data_dir {tmp_path}", "--recipe digits"):
         assert part in str(error.value)
     assert not any(tmp_path.iterdir())
 
 
-def test_unknown_set(tmp_path):
-    with pytest.raises(BadInput, match="cifra10"):
-        sources.load("cifra10", tmp_path)
-
-
-def test_damaged_data(tmp_path, write_tfds):
-    write_tfds(tmp_path)
-    record = next((tmp_path / "cifar100").glob("**/*train*.tfrecord*"))
-    record.write_bytes(record.read_bytes()[:1000])
-    with pytest.raises(BadInput, match="cannot be read"):
-        sources.load("cifar100", tmp_path)
-
-
-def test_a_set_without_a_test_split(tmp_path, write_tfds):
-    write_tfds(tmp_path, splits=("train",))
-    with pytest.raises(BadInput, match="splits"):
-        sources.load("cifar100", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("written", "expected", "message"),
-    [
-        ({"classes": 100}, ((32, 32, 3), 10), "num_classes=10, but cifar100 has 100 classes"),
-        ({"shape": (28, 28, 1)}, ((32, 32, 3), 100), r"shape \(28, 28, 1\)"),
-    ],
-)
-def test_data_that_do_not_fit_the_recipe(tmp_path, write_tfds, written, expected, message):
-    write_tfds(tmp_path, **written)
-    with pytest.raises(BadInput, match=message):
-        sources.load("cifar100", tmp_path).check(*expected)
-
-
-def test_wrong_dtype_and_labels_out_of_range():
-    digits = sources.load("digits")
-    as_floats = sources.ImageData(
-        "floats", 10, digits.train_images / 255, digits.train_labels, digits.test_images, digits.test_labels, ()
+@pytest.mark.parametrize("keys", ["keras", "plain"])
+def test_arrays_in_a_file(tmp_path, keys):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (20, 8, 8, 1), dtype=np.uint8), np.arange(20) % 4
+    names = {
+        "keras": ("x_train", "y_train", "x_test", "y_test"),
+        "plain": ("images", "labels", "test_images", "test_labels"),
+    }[keys]
+    values = (images, labels[:, None] if keys == "keras" else labels, images[:6], labels[:6])
+    np.savez(tmp_path / "some.npz", **dict(zip(names, values, strict=True)))
+    source = load_for_recipe(
+        Arrays(dataset=str(tmp_path / "some.npz"), num_classes=4, image_size=(8, 8, 1)), ("train", "test")
     )
-    with pytest.raises(BadInput, match="float64"):
-        as_floats.check((32, 32, 3), 10)
-    shifted = sources.ImageData(
-        "shifted", 10, digits.train_images, digits.train_labels + 1, digits.test_images, digits.test_labels, ()
+    assert source.label_names == ("0", "1", "2", "3")
+    np.testing.assert_array_equal(source.arrays("train")[0], images)
+    np.testing.assert_array_equal(source.arrays("train")[1], labels)
+    assert source.examples("test") == 6
+
+
+def test_a_source_survives_its_file(tmp_path):
+    digits = load_data("digits")
+    save_npz(digits, tmp_path / "digits.npz")
+    source = from_npz(tmp_path / "digits.npz")
+    assert source.label_names == digits.label_names
+    for split in ("train", "test"):
+        for one, other in zip(source.arrays(split), digits.arrays(split), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_the_command_writes_the_file(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["save-arrays", "digits", str(tmp_path / "digits.npz")])
+    assert stop.value.code == 0 and "digits.npz" in capsys.readouterr().out
+    assert from_npz(tmp_path / "digits.npz").examples("train") == 1_437
+
+
+# What can be wrong with a dataset, each as (what is done to it, the sentence).
+
+
+def write_text_label(folder):
+    store(folder, {"image": tfds.features.Image(shape=(8, 8, 3)), "label": tfds.features.Text()}, "a")
+
+
+def write_scalar_label(folder):
+    store(folder, {"image": tfds.features.Image(shape=(8, 8, 3)), "label": tfds.features.Scalar(np.int64)}, 1)
+
+
+def write_no_label(folder):
+    store(folder, {"image": tfds.features.Image(shape=(8, 8, 3))}, None)
+
+
+def store(folder, features, label):
+    import tensorflow as tf
+
+    content = {"image": np.zeros((4, 8, 8, 3), np.uint8), **({} if label is None else {"label": [label] * 4})}
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="some", version="1.0.0", features=tfds.features.FeaturesDict(features), data_dir=folder,
+        split_datasets={split: tf.data.Dataset.from_tensor_slices(content) for split in ("train", "test")},
+    )  # fmt: skip
+
+
+def write_arrays(folder, **options):
+    from conftest import _write_tfds
+
+    _write_tfds(folder, **{"name": "some", "classes": 10, "shape": (8, 8, 3), "n": 20, **options})
+
+
+def edit(folder, name, change):
+    (path,) = folder.glob(f"some/**/{name}")
+    path.unlink() if change is None else path.write_bytes(change(path.read_bytes()))
+
+
+def cut_record(folder):
+    record = next(folder.glob("some/**/*train*.tfrecord*"))
+    record.write_bytes(record.read_bytes()[:1000])
+
+
+def two_configurations(folder):
+    write_arrays(folder)
+    (version,) = folder.glob("some/*")
+    for name in ("one", "two"):
+        shutil.copytree(version, folder / "some" / name / version.name)
+    shutil.rmtree(version)
+
+
+def only_incomplete(folder):
+    write_arrays(folder)
+    (version,) = folder.glob("some/*")
+    version.rename(version.with_name("incomplete.1234_some"))
+
+
+PREPARED_CASES = {
+    "no test split": (lambda f: write_arrays(f, splits=("train",)), "has no split 'test'. Its splits are: train"),
+    "no train split": (lambda f: write_arrays(f, splits=("test",)), "has no split 'train'. Its splits are: test"),
+    "other names": (lambda f: write_arrays(f, splits=("a", "b")), "has no split 'train'. Its splits are: a, b"),
+    "no label": (write_no_label, "must have the features image and label"),
+    "a text label": (write_text_label, "must be a ClassLabel"),
+    "a scalar label": (write_scalar_label, "must be a ClassLabel"),
+    "other classes": (lambda f: write_arrays(f, classes=7), "num_classes=10, but some has 7 classes"),
+    "another shape": (lambda f: write_arrays(f, shape=(9, 8, 3)), "images of shape (9, 8, 3)"),
+    "no features.json": (lambda f: (write_arrays(f), edit(f, "features.json", None)), "cannot be read"),
+    "cut features.json": (lambda f: (write_arrays(f), edit(f, "features.json", lambda c: c[:40])), "cannot be read"),
+    "empty features.json": (lambda f: (write_arrays(f), edit(f, "features.json", lambda c: b"{}")), "cannot be read"),
+    "cut dataset_info.json": (
+        lambda f: (write_arrays(f), edit(f, "dataset_info.json", lambda c: c[:40])),
+        "cannot be read",
+    ),
+    "binary dataset_info.json": (
+        lambda f: (write_arrays(f), edit(f, "dataset_info.json", lambda c: b"\xff\x00" * 9)),
+        "cannot be read",
+    ),
+    "a cut record": (lambda f: (write_arrays(f), cut_record(f)), "cannot be read"),
+    "several configurations": (two_configurations, "has several configurations"),
+    "never completed": (only_incomplete, "knows no data set 'some'"),
+    "nothing": (lambda f: None, "knows no data set 'some'"),
+    "records": (lambda f: write_records(f, name="some"), "it needs --data records"),
+}
+
+
+@pytest.mark.parametrize("case", PREPARED_CASES)
+def test_what_a_prepared_dataset_lacks_is_said_before_anything_is_written(tmp_path, capsys, case):
+    prepare, message = PREPARED_CASES[case]
+    prepare(tmp_path / "data")
+    refuse(["--dataset", "some", "--data-dir", tmp_path / "data"], message, tmp_path, capsys)
+
+
+def npz(folder, **arrays):
+    folder.mkdir(exist_ok=True)
+    np.savez(folder / "some.npz", **arrays)
+
+
+IMAGES, LABELS = np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 10
+WHOLE = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS}
+NPZ_CASES = {
+    "no file": (lambda f: None, "is not a .npz file that can be read"),
+    "no zip": (lambda f: (f.mkdir(), (f / "some.npz").write_bytes(b"\x00" * 99)), "is not a .npz file that can be read"),
+    "a pickle": (lambda f: npz(f, **{**WHOLE, "y_train": np.array([{}], object)}), "cannot be read"),
+    "cut": (lambda f: (npz(f, **WHOLE), cut_npz(f)), "can be read: File is not a zip file"),
+    "damaged": (lambda f: (npz(f, **WHOLE), flip_npz(f)), "cannot be read: Bad CRC-32"),
+    "other names": (lambda f: npz(f, a=IMAGES, b=LABELS), "must have arrays named x_train and y_train"),
+    "no test split": (lambda f: npz(f, x_train=IMAGES, y_train=LABELS), "has no split 'test'"),
+    "floats": (lambda f: npz(f, **{**WHOLE, "x_train": IMAGES / 255}), "has float64 images"),
+    "no channels": (lambda f: npz(f, **{**WHOLE, "x_test": IMAGES[..., 0]}), "of shape (8, 8)"),
+    "too few labels": (lambda f: npz(f, **{**WHOLE, "y_train": LABELS[:7]}), "must have a label for each image"),
+    "no images": (lambda f: npz(f, **{**WHOLE, "x_train": IMAGES[:0], "y_train": LABELS[:0]}), "a label for each"),
+    "float labels": (lambda f: npz(f, **{**WHOLE, "y_train": LABELS * 1.0}), "Labels must be integers"),
+    "negative labels": (lambda f: npz(f, **{**WHOLE, "y_train": LABELS - 1}), "labels from -1 to 8"),
+}
+
+
+def cut_npz(folder):
+    content = (folder / "some.npz").read_bytes()
+    (folder / "some.npz").write_bytes(content[:-200])
+
+
+def flip_npz(folder):
+    content = bytearray((folder / "some.npz").read_bytes())
+    content[1_000] ^= 1
+    (folder / "some.npz").write_bytes(content)
+
+
+@pytest.mark.parametrize("case", NPZ_CASES)
+def test_what_a_file_of_arrays_lacks_is_said_before_anything_is_written(tmp_path, capsys, case):
+    prepare, message = NPZ_CASES[case]
+    prepare(tmp_path / "data")
+    refuse(["--dataset", tmp_path / "data" / "some.npz"], message, tmp_path, capsys)
+
+
+RECORD_CASES = {
+    "no test split": (
+        lambda f: write_records(f, name="some", splits=("train",)),
+        "has no split 'validation'. Its splits are: train",
+    ),
+    "a file is gone": (
+        lambda f: (write_records(f, name="some"), next(f.glob("some/**/*.tfrecord*")).unlink()),
+        "is not complete",
+    ),
+    "other classes": (lambda f: write_records(f, name="some", classes=7), "num_classes=30, but some has 7 classes"),
+    "images of one size": (lambda f: write_arrays(f), "it needs --data arrays"),
+}
+
+
+@pytest.mark.parametrize("case", RECORD_CASES)
+def test_what_records_lack_is_said_before_anything_is_written(tmp_path, capsys, case):
+    prepare, message = RECORD_CASES[case]
+    prepare(tmp_path / "data")
+    options = ["--data", "records", "--num-classes", "30", "--dataset", "some", "--data-dir", tmp_path / "data"]
+    refuse(options, message, tmp_path, capsys)
+
+
+def refuse(options, message, folder, capsys):
+    """A training command must end with status 2 and the sentence, and write nothing."""
+    options = [*options, "--image-size", "8", "8", "3", "--stem", "4", "3", "1", "1", "--stages", "1", "8", "1"]
+    capsys.readouterr()  # what was said while the data were written
+    with pytest.raises(SystemExit) as stop:
+        cli.train(("digits",), [str(option) for option in [*options, "--run-dir", folder / "run"]])
+    said = capsys.readouterr()
+    said = " ".join((said.out + said.err).split())
+    assert stop.value.code == 2 and message in said and "Traceback" not in said
+    assert len([line for line in said.split("error: ") if line]) == 1
+    assert not (folder / "run").exists()
+
+
+def test_evaluation_asks_only_for_the_split_that_it_reads(tmp_path):
+    write_arrays(tmp_path, splits=("test",))
+    data = Arrays(dataset="some", image_size=(8, 8, 3))
+    assert load_for_recipe(data, ("test",), tmp_path).examples("test") == 20
+    with pytest.raises(BadInput, match="no split 'train'"):
+        load_for_recipe(data, ("train",), tmp_path)
+
+
+def test_a_configuration_is_asked_for_by_name(tmp_path):
+    two_configurations(tmp_path)
+    assert load_for_recipe(Arrays(dataset="some/two", image_size=(8, 8, 3)), ("test",), tmp_path).examples("test") == 20
+
+
+def test_labels_out_of_range_and_kinds_that_do_not_fit():
+    digits = load_data("digits")
+    shifted = ArraySource(
+        "shifted", digits.label_names, {"train": lambda: (digits.arrays("train")[0], digits.arrays("train")[1] + 1)}
     )
     with pytest.raises(BadInput, match="from 1 to 10"):
-        shifted.check((32, 32, 3), 10)
+        shifted.check(Arrays(), ("train",))
+    with pytest.raises(BadInput, match="it needs --data arrays, not records"):
+        load_for_recipe(Records(dataset="digits"), ("train",))
+
+
+def test_the_features_of_a_version_are_json(tmp_path):
+    """The damaged files above are damaged: whole ones are read."""
+    write_arrays(tmp_path)
+    (path,) = tmp_path.glob("some/**/features.json")
+    assert json.loads(path.read_text())
+    assert load_data("some", tmp_path).examples("train") == 20

@@ -14,7 +14,10 @@ from PIL import Image
 from training.runs import TINY
 
 from allconv_resnet import cli, recipes
-from allconv_resnet.data import augment, jpeg, sources
+from allconv_resnet.data import jpeg
+from allconv_resnet.data.source import load_data
+from allconv_resnet.layers import standardize
+from allconv_resnet.recipes.parts.data import STANDARD_CENTRE
 from allconv_resnet.errors import BadInput
 from allconv_resnet.serving.export import export, fit
 from allconv_resnet.serving.predict import latest_version, predict
@@ -52,9 +55,9 @@ def served(finished):
 @pytest.fixture(scope="module")
 def expected(finished):
     """Test images and what the Keras model says of them after the evaluation pipeline."""
-    images = sources.load("digits").test_images
+    images = load_data("digits").arrays("test")[0]
     model = keras.saving.load_model(finished / "model.keras")
-    return images, model.predict(augment.standardize(images), verbose=0)
+    return images, model.predict(standardize(images), verbose=0)
 
 
 @pytest.mark.parametrize(("signature", "dtype"), [("serving_default", np.float32), ("serve_uint8", np.uint8)])
@@ -99,9 +102,9 @@ def test_a_process_without_keras_and_this_package_gets_the_same_answers(run_pyth
 
 def test_no_skew_on_500_real_images(run_python, prepared, tmp_path):
     """CIFAR-10's first 500 test images, a network for them, and a process without Keras and this package."""
-    data = sources.load("cifar10", prepared)
-    images, model = data.test_images[:500], recipes.CIFAR10_SMALL.replace(precision="float32").build_model()
-    logits = model.predict(augment.standardize(images), verbose=0)
+    data = load_data("cifar10", prepared)
+    images, model = data.arrays("test")[0][:500], recipes.CIFAR10_SMALL.replace(precision="float32").build_model()
+    logits = model.predict(standardize(images), verbose=0)
     version = export(model, data.label_names, tmp_path / "export", version=1)
     np.save(tmp_path / "images.npy", images)
     done = run_python("-c", ALONE, version, tmp_path / "images.npy", tmp_path / "logits.npy")
@@ -142,21 +145,21 @@ def test_images_of_other_sizes_are_covered_and_cropped():
 
 def test_files_are_decoded_as_in_an_evaluation_on_files(tmp_path):
     model = TINY.build_model()
-    directory = export(model, range(10), tmp_path, 1, centre=jpeg.CENTRE)
+    directory = export(model, range(10), tmp_path, 1, centre=STANDARD_CENTRE)
     signatures = tf.saved_model.load(str(directory)).signatures
     for height, width in ((40, 50), (200, 131), (333, 500), (32, 32)):
         rows, columns = np.mgrid[:height, :width]
         image = np.stack([rows * 255 // height, columns * 255 // width, (rows + columns) % 256], -1).astype(np.uint8)
         file = tf.constant(encode(image, "JPEG", quality=95))
-        window = jpeg.centre_window(tf.io.extract_jpeg_shape(file), (32, 32))
+        window = jpeg.centre_window(tf.io.extract_jpeg_shape(file), (32, 32), STANDARD_CENTRE)
         as_evaluated = jpeg.decode_window(file, window, (32, 32))
-        expected = model(augment.standardize(as_evaluated[None]), training=False)
+        expected = model(standardize(as_evaluated[None]), training=False)
         answer = signatures["serve_bytes"](images=file[None])
         np.testing.assert_allclose(answer["logits"], expected, rtol=1e-5, atol=1e-5)
         # Pixels and PNG files show the same part, resized by other means.
-        pixels = fit(tf.io.decode_png(encode(image))[None], 32, 32, jpeg.CENTRE)
+        pixels = fit(tf.io.decode_png(encode(image))[None], 32, 32, STANDARD_CENTRE)
         answer = signatures["serve_bytes"](images=tf.constant([encode(image)]))
-        np.testing.assert_allclose(answer["logits"], model(augment.standardize(pixels)), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(answer["logits"], model(standardize(pixels)), rtol=1e-5, atol=1e-5)
         if (height, width) != (32, 32):
             assert np.abs(pixels[0] - as_evaluated).mean() < 12  # grey levels
 

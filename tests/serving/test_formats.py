@@ -11,7 +11,8 @@ from tensorflow_serving.apis import prediction_log_pb2
 from training.runs import TINY, command_line
 
 from allconv_resnet import cli
-from allconv_resnet.data import augment, sources
+from allconv_resnet.data.source import load_data
+from allconv_resnet.layers import standardize
 from allconv_resnet.serving import formats
 from allconv_resnet.serving.export import export
 from allconv_resnet.training.loop import train
@@ -57,10 +58,10 @@ def test_a_file_answers_as_the_network_in_float32(finished, tmp_path, capsys, ki
     path = tmp_path / f"20{suffix}"
     assert capsys.readouterr().out.split()[-1] == str(path)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
-    images = sources.load("digits").test_images
+    images = load_data("digits").arrays("test")[0]
     model = RECIPE.build_model()
     model.set_weights(keras.saving.load_model(finished / "model.keras").get_weights())
-    logits = model.predict(augment.standardize(images), verbose=0)
+    logits = model.predict(standardize(images), verbose=0)
     for part in (images, images[:1]):  # of any number
         answer = run(path, part.astype(np.float32))
         np.testing.assert_allclose(answer["logits"], logits[: len(part)], rtol=1e-4, atol=1e-5)
@@ -118,5 +119,5 @@ def test_every_run_is_exported_at_its_end(tmp_path, capsys):
 
 def write_digit(directory):
     path = directory / "digit.png"
-    path.write_bytes(tf.io.encode_png(sources.load("digits").test_images[0]).numpy())
+    path.write_bytes(tf.io.encode_png(load_data("digits").arrays("test")[0][0]).numpy())
     return path

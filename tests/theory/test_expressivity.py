@@ -294,9 +294,9 @@ def test_bad_input(x, labels, options, message):
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [16, 64])
 def test_every_cifar_training_image_with_random_labels(prepared, tmp_path, run_python, width):
-    from allconv_resnet.data import sources
+    from allconv_resnet.data.source import load_data
 
-    images = sources.load("cifar10", prepared).train_images
+    images = load_data("cifar10", prepared).arrays("train")[0]
     labels = np.random.default_rng(0).integers(0, 10, len(images))
     model = memorize(images, labels, width)
     np.testing.assert_array_equal(predict_labels(model, images), labels)
@@ -307,9 +307,9 @@ def test_every_cifar_training_image_with_random_labels(prepared, tmp_path, run_p
     model.save(tmp_path / "model.keras")
     program = """
 import sys, keras, numpy as np
-from allconv_resnet.data import sources
+from allconv_resnet.data.source import load_data
 from allconv_resnet.theory import expressivity
-images = sources.load("cifar10", sys.argv[2]).train_images
+images = load_data("cifar10", sys.argv[2]).arrays("train")[0]
 labels = np.random.default_rng(0).integers(0, 10, len(images))
 model = keras.saving.load_model(sys.argv[1])
 print("wrong:", np.count_nonzero(expressivity.predict_labels(model, images) != labels))

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from allconv_resnet.data import sources
+from allconv_resnet.data.source import load_data
 from allconv_resnet.training.evaluate import load_model
 
 
@@ -54,29 +54,29 @@ def test_muon_and_a_whitened_stem_on_two_devices_equal_one_and_go_on(start, tiny
     assert one[-1][2] < one[0][2]
     for run in ("one", "two"):  # in training and in what came of it, the stem is as the images had it
         model, recipe, _ = load_model(tmp_path / run)
-        fresh = recipe.build_model(sources.load("digits").train_images)
+        fresh = recipe.build_model(load_data("digits").arrays("train")[0])
         assert recipe.whitened_stem and not model.get_layer("stem").trainable
         np.testing.assert_array_equal(model.get_layer("stem").kernel, fresh.get_layer("stem").kernel)
 
 
 DROPOUT = """
 import tensorflow as tf, keras
-from allconv_resnet.training import strategy as strategies
+from allconv_resnet.training.engines import distribution
 from allconv_resnet.training.checkpoints import Checkpoints
-strategy = strategies.create("mirrored", 2, 4)
+strategy = distribution.create("mirrored", 2, 4)
 with strategy.scope():
     images = keras.Input((8, 8, 3))
     model = keras.Model(images, keras.layers.Dropout(0.5, seed=1)(images))
 def draw():
     outputs = strategy.run(tf.function(lambda: model(tf.ones((1, 8, 8, 3)), training=True)))
     return [output.numpy() for output in strategy.experimental_local_results(outputs)]
-strategies.draw_apart(strategy, model)
+distribution.draw_apart(strategy, model)
 checkpoints = Checkpoints("FOLDER", model=model)
 checkpoints.save(1)
 first, second = draw()
 assert (first != second).any()
 checkpoints.restore()
-strategies.draw_apart(strategy, model)
+distribution.draw_apart(strategy, model)
 again = draw()
 assert (again[0] == first).all() and (again[1] == second).all()
 print("apart")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from training.jobs import configurations, free_ports
-from training.test_resume import state, wait_for_lines
+from training.runs import state, wait_for_lines
 
 from allconv_resnet import recipes
 from allconv_resnet.errors import BadInput
-from allconv_resnet.training import cluster
-from allconv_resnet.training import strategy as strategies
+from allconv_resnet.training.engines import tf_config
+from allconv_resnet.training.engines import distribution
 
 TWO = ["127.0.0.1:2222", "127.0.0.1:2223"]
 
@@ -103,7 +103,7 @@ def test_a_sigterm_to_one_worker_stops_all_at_one_step_and_they_go_on(start, sta
     run_dir = tmp_path / "two"
     runs = start_two([recipe] * 2, [run_dir] * 2)
     wait_for_lines(runs[0], run_dir / "metrics.jsonl", 10)
-    os.kill(runs[1].process.pid, signal.SIGTERM)
+    runs[1].send( signal.SIGTERM)
     assert [run.wait() for run in runs] == [128 + signal.SIGTERM] * 2
     stopped_at = lines(run_dir)[-1]["step"]
     assert stopped_at < recipe.steps
@@ -192,26 +192,26 @@ def test_a_tf_config_for_another_strategy(strategy, environment, message, monkey
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(BadInput) as refusal:
-        strategies.find_cluster(strategy)
+        distribution.find_cluster(strategy)
     assert message in str(refusal.value)
 
 
 def test_auto_takes_the_strategy_that_tf_config_is_for(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", tf_config(chief=["a:1"])["TF_CONFIG"])
-    assert [task.job for task in strategies.find_cluster("auto").workers()] == ["chief", "worker", "worker"]
-    assert strategies.find_cluster("one") is None
+    assert [task.job for task in distribution.find_cluster("auto").workers()] == ["chief", "worker", "worker"]
+    assert distribution.find_cluster("one") is None
     monkeypatch.setenv("TF_CONFIG", tf_config(["a:1"])["TF_CONFIG"])
-    assert strategies.find_cluster("auto") is None  # one process needs no cluster
-    assert len(strategies.find_cluster("multi-worker").workers()) == 1
+    assert distribution.find_cluster("auto") is None  # one process needs no cluster
+    assert len(distribution.find_cluster("multi-worker").workers()) == 1
 
 
 def test_a_batch_that_the_replicas_do_not_divide():
     found = cluster.read(tf_config(["a:1", "a:2", "a:3"]))
     replicas = 3 * max(1, len(tf.config.list_physical_devices("GPU")))
     with pytest.raises(BadInput, match=f"multiple of the replicas, {replicas}. Received: batch_size=64"):
-        strategies.create("multi-worker", None, 64, found, peer_timeout=0)
+        distribution.create("multi-worker", None, 64, found, peer_timeout=0)
     with pytest.raises(BadInput, match=r"uses all GPUs of every machine\. Received: replicas=2"):
-        strategies.create("multi-worker", 2, 64, found, peer_timeout=0)
+        distribution.create("multi-worker", 2, 64, found, peer_timeout=0)
 
 
 def test_a_worker_that_does_not_answer_is_named():

@@ -10,8 +10,7 @@ import pytest
 import tensorflow as tf
 from training.jobs import configurations
 from training.runs import SPAWN
-from training.test_multi_worker import lines
-from training.test_resume import wait_for, wait_for_lines
+from training.runs import lines, state, wait_for, wait_for_lines
 
 STEPS = 400
 
@@ -51,9 +50,7 @@ def start_job(start_task):
 
 def counted(run_dir, step):
     """The updates that a checkpoint has counted."""
-    reader = tf.train.load_checkpoint(str(run_dir / "checkpoints" / f"step-{step}"))
-    (name,) = [name for name in reader.get_variable_to_shape_map() if "iterations/" in name or "iteration/" in name]
-    return int(reader.get_tensor(name))
+    return int(state(run_dir, step)["optimizer/0000"])
 
 
 def _serve(config):
@@ -67,8 +64,8 @@ def _apply_from_two_workers(config, answer):
     os.environ["TF_CONFIG"] = config
     from allconv_resnet.model import AllConvResNet
     from allconv_resnet.optimizers import Momentum
-    from allconv_resnet.training.parameter_server import Servers
-    from allconv_resnet.training.steps import Totals
+    from allconv_resnet.training.engines.parameter_server import Servers
+    from allconv_resnet.training.engines.steps import Totals
 
     strategy = tf.distribute.ParameterServerStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
@@ -188,7 +185,7 @@ def test_after_the_chief_was_killed_a_new_one_goes_on_with_the_same_servers(star
     run_dir = tmp_path / "run"
     configs = configurations(chief=1, worker=2, ps=1)
     job = start_job(recipe, configs)
-    wait_for(job["chief", 0], (run_dir / "checkpoints" / "step-150.index").exists)
+    wait_for(job["chief", 0], (run_dir / "checkpoints" / "step-150.npz").exists)
     os.kill(job["chief", 0].process.pid, signal.SIGKILL)
     assert job["chief", 0].wait() == -signal.SIGKILL
     job["chief", 0] = start_task(recipe, configs["chief", 0])
@@ -202,13 +199,13 @@ def test_after_the_chief_was_killed_a_new_one_goes_on_with_the_same_servers(star
 def test_after_the_parameter_server_was_killed_the_job_goes_on(start_job, recipe, tmp_path):
     run_dir = tmp_path / "run"
     job = start_job(recipe, configurations(chief=1, worker=2, ps=1))
-    wait_for(job["chief", 0], (run_dir / "checkpoints" / "step-150.index").exists)
+    wait_for(job["chief", 0], (run_dir / "checkpoints" / "step-150.npz").exists)
     os.kill(job["ps", 0].process.pid, signal.SIGKILL)
     assert job["chief", 0].wait() == 1
     said = job["chief", 0].output()
     assert "failed: A parameter server of ps 0 (" in said and "Traceback" not in said
     for run in job.values():
-        run.process.kill()
+        run.kill()
     job = start_job(recipe, configurations(chief=1, worker=2, ps=1))
     assert {task: run.wait() for task, run in job.items()} == dict.fromkeys(job, 0)
     assert "from step 0 to" not in job["chief", 0].output()
@@ -218,10 +215,10 @@ def test_after_the_parameter_server_was_killed_the_job_goes_on(start_job, recipe
 @pytest.mark.slow
 def test_a_chief_whose_workers_have_all_gone_ends(start_job, recipe, tmp_path):
     job = start_job(recipe, configurations(chief=1, worker=1, ps=1), peer_timeout=30)
-    wait_for(job["chief", 0], (tmp_path / "run" / "checkpoints" / "step-150.index").exists)
+    wait_for(job["chief", 0], (tmp_path / "run" / "checkpoints" / "step-150.npz").exists)
     os.kill(job["worker", 0].process.pid, signal.SIGKILL)
     assert job["chief", 0].wait() == 1
     said = job["chief", 0].output()
     assert "failed: No step was made for 30 s, and none of the workers can be reached (worker 0 (" in said
     assert "Traceback" not in said
-    assert (tmp_path / "run" / "checkpoints" / "step-150.index").exists()
+    assert (tmp_path / "run" / "checkpoints" / "step-150.npz").exists()

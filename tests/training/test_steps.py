@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from allconv_resnet.training.steps import cross_entropy
+from allconv_resnet.training.engines.steps import cross_entropy
 
 
 def test_smoothed_labels_are_those_of_keras():

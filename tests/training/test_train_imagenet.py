@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 from data.jpegs import BAD, write_records
-from training.test_resume import metrics, state
+from training.runs import metrics, state
 
 from allconv_resnet import cli, recipes
 from allconv_resnet.errors import BadInput, RunFailed

@@ -36,7 +36,7 @@ def create(strategy="auto", replicas=None, peer_timeout=300):
     if backend != "tensorflow":
         raise BadInput(f"Training needs Keras on tensorflow or jax (KERAS_BACKEND). Received: {backend}")
     from allconv_resnet.training.engines.asynchronous import AsynchronousEngine
-    from allconv_resnet.training.engines.strategy import find_cluster
+    from allconv_resnet.training.engines.distribution import find_cluster
     from allconv_resnet.training.engines.synchronous import SynchronousEngine
 
     cluster = find_cluster(strategy)

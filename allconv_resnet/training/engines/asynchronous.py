@@ -13,8 +13,8 @@ from allconv_resnet.data import pipeline
 from allconv_resnet.environment import cores
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.training import run_directory
-from allconv_resnet.training.engines import cluster as clusters
-from allconv_resnet.training.engines import strategy as strategies
+from allconv_resnet.training.engines import tf_config
+from allconv_resnet.training.engines import distribution
 from allconv_resnet.training.engines.engine import Engine
 from allconv_resnet.training.engines.parameter_server import Servers, make_worker_step
 from allconv_resnet.training.engines.steps import Totals, make_evaluate_step, sums_of
@@ -43,10 +43,10 @@ class AsynchronousEngine(Engine):
         os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")  # a call to a process that is gone fails at once
 
     def resolve_precision(self):
-        return strategies.resolve_precision("auto")
+        return distribution.resolve_precision("auto")
 
     def describe(self):
-        return {**super().describe(), "workers": len(self.cluster.of("worker")), "gpus": strategies.gpu_names()}
+        return {**super().describe(), "workers": len(self.cluster.of("worker")), "gpus": distribution.gpu_names()}
 
     def serve(self, recipe, run_dir):
         _require_momentum(recipe)
@@ -58,10 +58,10 @@ class AsynchronousEngine(Engine):
     @contextlib.contextmanager
     def job(self, recipe, run_dir):
         tf.config.threading.set_inter_op_parallelism_threads(_threads(self.cluster))
-        clusters.wait_for(self.cluster.tasks, self.cluster.this, self.peer_timeout)
+        tf_config.wait_for(self.cluster.tasks, self.cluster.this, self.peer_timeout)
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         self.distribution = tf.distribute.ParameterServerStrategy(resolver)
-        strategies.require_even(recipe.run.batch_size, self.distribution.num_replicas_in_sync)
+        distribution.require_even(recipe.run.batch_size, self.distribution.num_replicas_in_sync)
         try:
             yield
         except (*pipeline.UNREADABLE, tf.errors.FailedPreconditionError) as error:
@@ -134,7 +134,7 @@ def serve_chief(cluster, steps, run_dir, peer_timeout):
         BadInput: if the chief never answers, or the port of this process is taken.
         RunFailed: if the chief has gone for longer than the time limit and the run has not finished.
     """
-    clusters.wait_for([], cluster.this, 0)  # the port
+    tf_config.wait_for([], cluster.this, 0)  # the port
     seen, met = time.time(), False
     spec = {job: [task.address for task in cluster.of(job)] for job in ("chief", "worker", "ps")}
     # On few cores TensorFlow has few threads, and steps that wait for a server would block all of them for ever.
@@ -143,7 +143,7 @@ def serve_chief(cluster, steps, run_dir, peer_timeout):
     print(f"{cluster.this} serves at {server.target}", flush=True)
     (chief,) = cluster.of("chief")
     while True:
-        if not clusters.unreachable(chief):
+        if not tf_config.unreachable(chief):
             seen, met = time.time(), True
         elif run_directory.finished(run_dir, steps):
             print(f"The run has finished: {cluster.this} ends", flush=True)
@@ -191,7 +191,7 @@ def _scheduler(engine, learning_rate):
             if counted > before:
                 seen = time.monotonic()
             elif time.monotonic() - seen > engine.peer_timeout:  # the coordinator would wait for ever for a worker
-                if all(clusters.unreachable(worker) for worker in workers):
+                if all(tf_config.unreachable(worker) for worker in workers):
                     raise RunFailed(
                         f"No step was made for {engine.peer_timeout:g} s, and none of the workers can be reached "
                         f"({', '.join(map(str, workers))}): the last checkpoint is kept, and the same command on all "

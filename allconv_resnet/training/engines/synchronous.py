@@ -6,7 +6,7 @@ import time
 import tensorflow as tf
 
 from allconv_resnet.data import pipeline
-from allconv_resnet.training.engines import strategy as strategies
+from allconv_resnet.training.engines import distribution
 from allconv_resnet.training.engines.engine import SUMS, Engine
 from allconv_resnet.training.engines.steps import Totals, make_evaluate_step, make_train_step, sums_of
 from allconv_resnet.training.engines.team import Team
@@ -27,16 +27,16 @@ class SynchronousEngine(Engine):
         self._cluster, self._peer_timeout = cluster, peer_timeout
 
     def resolve_precision(self):
-        return strategies.resolve_precision("auto")
+        return distribution.resolve_precision("auto")
 
     def describe(self):
         strategy = type(self.distribution).__name__.lstrip("_")
-        return {**super().describe(), "strategy": strategy, "gpus": strategies.gpu_names()}
+        return {**super().describe(), "strategy": strategy, "gpus": distribution.gpu_names()}
 
     @contextlib.contextmanager
     def job(self, recipe, run_dir):
         batch_size = recipe.run.batch_size
-        self.distribution = strategies.create(*self._options, batch_size, self._cluster, self._peer_timeout)
+        self.distribution = distribution.create(*self._options, batch_size, self._cluster, self._peer_timeout)
         self.replicas = self.distribution.num_replicas_in_sync
         self.team = Team(self.distribution, self._cluster)
         self.chief = self.team.chief
@@ -63,7 +63,7 @@ class SynchronousEngine(Engine):
 
     def begin(self, step, stop):
         self._stop = stop
-        strategies.draw_apart(self.distribution, self.model)
+        distribution.draw_apart(self.distribution, self.model)
         self._train_step = make_train_step(
             self.distribution,
             self.model,

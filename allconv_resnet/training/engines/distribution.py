@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.environment import BFLOAT16_FLAGS, processor
-from allconv_resnet.training.engines import cluster as clusters
+from allconv_resnet.training.engines import tf_config
 
 def find_cluster(name="auto"):
     """Returns the cluster of TF_CONFIG for a strategy of several processes, and None for one of a single process.
@@ -17,10 +17,10 @@ def find_cluster(name="auto"):
     """
     if name in ("one", "mirrored"):
         return None
-    found = clusters.read()
+    found = tf_config.read()
     if found is None:
         if name != "auto":
-            raise BadInput(f"strategy {name} needs the environment variable TF_CONFIG, such as {clusters.EXAMPLE}")
+            raise BadInput(f"strategy {name} needs the environment variable TF_CONFIG, such as {tf_config.EXAMPLE}")
         return None
     jobs = [len(found.of(job)) for job in ("chief", "worker", "ps")]
     received = "Received: {} chief, {} worker and {} ps".format(*jobs)
@@ -72,7 +72,7 @@ def _multi_worker(replicas, batch_size, cluster, peer_timeout):
     if replicas is not None:
         raise BadInput(f"strategy multi-worker uses all GPUs of every machine. Received: replicas={replicas}")
     require_even(batch_size, len(cluster.workers()) * max(1, len(tf.config.list_physical_devices("GPU"))))
-    clusters.wait_for(cluster.workers(), cluster.this, peer_timeout)
+    tf_config.wait_for(cluster.workers(), cluster.this, peer_timeout)
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 

@@ -10,9 +10,10 @@ import tensorflow as tf
 from data.jpegs import BAD, PICTURES, write_records
 from PIL import Image
 
-from allconv_resnet.data import imagenet, jpeg, pipeline, sources
+from allconv_resnet.data import jpeg, pipeline, records
+from allconv_resnet.data.source import load_data
 from allconv_resnet.errors import BadInput, RunFailed
-from allconv_resnet.recipes import IMAGENET_TINY
+from allconv_resnet.recipes import IMAGENET, IMAGENET_TINY, Records
 
 RECIPE = IMAGENET_TINY.replace(image_size=(24, 24, 3), num_classes=10, batch_size=6, shuffle_buffer=5)
 
@@ -22,7 +23,7 @@ def data(tmp_path_factory):
     """Thirty records in four files, whose labels tell them apart."""
     directory = tmp_path_factory.mktemp("data")
     write_records(directory, classes=30, shards=(8, 7, 8, 7))
-    return sources.load("imagenet2012", directory)
+    return load_data("imagenet2012", directory)
 
 
 def take(data, count, recipe=RECIPE, **arguments):
@@ -63,7 +64,7 @@ def test_workers_read_shares_that_make_up_the_whole(data, workers):
 
 def test_where_there_are_files_enough_workers_read_whole_files(tmp_path):
     write_records(tmp_path, classes=12, shards=(3, 3, 3, 3))
-    data = sources.load("imagenet2012", tmp_path)
+    data = load_data("imagenet2012", tmp_path)
     files = [{path for path, *_ in data.share("train", worker, 2)} for worker in range(2)]
     assert [len(own) for own in files] == [2, 2] and not files[0] & files[1]
     with pytest.raises(BadInput, match="13 workers"):
@@ -85,11 +86,11 @@ def test_skipped_images_are_not_decoded(data, monkeypatch):
 
 
 def test_evaluation_shows_every_image_once(data):
-    batches = [[x.numpy() for x in batch] for batch in data.evaluation_batches("test", RECIPE.replace(batch_size=8))]
+    batches = [[x.numpy() for x in batch] for batch in data.evaluation_batches("validation", RECIPE.replace(batch_size=8))]
     labels, weights = (np.concatenate([batch[i] for batch in batches]) for i in (1, 2))
     assert sorted(labels[weights == 1]) == list(range(30)) and len(labels) == 32
     assert (batches[-1][0][weights[-8:] == 0] == 0).all()
-    shares = [list(data.evaluation_batches("test", RECIPE.replace(batch_size=8), worker, 4)) for worker in range(4)]
+    shares = [list(data.evaluation_batches("validation", RECIPE.replace(batch_size=8), worker, 4)) for worker in range(4)]
     assert len({len(share) for share in shares}) == 1  # or workers in step would wait for each other
     parts = [batch[1][batch[2] == 1].numpy() for share in shares for batch in share]
     assert sorted(np.concatenate(parts)) == list(range(30))
@@ -137,7 +138,7 @@ def test_random_windows_have_the_areas_and_aspects_asked_for():
     ],
 )
 def test_the_centre_window_is_seven_eighths_of_the_shorter_side(shape, size, window):
-    assert tuple(jpeg.centre_window(tf.constant([*shape, 3]), size).numpy()) == window
+    assert tuple(jpeg.centre_window(tf.constant([*shape, 3]), size, 7 / 8).numpy()) == window
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -175,7 +176,7 @@ def _operations(function):
 def test_bad_images_are_skipped_named_and_leave_the_others_in_place(tmp_path, capfd):
     for name, bad in (("good", False), ("bad", True)):
         write_records(tmp_path / name, classes=30, shards=(15, 15), bad=bad)
-    good, bad = (sources.load("imagenet2012", tmp_path / name) for name in ("good", "bad"))
+    good, bad = (load_data("imagenet2012", tmp_path / name) for name in ("good", "bad"))
     reference, run = take(good, 6), take(bad, 6)
     skipped = []
     for (x, labels, weights), (y, labels_too, weights_too) in zip(reference, run, strict=True):
@@ -192,10 +193,10 @@ def test_bad_images_are_skipped_named_and_leave_the_others_in_place(tmp_path, ca
 
 def test_bad_images_can_end_the_run(tmp_path):
     write_records(tmp_path, classes=30, shards=(30,), bad=True)
-    data = sources.load("imagenet2012", tmp_path)
+    data = load_data("imagenet2012", tmp_path)
     batches = data.training_batches(RECIPE.replace(bad_images="fail", batch_size=30))
     with pytest.raises(RunFailed) as error:
-        next(pipeline.taken(batches))
+        next(pipeline.read_batches(batches))
     said = str(error.value)
     assert "Not a JPEG file that can be decoded: " in said and all(f"{name}.JPEG" in said for name in BAD)
     assert "{{" not in said and "\n" not in said
@@ -203,15 +204,15 @@ def test_bad_images_can_end_the_run(tmp_path):
 
 def test_a_batch_without_one_good_image(tmp_path):
     write_records(tmp_path, classes=30, shards=(30,), bad=True)
-    records = list(imagenet.read([(_files(tmp_path, "train")[0], 3, len(BAD))], [0]))
-    images, _, weights = tf.function(imagenet.decode_batch, reduce_retracing=True)(
-        tf.stack(records), tf.range(len(BAD), dtype=tf.int64), _whole, (24, 24, 3), "skip"
+    examples = list(records.read([(_files(tmp_path, "train")[0], 3, len(BAD))], [0]))
+    images, _, weights = tf.function(records.decode_batch, reduce_retracing=True)(
+        tf.stack(examples), tf.range(len(BAD), dtype=tf.int64), _whole, (24, 24, 3), "skip"
     )
     assert (images.numpy() == 0).all() and (weights.numpy() == 0).all() and len(images) == len(BAD)
 
 
 def _whole(contents, _):
-    return jpeg.decode_window(contents, jpeg.centre_window(tf.io.extract_jpeg_shape(contents), (24, 24)), (24, 24))
+    return jpeg.decode_window(contents, jpeg.centre_window(tf.io.extract_jpeg_shape(contents), (24, 24), 1.0), (24, 24))
 
 
 def _files(directory, split):
@@ -227,34 +228,34 @@ def test_a_truncated_file_of_records_ends_the_run(tmp_path, part, message):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * part)])
     with pytest.raises(RunFailed, match=f"cannot be read any further: .*{message}"):
-        list(itertools.islice(pipeline.taken(sources.load("imagenet2012", tmp_path).training_batches(RECIPE)), 3))
+        list(itertools.islice(pipeline.read_batches(load_data("imagenet2012", tmp_path).training_batches(RECIPE)), 3))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(((24, 24, 3), 1000), "has 30 classes"), (((24, 24, 1), 30), r"Received: image_size=\(24, 24, 1\)")],
+    [({"num_classes": 1000}, "has 30 classes"), ({"image_size": (24, 24, 1)}, r"Received: image_size=\(24, 24, 1\)")],
 )
 def test_data_that_do_not_fit_the_recipe(data, arguments, message):
     with pytest.raises(BadInput, match=message):
-        data.check(*arguments)
+        data.check(Records(**{"num_classes": 30, "image_size": (24, 24, 3), **arguments}), ("train",))
 
 
 def test_a_file_that_is_missing(tmp_path):
     write_records(tmp_path, classes=10, shards=(5, 5))
     (tmp_path / _files(tmp_path, "train")[1]).unlink()
     with pytest.raises(BadInput, match=r"its train split has no file .*00001-of-00002"):
-        sources.load("imagenet2012", tmp_path).check((24, 24, 3), 10)
+        load_data("imagenet2012", tmp_path).check(Records(num_classes=10), ("train",))
 
 
 def test_imagenet_itself_cannot_be_downloaded(tmp_path):
     with pytest.raises(BadInput, match="tfds build imagenet2012"):
-        sources.load("imagenet2012", tmp_path)
+        load_data("imagenet2012", tmp_path)
 
 
 def test_real_imagenet_files(prepared):
-    data = sources.load("imagenet2012", prepared)
-    data.check((224, 224, 3), 1000)
-    assert (data.examples("train"), data.examples("test")) == (400, 100)
+    data = load_data("imagenet2012", prepared)
+    data.check(IMAGENET.data, ("train", "validation"))
+    assert (data.examples("train"), data.examples("validation")) == (400, 100)
     recipe = IMAGENET_TINY.replace(batch_size=100)
-    labels, weights = zip(*((y.numpy(), w.numpy()) for _, y, w in data.evaluation_batches("test", recipe)), strict=True)
+    labels, weights = zip(*((y.numpy(), w.numpy()) for _, y, w in data.evaluation_batches("validation", recipe)), strict=True)
     assert np.sum(weights) == 100 and len(set(np.concatenate(labels))) == 100

@@ -2,7 +2,7 @@
 
 import platform
 
-from allconv_resnet.provenance import processor
+from allconv_resnet.environment import processor
 
 X86 = """processor\t: 0
 vendor_id\t: AuthenticAMD
