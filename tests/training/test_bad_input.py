@@ -138,7 +138,7 @@ def test_two_processes_cannot_train_in_one_directory(run_dir, capsys):
 
 
 def test_precision_auto_follows_the_hardware():
-    resolve = strategy.resolve_precision
+    resolve = distribution.resolve_precision
     assert resolve("float32", {"amx_bf16"}, []) == "float32"
     assert resolve("bfloat16", set(), []) == "bfloat16"
     assert resolve("auto", {"avx512f", "amx_bf16"}, []) == "bfloat16"

@@ -63,7 +63,7 @@ def test_two_workers_equal_one_process(start, start_two, recipe, tmp_path):
     assert start(recipe, tmp_path / "one").wait() == 0
     runs = start_two([recipe] * 2, [tmp_path / "two"] * 2)
     assert [run.wait() for run in runs] == [0, 0]
-    assert_equal_runs(tmp_path / "one", tmp_path / "two", recipe.steps)
+    assert_equal_runs(tmp_path / "one", tmp_path / "two", recipe.run.steps)
     environment = json.loads((tmp_path / "two" / "environment.json").read_text())["sessions"]
     assert [session["replicas"] for session in environment] == [2]  # the first worker alone keeps the run directory
 
@@ -81,8 +81,7 @@ def test_batch_normalization_is_over_the_images_of_both_workers(start, start_two
 
 @pytest.mark.slow
 def test_dropout_on_two_workers_goes_on_where_it_was(start_two, tmp_path):
-    cifar = recipes.CIFAR10
-    recipe = recipes.DIGITS.replace(network="all_cnn_c", stem=cifar.stem, stages=cifar.stages, precision="float32")
+    recipe = recipes.DIGITS.replace(network="all_cnn_c", precision="float32")
     recipe = recipe.replace(batch_size=8, log_every=1, evaluate_every=4, checkpoint_every=2, steps=4)
     for name, parts in {"straight": [4], "resumed": [2, 4]}.items():
         for steps in parts:
@@ -106,13 +105,13 @@ def test_a_sigterm_to_one_worker_stops_all_at_one_step_and_they_go_on(start, sta
     runs[1].send( signal.SIGTERM)
     assert [run.wait() for run in runs] == [128 + signal.SIGTERM] * 2
     stopped_at = lines(run_dir)[-1]["step"]
-    assert stopped_at < recipe.steps
+    assert stopped_at < recipe.run.steps
     for run in runs:
         assert f"saved at step {stopped_at}: the same command goes on" in run.output()
     runs = start_two([recipe] * 2, [run_dir] * 2)
     assert [run.wait() for run in runs] == [0, 0]
     assert all(f"from step {stopped_at} to 60" in run.output() for run in runs)
-    assert_equal_runs(tmp_path / "one", run_dir, recipe.steps)
+    assert_equal_runs(tmp_path / "one", run_dir, recipe.run.steps)
 
 
 @pytest.mark.slow
@@ -130,7 +129,7 @@ def test_after_a_sigkill_the_others_end_and_the_job_goes_on(start, start_two, re
     runs = start_two([recipe] * 2, [run_dir] * 2)
     assert [run.wait() for run in runs] == [0, 0]
     assert all("from step 14 to 30" in run.output() or "from step 21 to 30" in run.output() for run in runs)
-    assert_equal_runs(tmp_path / "one", run_dir, recipe.steps)
+    assert_equal_runs(tmp_path / "one", run_dir, recipe.run.steps)
 
 
 def test_workers_with_different_recipes_are_refused(start_two, recipe, tmp_path):

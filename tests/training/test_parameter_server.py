@@ -142,7 +142,7 @@ def test_a_job_that_has_finished_says_so_and_ends_at_every_machine(start_job, re
     "options, message",
     [
         (("--replicas", "2"), "strategy parameter-server uses all GPUs of every worker"),
-        (("--optimizer", "muon"), "asynchronous updates are those of momentum"),
+        (("--optimizer", "muon"), "Asynchronous updates are those of momentum"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -174,8 +174,8 @@ def test_a_worker_that_is_killed_and_comes_back_loses_no_step(start_task, start_
     back_at = lines(run_dir)[-1]["step"]
     job["worker", 1] = start_task(recipe, configs["worker", 1])
     assert {task: run.wait() for task, run in job.items()} == dict.fromkeys(job, 0)
-    assert killed_at < back_at < recipe.steps  # the other worker went on
-    assert counted(run_dir, recipe.steps) == recipe.steps
+    assert killed_at < back_at < recipe.run.steps  # the other worker went on
+    assert counted(run_dir, recipe.run.steps) == recipe.run.steps
     staleness = [line["staleness"] for line in lines(run_dir) if line["split"] == "train" and line["step"] > back_at]
     assert staleness[-1] > 0  # there were two of them again
 

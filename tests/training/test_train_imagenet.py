@@ -105,7 +105,7 @@ def test_every_checkpoint_is_evaluated_beside_the_training(finished, data_dir, t
         while not seen and not run_directory.read_metrics(run_dir, reports.EVALUATIONS):
             watcher.join(0.05)
             assert watcher.is_alive()
-        for path in sorted((finished / "checkpoints").glob(f"step-{step}.*")):  # the index after the data
+        for path in (finished / "checkpoints").glob(f"step-{step}.npz"):
             shutil.copy(path, run_dir / "checkpoints")
         while step not in {line["step"] for line in run_directory.read_metrics(run_dir, reports.EVALUATIONS)}:
             watcher.join(0.05)
@@ -120,7 +120,7 @@ def test_every_checkpoint_is_evaluated_beside_the_training(finished, data_dir, t
 def test_a_damaged_newest_checkpoint_does_not_keep_the_evaluation_busy(finished, data_dir, tmp_path):
     run_dir = tmp_path / "run"
     shutil.copytree(finished, run_dir)
-    (run_dir / "checkpoints" / "step-12.data-00000-of-00001").write_bytes(b"")
+    (run_dir / "checkpoints" / "step-12.npz").write_bytes(b"")
     for expected in ([10], []):
         assert [result["step"] for result in evaluate.follow(run_dir, data_dir)] == expected
     assert [line["step"] for line in run_directory.read_metrics(run_dir, reports.EVALUATIONS)] == [10]
@@ -128,7 +128,7 @@ def test_a_damaged_newest_checkpoint_does_not_keep_the_evaluation_busy(finished,
 
 def test_the_recipes_are_those_of_the_paper():
     paper = recipes.IMAGENET
-    assert (paper.batch_size, paper.momentum, paper.steps) == (256, 0.9, 700_000)
+    assert (paper.run.batch_size, paper.optimizer.momentum, paper.run.steps) == (256, 0.9, 700_000)
     schedule = paper.build_schedule()
     assert [float(schedule(step)) for step in (0, 10_008, 10_009, 699_999)] == pytest.approx(
         [0.1, 0.1, 0.094, 0.1 * 0.94**69]
@@ -137,11 +137,10 @@ def test_the_recipes_are_those_of_the_paper():
     assert recipes.IMAGENET_PLAIN.build_model().count_params() - 512 * 1000 == 21_095_616
 
 
-def test_decay_epochs_and_boundaries_exclude_each_other():
-    with pytest.raises(BadInput, match=r"takes the place of boundaries. Received: .*boundaries=\(5,\)"):
+def test_boundaries_belong_to_another_schedule():
+    with pytest.raises(BadInput, match="boundaries is a field of schedule steps, and this recipe has schedule epochs"):
         recipes.IMAGENET.replace(boundaries=(5,))
-    with pytest.raises(BadInput, match="epoch_images=None"):
-        recipes.IMAGENET.replace(epoch_images=None)
+    assert recipes.IMAGENET.replace(schedule="steps", boundaries=(5,)).schedule.boundaries == (5,)
 
 
 @pytest.mark.slow
