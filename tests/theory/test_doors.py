@@ -1,7 +1,7 @@
-"""The public face of isometry and landscape: names, examples, JAX, and the commands on small cases."""
+"""The four public doors: their names, the examples of all docstrings, and equal numbers on TensorFlow and JAX."""
 
 import doctest
-import json
+import pkgutil
 from importlib import import_module
 
 import keras
@@ -9,34 +9,23 @@ import numpy as np
 import pytest
 
 import allconv_resnet as acr
-from allconv_resnet.errors import BadInput
-from allconv_resnet.theory import isometry
-from allconv_resnet.theory.commands import isometry as isometry_command
-from allconv_resnet.theory.commands import landscape as landscape_command
-from allconv_resnet.theory.commands import projected_runs, residual_against_linear, same_cumulant, simulated_spectra
-from allconv_resnet.theory.predictors import Problem
+from allconv_resnet.theory import hardt_ma, shamir, tarnowski
 
 MODULES = [
-    "activations",
-    "isometry",
-    "jacobians",
-    "landscape",
-    "linear_optimum",
-    "linear_path",
-    "losses",
-    "mean_field",
-    "outlier",
-    "predictors",
-    "regret",
-    "simulation",
-    "spectrum",
+    module.name
+    for package in (hardt_ma, shamir, tarnowski)
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
 ]
+WITHOUT_EXAMPLES = ("embedding", "random_matrices", "separation")
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples_run(name):
-    results = doctest.testmod(import_module(f"allconv_resnet.theory.{name}"))
-    assert results.attempted > 0 and results.failed == 0
+    if name.endswith("stacked_blocks") and keras.backend.backend() == "jax":
+        pytest.skip("the examples show shapes of TensorFlow")
+    results = doctest.testmod(import_module(name), extraglobs={"np": np}, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert results.failed == 0
+    assert results.attempted > 0 or name.endswith(WITHOUT_EXAMPLES)
 
 
 def test_public_names():
@@ -78,83 +67,3 @@ def test_everything_runs_on_jax_and_gives_the_same_numbers(run_python):
         if backend == "jax":
             assert done.stderr.strip().endswith("False")  # TensorFlow was not loaded
     np.testing.assert_allclose(outputs["jax"], outputs["tensorflow"], rtol=1e-5)
-
-
-def test_spectra_command(tmp_path, capsys):
-    simulated_spectra.run(tmp_path, width=60, depth=10)
-    content = json.loads((tmp_path / "spectra.json").read_text())
-    assert [r["activation"] for r in content["results"]] == list(simulated_spectra.SCALES)
-    assert all(len(r["values"]) == 60 and r["kolmogorov_smirnov"] < 0.2 for r in content["results"])
-    assert content["environment"]["versions"]["keras"] == keras.__version__
-    assert (tmp_path / "spectra.png").stat().st_size > 10_000
-    assert "softplus" in capsys.readouterr().out
-
-
-def test_networks_of_the_training_experiment_have_the_cumulant_they_are_given():
-    """The Keras network that is trained, not a simulation of it."""
-    activation, width, depth, c = same_cumulant.CENTERED, 120, 6, 0.3
-    model = same_cumulant.build(activation, width, depth)
-    scale = isometry.weight_scale_for(activation, c, depth)
-    images = np.random.default_rng(0).standard_normal((128, 32, 32, 3)).astype("float32")
-    same_cumulant.initialize(model, scale, width, depth, seed=0)
-    body = keras.Model(model.get_layer("stem").output, model.get_layer("readout").input)
-    x = keras.ops.convert_to_numpy(model.get_layer("stem")(images[:1].reshape(1, -1)))
-    assert isometry.kolmogorov_smirnov(isometry.jacobian_singular_values(body, x) ** 2, c) < 0.06
-    losses = same_cumulant.train(model, images, np.zeros(128, int), seed=0, steps=3)
-    assert losses[2] < losses[0]
-
-
-def test_spreads_leave_out_what_diverged():
-    def entry(name, arm, losses):
-        return {"activation": name, "arm": arm, "seed": 0, "scale": 1.0, "losses": losses}
-
-    flat = {arm: np.linspace(2, 1, 120) for arm in same_cumulant.ARMS}
-    results = []
-    for i, activation in enumerate(same_cumulant.NETWORKS):
-        for arm in same_cumulant.ARMS:
-            shift = i * (1.0 if arm == same_cumulant.ARMS[0] else 0.1)
-            losses = [None] * 120 if (i, arm) == (2, same_cumulant.ARMS[0]) else list(flat[arm] + shift)
-            results.append(entry(activation.name, arm, losses))
-    summary = same_cumulant.summarize(results, depth=4, weight_scale=1.0, c=0.1)
-    assert summary["diverged"] == {"same weight scale": ["selu"], "same c": []}
-    assert "selu" not in summary["groups"]["all"]
-    early = [summary["spreads"]["all"][arm]["early"] for arm in same_cumulant.ARMS]
-    assert early == pytest.approx([7.0, 0.7])
-
-
-def small_problem():
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((80, 5))
-    return Problem(x, np.sign(x[:, :1] * x[:, 1:2] + 0.3 * rng.standard_normal((80, 1))), "logistic")
-
-
-def test_training_against_linear_command(tmp_path, capsys):
-    residual_against_linear.run(tmp_path, {"logistic": small_problem()}, iterations=60, seed=0)
-    results = {r["start"]: r for r in json.loads((tmp_path / "training.json").read_text())["results"]}
-    assert set(results) == set(residual_against_linear.STARTS)
-    assert results["saddle"]["first_verdict"] == "escapes along a direction"
-    assert results["saddle"]["ended"] < results["saddle"]["linear"] < results["saddle"]["first_objective"]
-    assert results["good"]["ended"] < results["good"]["linear"]
-    assert all(r["ended"] <= r["linear"] + r["eps"] for r in results.values())
-    assert "certified eps" in capsys.readouterr().out
-
-
-def test_regret_command(tmp_path):
-    projected_runs.run(tmp_path, small_problem(), steps=40, radius=1.0, seed=0)
-    results = json.loads((tmp_path / "regret.json").read_text())["results"]
-    assert len(results) == 4 and all(r["violations"] == 0 for r in results.values())
-
-
-def test_real_problems(prepared):
-    problems = landscape_command.real_problems(prepared, 100)
-    assert {p.x.shape for p in problems.values()} == {(100, 65)}
-    assert problems["cross_entropy"].outputs == 10 and set(np.unique(problems["logistic"].y)) == {-1, 1}
-
-
-@pytest.mark.parametrize("options", [{"c": 0.0}, {"depth": 0}, {"width": -3}, {"seeds": 0}])
-def test_bad_options_are_refused(options, tmp_path):
-    with pytest.raises(BadInput):
-        isometry_command.run(isometry_command.Options(output_dir=tmp_path, **options))
-    with pytest.raises(BadInput):
-        landscape_command.run(landscape_command.Options(output_dir=tmp_path, images=0))
-    assert not list(tmp_path.iterdir())

@@ -1,20 +1,20 @@
-"""Gradient descent on a deep linear network in two parameterizations, `I + A_i` and `A_i` (section 2 of Hardt & Ma)."""
+"""Gradient descent on a deep linear network whose factors are `I + A_i` or `A_i` (Hardt & Ma, section 2)."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from allconv_resnet.errors import BadInput, RunFailed
-from allconv_resnet.theory import matrices
+from allconv_resnet.theory import checks
 
 PARAMETERIZATIONS = ("residual", "standard")
 
 
 @dataclass(frozen=True)
 class LinearTraining:
-    """What `train_linear` saw; entry 0 of `risk` and `gradient_norm` belongs to the starting point."""
+    """The result of `train_linear`. Entry 0 of `risk` and of `gradient_norm` belongs to the starting point."""
 
-    A: np.ndarray  # [depth, d, d], the weights at the end
+    A: np.ndarray  # [depth, d, d], the final weights
     risk: np.ndarray  # [steps + 1], the excess risk ||(P - R) cov^(1/2)||_F^2
     gradient_norm: np.ndarray  # [steps + 1], Frobenius norm over all weights
     learning_rate: float
@@ -23,29 +23,30 @@ class LinearTraining:
 def train_linear(
     R, cov, depth, parameterization="residual", *, steps=200, learning_rate=None, deviation=0.0, seed=0
 ) -> LinearTraining:
-    """Minimizes the risk of a deep linear network by gradient descent, to contrast the two parameterizations.
+    """Minimizes the risk of a deep linear network by gradient descent, in one of two parameterizations.
 
-    With `"residual"` the factors are `I + A_i`, with `"standard"` they are `A_i`; both start from the same weights
-    for the same seed. At `A = 0` the residual gradient is `2 (I - R) cov` in every factor. The standard one is zero at
-    any depth above 1: a critical point that is not a minimum, which descent never leaves. Small weights of deviation e
-    leave it at the speed e^(depth-1), which is why depth slows the standard parameterization and not the residual one.
+    With `"residual"` the factors are `I + A_i`, with `"standard"` they are `A_i`; for the same seed both start from
+    the same weights. At `A = 0` the residual gradient is `2 (I - R) cov` in every factor. The standard gradient is zero
+    there at any depth above 1: gradient descent never leaves this critical point, which is not a minimum. From small
+    weights of standard deviation e it leaves at a rate of order e^(depth-1). Depth therefore slows down the standard
+    parameterization and not the residual one.
 
     Args:
-        R: `[d, d]`.
-        cov: `[d, d]`, symmetric positive semidefinite, not zero.
+        R: `[d, d]`, the matrix of the targets.
+        cov: `[d, d]`, symmetric positive semidefinite and not zero, `E[x x^T]`.
         depth: Integer, at least 1.
         parameterization: `"residual"` or `"standard"`.
-        steps: Integer, the number of steps of gradient descent.
-        learning_rate: Positive float, or None for `1 / (4 depth smax(cov) max(1, smax(R))^2)`, half of one over the
-            curvature at a balanced optimum.
-        deviation: Standard deviation of the initial entries of `A`; 0 starts at `A = 0`.
-        seed: Integer.
+        steps: Positive integer, number of steps of gradient descent.
+        learning_rate: Positive float, or None for `1 / (4 depth smax(cov) max(1, smax(R))^2)`, half of the
+            inverse curvature at a balanced optimum.
+        deviation: Nonnegative float, standard deviation of the initial entries of `A`; 0 starts at `A = 0`.
+        seed: Integer, seed of the initial weights.
 
     Returns:
         A `LinearTraining`.
 
     Raises:
-        BadInput: if a matrix, `depth`, `steps`, `learning_rate`, `deviation` or `parameterization` cannot be used.
+        BadInput: if a matrix, `depth`, `steps`, `learning_rate`, `deviation` or `parameterization` is out of range.
         RunFailed: if the risk stops being finite.
 
     Example:
@@ -55,23 +56,24 @@ def train_linear(
     >>> float(train_linear(R, np.eye(2), depth=4, parameterization="standard").gradient_norm[-1])
     0.0
     """
-    R = matrices.square(R)
-    cov = matrices.covariance(cov, len(R))
-    depth = matrices.positive_integer(depth, "depth")
-    steps = matrices.positive_integer(steps, "steps")
+    R = checks.square_matrix(R)
+    cov = checks.covariance_matrix(cov, len(R))
+    depth = checks.positive_integer(depth, "depth")
+    steps = checks.positive_integer(steps, "steps")
     if parameterization not in PARAMETERIZATIONS:
         raise BadInput(
-            f"parameterization must be one of {', '.join(PARAMETERIZATIONS)}. Received: {parameterization!r}."
+            f"parameterization must be one of {', '.join(PARAMETERIZATIONS)}. "
+            f"Received: parameterization={parameterization!r}"
         )
     largest = np.linalg.norm(cov, 2)
     if learning_rate is None:
         if largest == 0:
-            raise BadInput("cov must not be zero: the risk would be constant. Received: a matrix of zeros.")
+            raise BadInput("cov must not be zero, since the risk would be constant. Received: a matrix of zeros")
         learning_rate = 1 / (4 * depth * largest * max(1.0, np.linalg.norm(R, 2)) ** 2)
     if not (np.isfinite(learning_rate) and learning_rate > 0):
-        raise BadInput(f"learning_rate must be a finite number above 0. Received: {learning_rate}.")
+        raise BadInput(f"learning_rate must be a finite number above 0. Received: learning_rate={learning_rate}")
     if not (np.isfinite(deviation) and deviation >= 0):
-        raise BadInput(f"deviation must be a finite number of at least 0. Received: {deviation}.")
+        raise BadInput(f"deviation must be a finite number of at least 0. Received: deviation={deviation}")
 
     A = deviation * np.random.default_rng(seed).standard_normal((depth, *R.shape))
     offset = np.eye(len(R)) if parameterization == "residual" else np.zeros_like(R)
@@ -83,7 +85,7 @@ def train_linear(
             norms[step] = np.linalg.norm(slope)
         if not np.isfinite(risks[step]):
             raise RunFailed(
-                f"The risk is no longer finite at step {step}: the learning rate {learning_rate:g} is too large."
+                f"The risk is no longer finite at step {step}, since the learning rate {learning_rate:g} is too large."
             )
         if step < steps:
             A = A - learning_rate * slope
@@ -91,13 +93,16 @@ def train_linear(
 
 
 def product_gradient(factors, R, cov, with_error=False):
-    """Returns the gradient of `||(F_l ... F_1 - R) cov^(1/2)||_F^2` in each factor `F_i` (lemma 2.4).
+    """Returns the gradient of `||(F_l ... F_1 - R) cov^(1/2)||_F^2` with respect to each factor `F_i` (lemma 2.4).
 
     Args:
         factors: `[depth, d, d]`; `factors[0]` acts first.
-        R: `[d, d]`.
+        R: `[d, d]`, the matrix of the targets.
         cov: `[d, d]`, symmetric.
-        with_error: Whether to return `(gradient, F_l ... F_1 - R)`.
+        with_error: Whether to return the pair `(gradient, F_l ... F_1 - R)`.
+
+    Returns:
+        Float64 array `[depth, d, d]`, or the pair.
     """
     depth, d, _ = factors.shape
     before, after = np.empty((depth + 1, d, d)), np.empty((depth + 1, d, d))

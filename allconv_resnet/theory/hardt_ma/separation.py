@@ -1,11 +1,12 @@
-"""Residual blocks that carry every point to its class's surrogate vector: the proof of theorem 3.2 without lemma B.1.
+"""Residual blocks that map every point to the surrogate vector of its class: theorem 3.2 without lemma B.1.
 
-The points `z_i`, largest norm first, get one neuron each, along `u_i = z_i / |z_i|`. For every later distinct point
-`<u_i, z_j> < |z_i|` (Cauchy-Schwarz, as `|z_j| <= |z_i|`), so a threshold half-way between `|z_i|` and the largest
-`<u_i, z_j>` leaves the neuron silent on all that come after; that replaces the paper's nearly unit norms. A block holds
-the neurons of `width` points in a row. Seen from its own points its activations are triangular, so a triangular system
-gives the outgoing weights that take each point exactly to its surrogate. Surrogates are short, so finished points wake
-no neuron again.
+The points `z_i` are sorted by decreasing norm, and each gets one neuron with input weights `u_i = z_i / |z_i|`. For
+every later distinct point, `<u_i, z_j> < |z_i|` by the Cauchy-Schwarz inequality, since `|z_j| <= |z_i|`. With a
+threshold half-way between `|z_i|` and the largest `<u_i, z_j>`, the neuron is therefore inactive on all later points.
+This argument replaces the assumption of the paper that all norms are close to 1. A block consists of the neurons of
+`width` consecutive points. On these points the matrix of activations is triangular, so solving a triangular system
+gives the output weights that map each point exactly to its surrogate. Surrogates have small norms, so points that have
+reached theirs activate no later neuron.
 """
 
 from dataclasses import dataclass
@@ -13,26 +14,33 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg.blas import dtrsm
 
-from allconv_resnet.theory.embedding import Inseparable, chunks
+from allconv_resnet.theory.hardt_ma.embedding import Inseparable, chunks
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The residual blocks and the readout, in the precision of the network, and what was measured on the way."""
+    """The residual blocks and the readout in the precision of the network, and their margins."""
 
     U: np.ndarray  # [blocks, width, width]
     s: np.ndarray  # [blocks, width]
     V: np.ndarray  # [blocks, width, width]
     readout: np.ndarray  # [width, classes]
     readout_bias: np.ndarray  # [classes]
-    smallest_margin: float  # least (|z_i| - largest <u_i, later point>) / |z_i|
-    rounding: float  # bound of the distance from a surrogate at which points end, over the distance that is allowed
+    smallest_margin: float  # minimum over i of (|z_i| - largest <u_i, later point>) / |z_i|
+    rounding: float  # upper bound of the distance of a point to its surrogate, relative to the allowed distance
 
 
 def surrogates(num_classes, width):
-    """Returns `(vectors, distance)`: one vector of norm at most 1 for each class, `[num_classes, width]`, far apart.
+    """Returns one vector for each class, far apart from one another, and the smallest distance between two of them.
 
-    Signed unit vectors where there are enough of them, else the points of a grid. `distance` is the least between two.
+    The vectors are signed unit vectors if there are enough of them, and points of a grid otherwise.
+
+    Args:
+        num_classes: Positive integer.
+        width: Positive integer.
+
+    Returns:
+        Float64 array `[num_classes, width]` of vectors with norm at most 1, and a float.
     """
     if num_classes <= 2 * width:
         vectors = np.concatenate([np.eye(width), -np.eye(width)])[:num_classes]
@@ -47,16 +55,16 @@ def surrogates(num_classes, width):
 
 
 def separate(z, labels, num_classes, dtype, error, fewer, progress):
-    """Builds the blocks.
+    """Returns residual blocks that map every point to the surrogate of its class (theorem 3.2).
 
     Args:
         z: `[n, width]`, float64, the embedded points.
         labels: `[n]`, integers in `[0, num_classes)`.
-        num_classes: Integer.
-        dtype: `"float32"` or `"float64"`, in which the network computes.
-        error: `[n]`, bounds of the rounding error of z in the network.
-        fewer: Whether a block may have fewer than `width` neurons, where more would let the rounding errors grow.
-        progress: Function of `(stage, done, total)`.
+        num_classes: Positive integer.
+        dtype: `"float32"` or `"float64"`, the precision in which the network computes.
+        error: `[n]`, upper bounds of the rounding errors of z in the network.
+        fewer: Whether a block may have fewer than `width` neurons where rounding errors would otherwise grow too large.
+        progress: Callable `(stage, done, total)`.
 
     Returns:
         A `Blocks`.
@@ -71,12 +79,12 @@ def separate(z, labels, num_classes, dtype, error, fewer, progress):
     z, labels, norms, error = z[order], labels[order], norms[order], error[order]
     radius = norms[-1] / 2
     if not radius > error[-1]:
-        raise Inseparable((order[-1], order[-1]), "it lies at the center of the others")
+        raise Inseparable((order[-1], order[-1]), "which lies at the center of the others")
     q, apart = surrogates(num_classes, width)
     q, apart = (radius * q).astype(dtype).astype(np.float64), radius * apart
-    # logits_c = (2 <q_c, h> - |q_c|^2) / radius^2 are rounded too, by at most 3 (width + 2) eps
+    # The logits (2 <q_c, h> - |q_c|^2) / radius^2 also have a rounding error, of at most 3 (width + 2) eps.
     allowed = apart / 2 - 3 * (width + 2) * eps * radius**2 / apart
-    # of a neuron's input, on its own and on later points
+    # The rounding error of the input of a neuron, on its own point and on later ones.
     noise = np.maximum.accumulate(error[::-1])[::-1] + 2 * (width + 3) * eps * norms
 
     u = (z / norms[:, None]).astype(dtype).astype(np.float64)
@@ -97,15 +105,17 @@ def separate(z, labels, num_classes, dtype, error, fewer, progress):
         while True:
             rows = slice(first, first + size)
             active = np.triu(np.maximum(z[rows] @ u[rows].T - threshold[rows], 0))  # [point, neuron]
-            outgoing = dtrsm(1.0, active, q[labels[rows]] - z[rows])  # LAPACK's solver starts threads for so little
+            outgoing = dtrsm(
+                1.0, active, q[labels[rows]] - z[rows]
+            )  # LAPACK's solver would start threads for this small system
             lengths = np.linalg.norm(outgoing, axis=1)
             missed = error[rows] + noise[first] * np.cumsum(lengths[::-1])[::-1]
             missed = missed + (width + 2) * eps * (own[rows] + active @ lengths)
-            if missed.max() <= allowed / 4:  # then no finished point wakes a neuron either
+            if missed.max() <= allowed / 4:  # then mapped points activate no neuron either
                 break
             if size == 1 or not fewer:
                 raise Inseparable((order[first], order[_nearest(u, z, first)]), f"too close for {dtype}")
-            size //= 2  # fewer neurons, less growth in the triangular system
+            size //= 2  # with fewer neurons, errors grow less in the triangular system
         for stack, value in ((U, u[rows]), (s, -threshold[rows]), (V, outgoing.T)):
             stack.append(value)
         worst = max(worst, missed.max() / allowed)
@@ -123,9 +133,9 @@ def separate(z, labels, num_classes, dtype, error, fewer, progress):
 
 
 def _rivals(u, z, q):
-    """Yields `(rows, rival)`: the largest `<u_i, .>` over the later points and the surrogates, for a chunk of points.
+    """Yields `(rows, rival)`, the largest `<u_i, .>` over the later points and the surrogates, in chunks of points.
 
-    `O(n^2 width)` operations, but only a strip of the `n x n` products at a time.
+    This takes `O(n^2 width)` operations, but holds only a strip of the `n x n` products in memory.
     """
     for rows in chunks(len(z), 8 * len(z)):
         products = u[rows] @ z[rows.start :].T
@@ -135,12 +145,12 @@ def _rivals(u, z, q):
 
 
 def _nearest(u, z, i):
-    """Returns which later point neuron i would mistake for its own first; i itself if there is none."""
+    """Returns the later point with the largest `<u_i, .>`, or i itself if there is no later point."""
     return i + 1 + int(np.argmax(z[i + 1 :] @ u[i])) if i + 1 < len(z) else i
 
 
 def _stacked(parts, shape, dtype):
-    """Stacks arrays of up to `shape` into `[len(parts), *shape]`; zeros fill up blocks that have fewer neurons."""
+    """Stacks arrays into `[len(parts), *shape]` and pads those of blocks with fewer neurons with zeros."""
     stack = np.zeros((len(parts), *shape), dtype)
     for row, part in zip(stack, parts, strict=True):
         row[tuple(slice(size) for size in part.shape)] = part

@@ -1,4 +1,4 @@
-"""Keras layers for thousands of equal residual blocks: one stack of weights and a loop (Hardt & Ma, section 3)."""
+"""Keras layers of the memorizing network: a stack of many small residual blocks, and a centered projection."""
 
 import keras
 from keras import ops
@@ -6,19 +6,29 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
 class StackedResidualBlocks(keras.layers.Layer):
-    """Applies `h -> h + V[b] ReLU(U[b] h + s[b])` for b = 0, 1, ..., one after another (section 3, equation 3.1).
+    """Applies the residual blocks `h -> h + V[b] ReLU(U[b] h + s[b])` for b = 0, 1, ... (Hardt & Ma, equation 3.1).
 
-    As one layer, thousands of blocks take three weights and a graph of one block; memory is that of one batch. The
-    points are the columns inside the loop, where the small matrix products are fastest.
+    One layer holds the weights of all blocks in three variables, and its graph has one block in a loop, so that
+    thousands of blocks build quickly and need the memory of one batch. Inside the loop the points are columns, because
+    the small matrix products are fastest that way. A new layer is the identity, since `V` is initialized with zeros.
 
     Args:
-        blocks: Integer, the number of blocks, at least 1.
-        hidden: Integer, the neurons of a block; None means as many as the width of the input.
+        blocks: Positive integer, number of blocks.
+        hidden: Positive integer, number of neurons of a block; None for the width of the input.
 
-    Call with `[batch, width]`; returns the same shape. `U` is `[blocks, hidden, width]`, `s` `[blocks, hidden]` and `V`
-    `[blocks, width, hidden]`. A fresh layer is the identity, as `V` starts at zero.
+    Call arguments:
+        inputs: Float tensor `[batch, width]`.
+
+    Returns:
+        Float tensor `[batch, width]`.
+
+    Attributes:
+        U: Weight `[blocks, hidden, width]`.
+        s: Weight `[blocks, hidden]`.
+        V: Weight `[blocks, width, hidden]`.
 
     Example:
+
     >>> layer = StackedResidualBlocks(blocks=1000)
     >>> layer(np.ones((5, 4), "float32")).shape
     TensorShape([5, 4])
@@ -29,7 +39,7 @@ class StackedResidualBlocks(keras.layers.Layer):
         self.blocks = blocks
         self.hidden = hidden
         if keras.backend.backend() == "tensorflow":
-            self.supports_jit = False  # XLA takes longer to compile the loop, and its products are no faster
+            self.supports_jit = False  # XLA compiles the loop slowly and does not run it faster
 
     def build(self, input_shape):
         width = input_shape[-1]
@@ -56,14 +66,26 @@ class StackedResidualBlocks(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
 class CenteredProjection(keras.layers.Layer):
-    """Maps `x` to `(x - center) kernel + bias`: a dense layer that keeps its digits where the data are far from zero.
+    """Maps `x` to `(x - center) kernel + bias`.
+
+    Unlike `keras.layers.Dense`, the layer keeps its precision if the data are far from zero.
 
     Args:
-        width: Integer, the dimension of the result.
+        width: Positive integer, dimension of the result.
 
-    Call with `[batch, d]`; returns `[batch, width]`. `center` is `[d]`, `kernel` `[d, width]`, `bias` `[width]`.
+    Call arguments:
+        inputs: Float tensor `[batch, d]`.
+
+    Returns:
+        Float tensor `[batch, width]`.
+
+    Attributes:
+        center: Weight `[d]`.
+        kernel: Weight `[d, width]`.
+        bias: Weight `[width]`.
 
     Example:
+
     >>> CenteredProjection(width=3)(np.ones((5, 4), "float32")).shape
     TensorShape([5, 3])
     """

@@ -1,4 +1,4 @@
-"""The best linear predictor, over a ball or over everything, with a certificate."""
+"""The best linear predictor of a sample, in a ball or among all, with a certificate of optimality."""
 
 from typing import NamedTuple
 
@@ -10,26 +10,27 @@ from allconv_resnet.errors import BadInput
 
 
 class LinearOptimum(NamedTuple):
-    """What `linear_optimum` returns."""
+    """The result of `linear_optimum`."""
 
     U: np.ndarray  # [m, d]
     value: float  # F_lin(U)
-    gap: float  # F_lin(U) is at most this much above the minimum over the ball |U|_F <= radius
-    radius: float  # the one asked for; over everything, 2 |U|_F
+    gap: float  # upper bound of F_lin(U) - minimum of F_lin over the ball |U|_F <= radius
+    radius: float  # the radius that was asked for; without one, 2 |U|_F
 
 
 def linear_optimum(problem, radius=None, tolerance=1e-10):
-    """Returns the linear predictor of least average loss.
+    """Returns the linear predictor with the smallest average loss.
 
-    Newton's method with conjugate gradients, preconditioned by the second moments of x. In a ball that the free
-    optimum leaves, the multiplier of its constraint is searched. `gap` is the Frank-Wolfe certificate
-    <grad, U> + radius |grad|: convexity alone says that no predictor in the ball is better by more.
+    The method is Newton's, with conjugate gradients that are preconditioned by the second moments of x. If the
+    unconstrained optimum lies outside the ball, a root finder determines the multiplier of the constraint. The `gap` is
+    the Frank-Wolfe certificate <grad, U> + radius |grad|: by convexity, no predictor in the ball improves the objective
+    by more.
 
     Args:
-        problem: `predictors.Problem`.
-        radius: Positive float, of the ball in the Frobenius norm; None for all predictors. If the least loss is not
-            attained there (separable classes), U is where the gradient has become small.
-        tolerance: Float, of the norm of the gradient in preconditioned coordinates.
+        problem: `Problem`.
+        radius: Positive float, radius of the ball in the Frobenius norm; None for all linear predictors. If the infimum
+            over all predictors is not attained, as for separable classes, U is a point with a small gradient.
+        tolerance: Positive float, tolerance for the norm of the gradient in preconditioned coordinates.
 
     Returns:
         `LinearOptimum`.
@@ -39,7 +40,7 @@ def linear_optimum(problem, radius=None, tolerance=1e-10):
 
     Example:
 
-    >>> from allconv_resnet.theory.predictors import Problem
+    >>> from allconv_resnet.theory.landscape import Problem
     >>> best = linear_optimum(Problem([[1.0], [2.0]], [2.0, 4.0]))
     >>> best.U.round(6).tolist(), round(best.value, 6)
     ([[2.0]], 0.0)
@@ -61,9 +62,9 @@ def linear_optimum(problem, radius=None, tolerance=1e-10):
 
 
 def _on_the_sphere(problem, radius, scales, basis, free, tolerance):
-    # |U(multiplier)| <= |grad F_lin(0)| / multiplier, so `highest` puts U into the ball.
+    # |U(multiplier)| <= |grad F_lin(0)| / multiplier, so U lies in the ball at `highest`.
     highest = np.linalg.norm(problem.linear_gradient(np.zeros_like(free))) / radius
-    known = {}  # logarithm of multiplier / highest -> U
+    known = {}  # log(multiplier / highest) -> U
 
     def solution(logarithm):
         if logarithm not in known:
@@ -82,11 +83,11 @@ def _on_the_sphere(problem, radius, scales, basis, free, tolerance):
 
 
 def _ridge(problem, multiplier, scales, basis, start, tolerance):
-    """Minimizes F_lin(U) + multiplier/2 |U|^2."""
+    """Returns the U that minimizes F_lin(U) + multiplier/2 |U|^2."""
     zero = np.zeros((problem.n, problem.outputs))
     probe = np.ones_like(zero)
     curvature = np.mean(np.sum(probe * problem.loss.hessian_product(zero, problem.y, probe), axis=1)) / problem.outputs
-    # In these coordinates, U = A diag(factor) basis, the Hessian is near the identity.
+    # In the coordinates A of U = A diag(factor) basis, the Hessian is close to the identity.
     factor = 1 / np.sqrt(max(curvature, 1e-3) * scales**2 + multiplier)
     inputs = (problem.x @ basis.T) * factor
     ridge = multiplier * factor**2
@@ -106,13 +107,13 @@ def _ridge(problem, multiplier, scales, basis, start, tolerance):
         def product(v, predictions=predictions, size=size, shape=A.shape):
             v = v.reshape(shape)
             curved = problem.loss.hessian_product(predictions, problem.y, inputs @ v.T)
-            # Damping in proportion to the gradient keeps Newton's steps finite where the loss is flat.
+            # Damping proportional to the gradient keeps the Newton steps finite where the loss is flat.
             return (curved.T @ inputs / problem.n + (ridge + 1e-4 * size) * v).ravel()
 
         operator = LinearOperator((A.size, A.size), matvec=product, dtype=np.float64)
         step = cg(operator, -gradient.ravel(), rtol=min(0.1, np.sqrt(size)), maxiter=500)[0].reshape(A.shape)
         decrease, length = -np.sum(gradient * step), 1.0
-        # 1e-15: close to the optimum the values no longer tell, and the full step is right.
+        # The term 1e-15 accepts the full step near the optimum, where differences of values are rounding errors.
         while (trial := value(A + length * step)) > now - 1e-4 * length * decrease + 1e-15 * abs(now):
             length /= 2
             if length < 1e-12:

@@ -1,4 +1,4 @@
-"""Shamir's tweak of a residual network: a direct linear path from the input to the output (arXiv 1804.06739)."""
+"""A residual network with a direct linear path from the input to the output (Shamir, arXiv 1804.06739, section 4)."""
 
 import keras
 from keras import layers
@@ -8,18 +8,19 @@ from allconv_resnet.errors import BadInput
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
 class ResidualWithLinearPath(keras.Model):
-    """The predictor `<w, x> + <v, f_theta(x)>` of Shamir (2018), section 4.
+    """The predictor `<w, x> + <v, f_theta(x)>` of Shamir (arXiv 1804.06739, section 4).
 
-    Its objective is convex in (w, v) for every theta, so that projected gradient descent on (w, v) ends no worse than
-    the best linear predictor of the ball, whatever happens to theta (`regret.projected_sgd`). Both start at zero.
+    The objective is convex in (w, v) for every theta. Projected gradient descent on (w, v) therefore ends no worse than
+    the best linear predictor of the ball, independently of theta (see `projected_sgd`). Both w and v are initialized
+    with zeros.
 
     Args:
-        branch: Keras model f_theta with one input and one output of any real shapes; they are flattened.
-        outputs: Integer, number of predictions.
-        name: Name of the model.
+        branch: Keras model f_theta with one real input and one real output of any shape, which are flattened.
+        outputs: Positive integer, number of predictions.
+        name: String, name of the model.
 
     Call arguments:
-        x: Float tensor of the branch's input shape.
+        x: Float tensor of the input shape of the branch.
 
     Returns:
         Float tensor `[n, outputs]`.

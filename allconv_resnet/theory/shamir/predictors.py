@@ -1,8 +1,8 @@
-"""The objective of a residual predictor on the top of a network, and of the linear predictors (Shamir, section 2).
+"""The objective of a residual predictor and of linear predictors on a sample (Shamir, arXiv 1804.06739, section 2).
 
     p(x) = W (x + V f_theta(x)),   F(W, V, theta) = E[loss(p(x), y)],   F_lin(U) = E[loss(U x, y)] = F(U, 0, theta)
 
-The branch f_theta enters as its features, `[n, k]`: what follows holds for every theta, so it asks no more of it.
+The branch f_theta is represented by its features `[n, k]` on the sample, since the theorems hold for every theta.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from allconv_resnet.errors import BadInput
-from allconv_resnet.theory import losses
+from allconv_resnet.theory.shamir import losses
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,12 +20,17 @@ class Problem:
 
     Args:
         x: Real array `[n, d]` of inputs.
-        y: Targets `[n, ...]` as the loss takes them: `[n, outputs]`, or labels `[n]` for cross-entropy.
-        loss: Name, callable or `losses.Loss`, see `losses.get`.
-        outputs: Integer m, at most d.
+        y: Targets `[n, outputs]`, or integer labels `[n]` for `"cross_entropy"`. A callable accepts any `[n, ...]`.
+        loss: `"squared"`, `"logistic"`, `"cross_entropy"`, a `Loss`, or a callable `(p, y) -> [n]` written with
+            `keras.ops`.
+        outputs: Integer m from 1 to d.
+
+    Attributes:
+        n: Integer, number of examples.
+        d: Integer, dimension of the inputs.
 
     Raises:
-        BadInput: if the arrays are empty, complex, not finite or do not fit, or the loss is not convex.
+        BadInput: if an array is empty, complex or not finite, if the shapes do not fit, or if the loss is not convex.
 
     Example:
 
@@ -47,9 +52,9 @@ class Problem:
             raise BadInput(f"x must be real. Received: x of dtype {x.dtype}")
         x = x.astype(np.float64)
         if x.ndim != 2 or not x.size or not np.isfinite(x).all():
-            raise BadInput(f"x must be a finite array [n, d], not empty. Received: x of shape {x.shape}")
+            raise BadInput(f"x must be a finite array [n, d] that is not empty. Received: x of shape {list(x.shape)}")
         if len(np.asarray(self.y)) != len(x):
-            raise BadInput(f"x and y must have one row an example. Received: {len(x)} and {len(self.y)} rows")
+            raise BadInput(f"x and y must have one row for each example. Received: {len(x)} and {len(self.y)} rows")
         if not 1 <= self.outputs <= x.shape[1]:
             raise BadInput(f"outputs must lie between 1 and d = {x.shape[1]}. Received: outputs={self.outputs}")
         loss = losses.get(self.loss, self.y, self.outputs)
@@ -60,7 +65,7 @@ class Problem:
             object.__setattr__(self, name, value)
 
     def linear(self, U):
-        """Returns F_lin(U), a float, for U `[m, d]`."""
+        """Returns F_lin(U) as a float, for U `[m, d]`."""
         return float(self.loss.value(self.x @ U.T, self.y).mean())
 
     def linear_gradient(self, U):
@@ -68,20 +73,25 @@ class Problem:
         return self.loss.gradient(self.x @ U.T, self.y).T @ self.x / self.n
 
     def objective(self, W, V, features):
-        """Returns F(W, V), a float, for W `[m, d]`, V `[d, k]` and features `[n, k]`."""
+        """Returns F(W, V) as a float, for W `[m, d]`, V `[d, k]` and features `[n, k]`."""
         return float(self.loss.value(self.predictions(W, V, features), self.y).mean())
 
     def gradient(self, W, V, features):
-        """Returns the gradients of F in W `[m, d]` and in V `[d, k]`."""
+        """Returns the gradients of F with respect to W, `[m, d]`, and V, `[d, k]`."""
         slope = self.loss.gradient(self.predictions(W, V, features), self.y) / self.n
         return slope.T @ (self.x + features @ V.T), W.T @ (slope.T @ features)
 
     def predictions(self, W, V, features):
-        """Returns p(x), `[n, m]`."""
+        """Returns the predictions p(x), `[n, m]`."""
         return (self.x + features @ V.T) @ W.T
 
     def checked(self, W, V, features):
-        """Returns the three as float64 arrays.
+        """Returns W, V and the features as float64 arrays.
+
+        Args:
+            W: Array `[m, d]`, or `[d]` for one output.
+            V: Array `[d, k]`.
+            features: Array `[n, k]`.
 
         Raises:
             BadInput: if a shape does not fit or a number is not finite.
@@ -95,20 +105,24 @@ class Problem:
                 f"Received: {list(W.shape)}, {list(V.shape)} and {list(features.shape)}"
             )
         if not all(np.isfinite(a).all() for a in (W, V, features)):
-            raise BadInput("W, V and the features must be finite. Received: nan or infinity")
+            raise BadInput("W, V and the features must be finite. Received: NaN or infinity")
         return W, V, features
 
 
 def features_of(branch, x, batch_size=1024):
-    """Returns the outputs of a Keras model, the residual branch f_theta, as float64 `[n, k]`.
+    """Returns the flattened outputs of a residual branch f_theta on a sample.
 
     Args:
-        branch: Keras model with one input and one output.
-        x: Array `[n, d]`, reshaped to the branch's input.
-        batch_size: Integer.
+        branch: Keras model with one real input and one real output.
+        x: Array `[n, d]`, which is reshaped to the input shape of the branch.
+        batch_size: Positive integer.
+
+    Returns:
+        Float64 array `[n, k]`.
 
     Raises:
-        BadInput: if the branch has several inputs or outputs, or complex ones, or does not take `d` numbers.
+        BadInput: if the branch has several inputs or outputs, if they are complex, or if the input does not have `d`
+            numbers.
 
     Example:
 
@@ -126,7 +140,10 @@ def features_of(branch, x, batch_size=1024):
             raise BadInput(f"A residual branch must be real. Received: dtype {tensor.dtype}")
     shape = branch.inputs[0].shape[1:]
     if np.prod(shape) != x.shape[1]:
-        raise BadInput(f"The branch takes inputs of shape {tuple(shape)}. Received: x with {x.shape[1]} numbers a row")
+        raise BadInput(
+            f"A row of x must have the numbers of one input of shape {tuple(shape)}. "
+            f"Received: x of shape {list(x.shape)}"
+        )
     x = np.asarray(x, branch.compute_dtype).reshape(-1, *shape)
     parts = [
         keras.ops.convert_to_numpy(branch(x[i : i + batch_size], training=False)) for i in range(0, len(x), batch_size)

@@ -1,11 +1,11 @@
-"""Projected gradient descent on the linear path, and the bound on its average objective (Shamir, section 4).
+"""Projected gradient descent on the linear path, and its regret bound (Shamir, arXiv 1804.06739, section 4).
 
-F(w, v, theta) is convex in a = (w, v) for each theta. Against any a* in a ball of radius b, gradients g_t and
-nonincreasing steps eta_t give, for every T and every sequence theta_1, theta_2, ...,
+F(w, v, theta) is convex in a = (w, v) for each theta. For any a* in a ball of radius b, gradients g_t, nonincreasing
+learning rates eta_t, any T and any sequence theta_1, theta_2, ...,
 
     sum_t F_t(a_t) - F_t(a*) <= (2b)^2 / (2 eta_T) + 1/2 sum_t eta_t |g_t|^2
 
-(Zinkevich 2003). With a* = (u, 0) the objectives F_t(a*) = F_lin(u) no longer depend on theta.
+(Zinkevich 2003). For a* = (u, 0), the objectives F_t(a*) = F_lin(u) do not depend on theta.
 """
 
 from typing import NamedTuple
@@ -14,15 +14,16 @@ import numpy as np
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import autodiff
-from allconv_resnet.theory.linear_optimum import linear_optimum
-from allconv_resnet.theory.predictors import features_of
+from allconv_resnet.theory.checks import positive_integer
+from allconv_resnet.theory.shamir.linear_optimum import linear_optimum
+from allconv_resnet.theory.shamir.predictors import features_of
 
 
 class Regret(NamedTuple):
-    """One run; the theorem says `average <= linear + bound` at every step."""
+    """A run of projected gradient descent. The theorem states `average <= linear + bound` at every step."""
 
-    average: np.ndarray  # [T] mean over the steps so far of F(w_t, v_t, theta_t), on the examples of each step
-    linear: np.ndarray  # [T] the same for the best linear predictor of the ball, on the same examples
+    average: np.ndarray  # [T] running mean of F(w_t, v_t, theta_t) on the examples of each step
+    linear: np.ndarray  # [T] running mean of the best linear predictor of the ball, on the same examples
     bound: np.ndarray  # [T] the regret bound, divided by the number of steps
     objective: np.ndarray  # [T] F at each step
     W: np.ndarray  # [m, d] last iterate
@@ -30,38 +31,38 @@ class Regret(NamedTuple):
 
 
 def projected_sgd(problem, features, steps, radius, batch_size=None, learning_rate=None, seed=0, best=None):
-    """Runs projected (stochastic) gradient descent on (w, v) and evaluates its regret bound at every step.
+    """Runs projected (stochastic) gradient descent on (w, v) and computes the regret bound at every step.
 
     Args:
-        problem: `predictors.Problem`.
-        features: Callable `(t, W, V, rows) -> [len(rows), k]`, f_theta_t at the examples `rows`: any sequence, chosen
-            in knowledge of the current W `[m, d]` and V `[m, k]` (None at t = 0) if it likes.
+        problem: `Problem`.
+        features: Callable `(t, W, V, rows) -> [len(rows), k]`, the features f_theta_t at the examples `rows`. It may
+            use the current W `[m, d]` and V `[m, k]`, and V is None at t = 0.
         steps: Positive integer T.
-        radius: Positive float b; the Frobenius norm of (W, V) stays at most b.
-        batch_size: Integer, examples a step drawn with replacement; None for all of them. With a sample, the averages
-            are over the samples (in expectation they are F's); the bound holds in every run all the same.
-        learning_rate: Positive float for a constant step; None for 2b / sqrt(2 sum |g|^2), which needs no tuning.
-        seed: Integer, of the samples.
-        best: `LinearOptimum` over the ball; computed if None.
+        radius: Positive float b. The iterates are projected to the ball in which (W, V) has Frobenius norm at most b.
+        batch_size: Positive integer, number of examples that are drawn with replacement at each step; None for all
+            examples. With batches, the averages are those of the drawn examples; the bound holds for every run.
+        learning_rate: Positive float, a constant learning rate; None for 2b / sqrt(2 sum |g|^2), which needs no tuning.
+        seed: Integer, seed of the batches.
+        best: `LinearOptimum` in the ball; None to compute it.
 
     Returns:
         `Regret`.
 
     Raises:
-        BadInput: if `steps` is not positive, or the features are not finite or not of the right shape.
+        BadInput: if `steps`, `radius` or `learning_rate` is not positive, or if the features are not finite or do not
+            have the right shape.
 
     Example:
 
-    >>> from allconv_resnet.theory.predictors import Problem
+    >>> from allconv_resnet.theory.landscape import Problem
     >>> problem = Problem([[1.0], [-2.0]], [1.0, 3.0])
     >>> run = projected_sgd(problem, lambda t, W, V, rows: np.sin(t * problem.x[rows]), steps=1000, radius=2.0)
     >>> bool(np.all(run.average <= run.linear + run.bound))
     True
     """
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise BadInput(f"steps must be a positive integer. Received: steps={steps!r}")
+    steps = positive_integer(steps, "steps")
     if learning_rate is not None and not (np.isfinite(learning_rate) and learning_rate > 0):
-        raise BadInput(f"learning_rate must be positive and finite, or None. Received: {learning_rate}")
+        raise BadInput(f"learning_rate must be positive and finite, or None. Received: learning_rate={learning_rate}")
     best = linear_optimum(problem, radius) if best is None else best
     random = np.random.default_rng(seed)
     rows, everything = np.arange(problem.n), problem.linear(best.U)
@@ -75,7 +76,9 @@ def projected_sgd(problem, features, steps, radius, batch_size=None, learning_ra
         f = np.asarray(features(t, W, V, rows), np.float64)
         k = f.shape[-1] if V is None else V.shape[1]
         if f.shape != (len(rows), k) or not np.isfinite(f).all():
-            raise BadInput(f"Features must be a finite array [{len(rows)}, {k}]. Received: shape {f.shape} at step {t}")
+            raise BadInput(
+                f"Features must be a finite array [{len(rows)}, {k}]. Received: shape {list(f.shape)} at step {t}"
+            )
         if V is None:
             A = np.zeros((problem.outputs, problem.d + k))
         inputs, targets = np.concatenate([problem.x[rows], f], axis=1), problem.y[rows]
@@ -96,15 +99,18 @@ def projected_sgd(problem, features, steps, radius, batch_size=None, learning_ra
 
 
 def adversary(problem, bank):
-    """Returns features for `projected_sgd` that are chosen, in knowledge of (W, V), to make the objective largest.
+    """Returns features for `projected_sgd` that maximize the objective at the current (W, V).
 
     Args:
-        problem: `predictors.Problem`.
-        bank: List of arrays `[n, k]`, features of as many branches; each may also appear with its sign flipped.
+        problem: `Problem`.
+        bank: List of arrays `[n, k]`, the features of several branches, which are tried with both signs.
+
+    Returns:
+        Callable `(t, W, V, rows) -> [len(rows), k]`.
 
     Example:
 
-    >>> from allconv_resnet.theory.predictors import Problem
+    >>> from allconv_resnet.theory.landscape import Problem
     >>> problem = Problem([[1.0], [-2.0]], [1.0, 3.0])
     >>> run = projected_sgd(problem, adversary(problem, [np.ones((2, 1)), np.eye(2)[:, :1]]), 100, radius=2.0)
     >>> bool(np.all(run.average <= run.linear + run.bound))
@@ -125,21 +131,21 @@ def fit_projected(model, problem, steps, radius, theta="descend", theta_rate=0.0
     """Trains a `ResidualWithLinearPath`: projected gradient descent on (w, v), plain gradient steps on theta.
 
     Args:
-        model: `linear_path.ResidualWithLinearPath`; its weights are set.
-        problem: `predictors.Problem`.
+        model: `ResidualWithLinearPath`; its weights are overwritten.
+        problem: `Problem`.
         steps: Positive integer.
-        radius: Positive float, of the ball for (w, v).
-        theta: `"descend"`, to train the branch; `"ascend"`, an adversary; or `"fixed"`.
+        radius: Positive float, radius of the ball for (w, v).
+        theta: `"descend"` to train the branch, `"ascend"` to train it against the objective, or `"fixed"`.
         theta_rate: Float, learning rate of theta.
-        batch_size: Integer or None, see `projected_sgd`.
-        seed: Integer, of the samples.
-        best: `LinearOptimum` over the ball; computed if None.
+        batch_size: Positive integer or None, see `projected_sgd`.
+        seed: Integer, seed of the batches.
+        best: `LinearOptimum` in the ball; None to compute it.
 
     Returns:
         `Regret`.
 
     Raises:
-        BadInput: see `projected_sgd`; also if the branch ceases to be finite.
+        BadInput: as in `projected_sgd`, for instance if the features of the branch stop being finite.
 
     Example:
 

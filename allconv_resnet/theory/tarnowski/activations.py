@@ -1,8 +1,9 @@
-"""Activations, their derivatives, and what both are on average over a Gaussian input.
+"""Activations, their derivatives, and the means of both over Gaussian inputs (Tarnowski et al., arXiv 1809.08848).
 
-Gauss-Hermite quadrature converges fast for smooth activations only. At a kink of phi the error of E[phi'^2] falls like
-1/sqrt(n): 201 nodes give 0.4559 for ReLU where 1/2 is right. So its result is used if 64 and 128 nodes agree, and
-Gauss-Legendre quadrature otherwise, on panels that are split at the kinks and halved until they agree.
+Gauss-Hermite quadrature converges fast only for smooth activations. At a kink of phi the error of E[phi'^2] decreases
+like 1/sqrt(n): 201 nodes give 0.4559 for ReLU, whose true value is 1/2. Gauss-Hermite quadrature is therefore used only
+if 64 and 128 nodes agree. Otherwise Gauss-Legendre quadrature is used on panels that are split at the kinks and halved
+until the results agree.
 """
 
 import math
@@ -19,9 +20,9 @@ from numpy.polynomial.legendre import leggauss
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import autodiff
 
-# Relative, of the means. Keras on JAX computes part of its operations in float32 whatever it is given.
+# Relative tolerance of the means. Keras on JAX computes some operations in float32, whatever the dtype of the input.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
-REACH = 13.0  # standard deviations; beyond lies a mass of 1e-38
+REACH = 13.0  # limit of the integrals in standard deviations, beyond which the probability is 1e-38
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +30,9 @@ class Activation:
     """An elementwise function written with `keras.ops`, and the points where its derivative jumps.
 
     Args:
-        name: For messages and tables.
-        function: Maps a float tensor to a float tensor of the same shape.
-        kinks: Where the derivative jumps. Those not given are found when a mean is taken, and remembered.
+        name: String, for messages and tables.
+        function: Callable from a float tensor to a float tensor of the same shape.
+        kinks: Set of floats, points where the derivative jumps. Missing ones are added when a mean is computed.
     """
 
     name: str
@@ -39,20 +40,26 @@ class Activation:
     kinks: set = field(default_factory=set)
 
     def __call__(self, h):
-        """Returns the values and the derivatives at `h`, a float64 array.
+        """Returns the values and the derivatives.
+
+        Args:
+            h: Array of real numbers.
+
+        Returns:
+            Two arrays of the shape of `h`.
 
         Raises:
-            BadInput: if one of them is not finite.
+            BadInput: if a value or a derivative is not finite.
         """
         h = np.asarray(h, np.float64)
-        # JAX compiles for every new shape; padding to powers of two leaves it few.
+        # JAX compiles the function for every new shape; padding to powers of two keeps the number of shapes small.
         padded = np.resize(h, 2 ** math.ceil(math.log2(max(h.size, 1))))
         value, slope = (a[: h.size].reshape(h.shape) for a in autodiff.value_and_gradient(self.function, padded))
         bad = ~(np.isfinite(value) & np.isfinite(slope))
         if bad.any():
             i = np.flatnonzero(bad)[0]
             raise BadInput(
-                f"An activation must be finite, with its derivative, on Gaussian inputs. Received: {self.name}, whose "
+                f"An activation and its derivative must be finite on Gaussian inputs. Received: {self.name}, whose "
                 f"value at {h.flat[i]:.6g} is {value.flat[i]} and whose derivative is {slope.flat[i]}"
             )
         return value, slope
@@ -61,13 +68,15 @@ class Activation:
 ACTIVATIONS = {
     "linear": Activation("linear", lambda h: 1.0 * h),
     "relu": Activation("relu", ops.relu, {0.0}),
-    "leaky_relu": Activation("leaky_relu", lambda h: ops.leaky_relu(h, 0.25), {0.0}),  # the paper's slope, not Keras's
-    "tanh": Activation("tanh", lambda h: 2.0 * ops.sigmoid(2.0 * h) - 1.0),  # ops.tanh is float32 on JAX
+    "leaky_relu": Activation(
+        "leaky_relu", lambda h: ops.leaky_relu(h, 0.25), {0.0}
+    ),  # the slope of the paper, not that of Keras
+    "tanh": Activation("tanh", lambda h: 2.0 * ops.sigmoid(2.0 * h) - 1.0),  # ops.tanh computes in float32 on JAX
     "hard_tanh": Activation("hard_tanh", ops.hard_tanh, {-1.0, 1.0}),
     "sigmoid": Activation("sigmoid", ops.sigmoid),
     "selu": Activation("selu", ops.selu, {0.0}),
     "elu": Activation("elu", ops.elu, {0.0}),
-    # On TensorFlow ops.gelu has a float32 constant: 4e-9 off.
+    # On TensorFlow ops.gelu contains a float32 constant, with an error of 4e-9.
     "gelu": Activation("gelu", lambda h: h * (0.5 + 0.5 * ops.erf(math.sqrt(0.5) * h))),
     "softplus": Activation("softplus", ops.softplus),
 }
@@ -77,10 +86,10 @@ def get(activation):
     """Returns an `Activation`.
 
     Args:
-        activation: Name in `ACTIVATIONS`, callable on tensors written with `keras.ops`, or `Activation`.
+        activation: Name in `ACTIVATIONS`, callable written with `keras.ops`, or `Activation`.
 
     Raises:
-        BadInput: for anything else.
+        BadInput: if the argument is none of these.
 
     Example:
 
@@ -96,11 +105,13 @@ def get(activation):
         return ACTIVATIONS[activation]
     if callable(activation):
         return Activation(getattr(activation, "__name__", type(activation).__name__), activation)
-    raise BadInput(f"activation must be a callable or one of {', '.join(ACTIVATIONS)}. Received: {activation!r}")
+    raise BadInput(
+        f"activation must be a callable or one of {', '.join(ACTIVATIONS)}. Received: activation={activation!r}"
+    )
 
 
 class GaussianMeans(NamedTuple):
-    """Means over h ~ N(0, variance) of products of h, phi = phi(h) and d = phi'(h)."""
+    """Means over h ~ N(0, variance) of products of h, phi = phi(h) and d = phi'(h), which name the fields."""
 
     phi: float
     phi_phi: float
@@ -111,17 +122,17 @@ class GaussianMeans(NamedTuple):
 
 
 def gaussian_means(activation, variance):
-    """Returns the means of an activation over a Gaussian input, to a relative error of about 1e-10.
+    """Returns means of an activation and its derivative over a Gaussian input, with a relative error of about 1e-10.
 
     Args:
-        activation: Name, callable or `Activation`.
-        variance: Positive float, of the input.
+        activation: Name in `ACTIVATIONS`, callable written with `keras.ops`, or `Activation`.
+        variance: Positive float, variance of the input.
 
     Returns:
         `GaussianMeans`.
 
     Raises:
-        BadInput: if the activation is not finite there, or a mean does not exist.
+        BadInput: if the activation or its derivative is not finite, or if a mean does not exist.
 
     Example:
 
@@ -145,7 +156,7 @@ def _terms(activation, h):
     phi, d = activation(h)
     tolerance = TOLERANCE.get(str(phi.dtype), 1e-2)
     phi, d = phi.astype(np.float64), d.astype(np.float64)
-    with np.errstate(over="ignore"):  # the caller sees the infinity
+    with np.errstate(over="ignore"):  # the infinity shows up in the means
         return np.stack([phi, phi * phi, d * d, h * d, h * h * d * d, h * phi * d]), tolerance
 
 
@@ -168,13 +179,13 @@ def _panel_means(activation, deviation):
         if not left.size:
             return done
     raise BadInput(
-        f"An activation must have finite mean squares of itself and its derivative on Gaussian inputs. "
+        f"An activation and its derivative must have finite mean squares on Gaussian inputs. "
         f"Received: {activation.name}, whose integrals do not converge near {deviation * left[0]:.6g}"
     )
 
 
 def _integrate(activation, deviation, left, right):
-    """Integrals over panels and those of the absolute values, arrays `[6, panels]`, and the tolerance."""
+    """Returns the integrals over panels and those of the absolute values, each `[6, panels]`, and the tolerance."""
     nodes, weights = _legendre(16)
     half = (right - left) / 2
     z = (left + right)[:, None] / 2 + half[:, None] * nodes

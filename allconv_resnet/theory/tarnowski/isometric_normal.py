@@ -1,78 +1,41 @@
-"""Dynamical isometry in residual networks (Tarnowski et al., arXiv 1809.08848), as programs.
-
-`effective_cumulant` maps an activation and its scales to the one parameter c of the universal spectrum, whose density,
-edges, distribution and quantiles are closed forms; `weight_scale_for` and `IsometricNormal` go back from c to weights;
-`outlier` predicts the one singular value that is not of the law; `simulate_network` and `jacobian_singular_values`
-say what random and real networks have.
-"""
+"""An initializer that gives residual networks a chosen spectrum of their Jacobian (Tarnowski et al., 1809.08848)."""
 
 import math
 from functools import lru_cache
 
 import keras
 
-from allconv_resnet.theory.activations import ACTIVATIONS, Activation, gaussian_means
-from allconv_resnet.theory.jacobians import JacobianOperator, jacobian_singular_values, lanczos_singular_values
-from allconv_resnet.theory.mean_field import MeanField, check_cumulant, effective_cumulant, mean_field, weight_scale_for
-from allconv_resnet.theory.outlier import outlier
-from allconv_resnet.theory.simulation import (
-    Simulation,
-    kolmogorov_smirnov,
-    simulate_matrix_product,
-    simulate_network,
-)
-from allconv_resnet.theory.spectrum import spectral_density, spectral_distribution, spectral_edges, spectral_quantile
+from allconv_resnet.theory.tarnowski.mean_field import check_cumulant, weight_scale_for
 
-__all__ = [
-    "ACTIVATIONS",
-    "Activation",
-    "IsometricNormal",
-    "JacobianOperator",
-    "MeanField",
-    "Simulation",
-    "effective_cumulant",
-    "gaussian_means",
-    "jacobian_singular_values",
-    "kolmogorov_smirnov",
-    "lanczos_singular_values",
-    "mean_field",
-    "outlier",
-    "simulate_matrix_product",
-    "simulate_network",
-    "spectral_density",
-    "spectral_distribution",
-    "spectral_edges",
-    "spectral_quantile",
-    "weight_scale_for",
-]
-
-
-_cached_weight_scale_for = lru_cache(weight_scale_for)  # a network has one initializer a layer, all alike
+_cached_weight_scale_for = lru_cache(weight_scale_for)  # all layers of a network ask for the same one
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
 class IsometricNormal(keras.initializers.Initializer):
-    """Normal weights that give a residual network `x + phi(W x + b)` the effective cumulant `c`.
+    """Draws normal weights that give a residual network `x + phi(W x + b)` the effective cumulant `c`.
 
-    The standard deviation is `weight_scale_for(activation, c, depth, ...) / sqrt(fan_in * depth)` (Tarnowski et al.,
-    section 4): networks with different activations then have the same spectrum of the Jacobian.
+    The standard deviation is `weight_scale_for(activation, c, depth, ...) / sqrt(fan_in * depth)`. Networks with
+    different activations then have the same spectrum of the Jacobian (Tarnowski et al., arXiv 1809.08848, section 4).
 
     Args:
-        activation: Name in `ACTIVATIONS` or callable written with `keras.ops`, the one that follows the weights.
+        activation: Name in `ACTIVATIONS` or callable written with `keras.ops`, the activation after these weights.
         c: Positive float, effective cumulant of the whole network.
         depth: Positive integer, number of residual layers.
         bias_scale: Nonnegative float, standard deviation of the biases.
         input_mean_square: Positive float, mean square of the entries of the network's input.
         input_mean: Float, their mean.
-        seed: Integer or None. The same seed and shape give the same values; None draws anew at every
-            call: the law is that of independent matrices.
+        seed: Integer or None. The same seed and shape give the same values. None draws new values at every call; the
+            theory assumes that the matrices of different layers are independent.
 
     Call arguments:
-        shape: `[*spatial, inputs, outputs]`; fan-in is the product of all but the last.
-        dtype: Floating-point type.
+        shape: `[*spatial, inputs, outputs]`; the fan-in is the product of all dimensions but the last.
+        dtype: Floating-point dtype.
+
+    Returns:
+        Float tensor of this shape.
 
     Raises:
-        BadInput: if `c` is not positive or out of the activation's reach, or the depth is 0.
+        BadInput: if `c` is not positive or cannot be reached by the activation, or if `depth` is not positive.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Singular values of the input-output Jacobian of any Keras model, exact or by Lanczos bidiagonalization."""
+"""Singular values of the Jacobian of any Keras model at an input, from the whole matrix or by Lanczos iteration."""
 
 import math
 
@@ -10,41 +10,41 @@ from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import autodiff
 
 DENSE_ENTRIES = 10**8  # 0.8 GB in float64; the body of the CIFAR network has 5 * 10^7
-DENSE_SIDE = 512  # up to here the whole Jacobian costs no more than Lanczos
+DENSE_SIDE = 512  # up to this size the whole Jacobian is not slower than Lanczos iteration
 
 
 def jacobian_singular_values(model, x, k=None, which="both", method="auto", batch_size=32, seed=0, progress=None):
-    """Returns singular values of the Jacobian of a model's output in its input, at one input.
+    """Returns singular values of the Jacobian of the output of a model with respect to its input, at one input.
 
-    The Jacobian has `min(inputs, outputs)` singular values. With 10 logits that is 10; the spectrum of a network is
-    that of its body, `keras.Model(model.input, model.get_layer("pool").input)`.
+    The Jacobian has `min(inputs, outputs)` singular values, which are only 10 for a network with 10 logits. To measure
+    the body of a network of this package, pass `keras.Model(model.input, model.get_layer("pool").input)`.
 
     Args:
-        model: Keras model with one input and one output, evaluated with `training=False`; or a callable that maps a
-            batch of one tensor to a batch of one tensor.
-        x: Array `[*input_shape]` or `[1, *input_shape]`, real.
-        k: Integer, how many values are wanted at an end; None for all.
-        which: `"largest"`, `"smallest"` or `"both"` ends; without meaning if `k` is None.
-        method: `"dense"`, the whole Jacobian in batches and its SVD; `"lanczos"`, matrix-free Golub-Kahan
-            bidiagonalization with full reorthogonalization; or `"auto"`. The largest values take Lanczos a few dozen
-            products with the Jacobian; the smallest take about as many as there are rows, and `"dense"` is faster
-            as long as its memory suffices.
-        batch_size: Integer, products with the Jacobian that are computed together.
-        seed: Integer, of the first Lanczos vector.
-        progress: Callable of two integers, products done and (at most) to do.
+        model: Keras model with one input and one output, which is evaluated with `training=False`, or a callable that
+            maps a batch of inputs to a batch of outputs.
+        x: Real array `[*input_shape]` or `[1, *input_shape]`.
+        k: Positive integer, number of singular values at an end of the spectrum; None for all singular values.
+        which: `"largest"`, `"smallest"` or `"both"`; ignored if `k` is None.
+        method: `"dense"` computes the whole Jacobian in batches and its singular values. `"lanczos"` is matrix-free
+            Golub-Kahan bidiagonalization with full reorthogonalization. It needs a few dozen products with the
+            Jacobian for the largest singular values, and about as many as the Jacobian has rows for the smallest ones,
+            for which `"dense"` is faster if its memory suffices. `"auto"` chooses between the two.
+        batch_size: Positive integer, number of products with the Jacobian that are computed together.
+        seed: Integer, seed of the first Lanczos vector.
+        progress: Callable `(done, total)` that is called after each batch of products, or None.
 
     Returns:
-        Float64 array, descending: all values, or `k` of them, or for both ends the `k` largest and the `k` smallest,
-        `[2k]` (all, if there are fewer than `2k`). They are as precise as the model's floating-point type.
+        Float64 array, descending: all singular values, the `k` at one end, or the `k` largest and the `k` smallest,
+        `[2k]` (all of them if there are fewer than `2k`). Their precision is that of the dtype of the model.
 
     Raises:
-        BadInput: for several inputs or outputs, complex or integer types, an input of the wrong shape, an unknown
-            method, or a `k` that is not between 1 and the number of singular values.
+        BadInput: if the model has several inputs or outputs, or complex or integer ones; if the input has the wrong
+            shape; if `which` or `method` is unknown; if `k` is not between 1 and the number of singular values.
 
     Example:
 
     >>> network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, kernel_initializer="ones")])
-    >>> jacobian_singular_values(network, np.zeros(3))[0].round(4).item()  # the root of 6
+    >>> jacobian_singular_values(network, np.zeros(3))[0].round(4).item()  # the square root of 6
     2.4495
     """
     if which not in ("largest", "smallest", "both"):
@@ -70,21 +70,21 @@ def jacobian_singular_values(model, x, k=None, which="both", method="auto", batc
 
 
 class JacobianOperator:
-    """Products with the Jacobian of a model at one input, on flat vectors.
+    """The Jacobian of a model at one input as a linear operator on flat vectors.
 
     Args:
-        model: See `jacobian_singular_values`.
-        x: Array `[*input_shape]` or `[1, *input_shape]`.
+        model: As in `jacobian_singular_values`.
+        x: Real array `[*input_shape]` or `[1, *input_shape]`.
 
     Attributes:
-        shape: `(outputs, inputs)`.
+        shape: Pair `(outputs, inputs)`.
 
     Raises:
-        BadInput: see `jacobian_singular_values`.
+        BadInput: as in `jacobian_singular_values`.
     """
 
     def __init__(self, model, x):
-        x = _checked_input(model, x)
+        x = _check_input(model, x)
 
         def function(x):
             y = model(x, training=False) if isinstance(model, keras.Layer) else model(x)
@@ -100,29 +100,29 @@ class JacobianOperator:
         self.shape = (math.prod(output_shape), x.size)
 
     def forward(self, vectors):
-        """Returns J v for tangents `[b, inputs]`: float64 `[b, outputs]`."""
+        """Returns the products J v, float64 `[b, outputs]`, for tangents v, `[b, inputs]`."""
         return self._flat(self._forward(np.reshape(vectors, (-1, *self._input_shape))))
 
     def backward(self, vectors):
-        """Returns J^T u for cotangents `[b, outputs]`: float64 `[b, inputs]`."""
+        """Returns the products J^T u, float64 `[b, inputs]`, for cotangents u, `[b, outputs]`."""
         return self._flat(self._backward(np.reshape(vectors, (-1, *self._output_shape))))
 
     def _flat(self, products):
         return np.asarray(products, np.float64).reshape(len(products), -1)
 
     def dense(self, batch_size=32, progress=None):
-        """Returns the Jacobian (or its transpose, whichever has fewer columns) as a float64 array.
+        """Returns the Jacobian or its transpose, whichever has fewer columns, as a float64 array.
 
         Args:
-            batch_size: Integer, products computed together.
-            progress: Callable of two integers, products done and to do.
+            batch_size: Positive integer, number of products that are computed together.
+            progress: Callable `(done, total)`, or None.
         """
         wide = self.shape[1] > self.shape[0]
         product, count = (self.backward if wide else self.forward), min(self.shape)
         columns = np.empty((count, max(self.shape)))
         for start in range(0, count, batch_size):
             stop = min(start + batch_size, count)
-            # The last batch is filled up: one batch size is compiled once.
+            # The last batch is padded, so that only one batch size is compiled.
             units = np.zeros((min(batch_size, count), count))
             units[np.arange(stop - start), np.arange(start, stop)] = 1.0
             columns[start:stop] = product(units)[: stop - start]
@@ -132,24 +132,26 @@ class JacobianOperator:
 
 
 def lanczos_singular_values(operator, k, which="both", tolerance=1e-7, seed=0, progress=None):
-    """Returns the extreme singular values of an operator by Golub-Kahan-Lanczos bidiagonalization.
+    """Returns the extreme singular values of a linear operator by Golub-Kahan-Lanczos bidiagonalization.
 
-    With all earlier vectors reorthogonalized, step j gives A V = U B with B bidiagonal j x j; the residual of a value
-    of B bounds its distance to a singular value of A. After `min(shape)` steps B has them all. A Krylov space holds one
-    copy of a repeated value: where it is exhausted early, which repeated values cause, all steps are done.
+    With full reorthogonalization, step j gives A V = U B with a bidiagonal `[j, j]` matrix B. The residual of a
+    singular value of B bounds its distance to a singular value of A, and after `min(shape)` steps B has all of them. A
+    Krylov space contains only one copy of a repeated singular value and is then exhausted early; in that case all steps
+    are done.
 
     Args:
-        operator: Object with `shape`, `forward` and `backward` as `JacobianOperator`.
-        k: Integer, values wanted at an end.
+        operator: Object with `shape`, `forward` and `backward` as in `JacobianOperator`.
+        k: Positive integer, number of singular values at an end of the spectrum.
         which: `"largest"`, `"smallest"` or `"both"`.
-        tolerance: Float, largest residual relative to the largest singular value.
-        seed: Integer, of the first vector.
-        progress: Callable of two integers, steps done and the most there can be.
+        tolerance: Positive float, largest residual relative to the largest singular value.
+        seed: Integer, seed of the first vector.
+        progress: Callable `(done, total)`, where `total` is the largest possible number of steps, or None.
 
     Returns:
-        Float64 array, the values of B, descending: those wanted are converged, others need not be.
+        Float64 array of the singular values of B, descending. Those that were asked for have converged; the others need
+        not have.
     """
-    transpose = operator.shape[1] > operator.shape[0]  # the right vectors live on the shorter side
+    transpose = operator.shape[1] > operator.shape[0]  # so that the right vectors are the shorter ones
     forward, backward = operator.forward, operator.backward
     if transpose:
         forward, backward = backward, forward
@@ -159,7 +161,7 @@ def lanczos_singular_values(operator, k, which="both", tolerance=1e-7, seed=0, p
     diagonal, above, exhausted = np.zeros(n), np.zeros(n), False
     V[0] = _orthonormal(random.standard_normal(n), V[:0])[0]
     for j in range(n):
-        if j + 1 >= len(V) < n:  # room for twice as many vectors
+        if j + 1 >= len(V) < n:  # double the capacity
             V, U = (np.concatenate([X, np.empty((min(len(X), n - len(X)), X.shape[1]))]) for X in (V, U))
         u = forward(V[j : j + 1])[0]
         U[j], diagonal[j] = _orthonormal(u - (above[j - 1] * U[j - 1] if j else 0.0), U[:j], random)
@@ -181,18 +183,18 @@ def lanczos_singular_values(operator, k, which="both", tolerance=1e-7, seed=0, p
 
 
 def _orthonormal(vector, basis, random=None):
-    """A unit vector orthogonal to the rows of `basis`, and the length of what was left of `vector`."""
+    """Returns `vector`, made orthogonal to the rows of `basis` and of unit length, and its length before scaling."""
     scale = np.linalg.norm(vector)
-    for _ in range(2):  # twice is enough (Kahan)
+    for _ in range(2):  # two passes are enough (Kahan)
         vector = vector - (basis @ vector) @ basis
     length = np.linalg.norm(vector)
     if random is not None and length <= 1e-12 * scale:
-        # The Krylov space is exhausted: any new direction continues it, uncoupled.
+        # The Krylov space is exhausted; continue with a random direction that is not coupled to it.
         return _orthonormal(random.standard_normal(vector.size), basis)[0], 0.0
     return vector / length, length
 
 
-def _checked_input(model, x):
+def _check_input(model, x):
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if isinstance(x, dict | tuple) or (inputs is not None and len(inputs) != 1):
         received = len(inputs) if inputs is not None else len(x)
@@ -206,11 +208,11 @@ def _checked_input(model, x):
     if "float" not in dtype:
         raise BadInput(f"A Jacobian needs a model with a floating-point input. Received: an input of dtype {dtype}")
     if not np.isfinite(x).all():
-        raise BadInput("A Jacobian needs a finite input. Received: an input with nan or infinity")
+        raise BadInput("A Jacobian needs a finite input. Received: an input with NaN or infinity")
     if inputs is not None:
         shape = tuple(inputs[0].shape[1:])
         if x.ndim == len(shape) + 1 and len(x) == 1:
             x = x[0]
         if x.ndim != len(shape) or any(a is not None and a != b for a, b in zip(shape, x.shape, strict=True)):
-            raise BadInput(f"x must be one input of shape {shape}. Received: x of shape {x.shape}")
+            raise BadInput(f"x must be one input of shape {shape}. Received: x.shape={x.shape}")
     return x.astype("float64" if dtype == "float64" else "float32")

@@ -2,8 +2,9 @@
 
     x[l] = x[l-1] + phi(h[l]),  h[l] = W[l] x[l-1] + b[l],  Var W = weight_scale^2 / (N L),  Var b = bias_scale^2
 
-The entries of h[l] are Gaussian of variance q[l]; p[l] and m[l] are the mean square and the mean of those of x[l]. One
-number decides the spectrum of the Jacobian dx[L]/dx[0]: the effective cumulant c = sum of weight_scale^2/L E[phi'^2].
+The entries of h[l] are Gaussian with variance q[l]; p[l] and m[l] are the mean square and the mean of the entries of
+x[l]. The spectrum of the Jacobian dx[L]/dx[0] depends on one number only, the effective cumulant c, which is the sum of
+weight_scale^2/L E[phi'^2] over the layers.
 """
 
 import math
@@ -13,16 +14,17 @@ import numpy as np
 from scipy.optimize import brentq
 
 from allconv_resnet.errors import BadInput
-from allconv_resnet.theory import activations
+from allconv_resnet.theory.checks import positive_integer
+from allconv_resnet.theory.tarnowski import activations
 
 
 class MeanField(NamedTuple):
-    """What `mean_field` returns, all float64."""
+    """The result of `mean_field`, in float64."""
 
     q: np.ndarray  # [L] variance of the pre-activations
     p: np.ndarray  # [L + 1] mean square of the activations x[0] ... x[L]
     m: np.ndarray  # [L + 1] their mean
-    cumulants: np.ndarray  # [L] c[l]; the effective cumulant is their sum
+    cumulants: np.ndarray  # [L] contributions of the layers to the effective cumulant, which is their sum
     means: tuple  # [L] of `activations.GaussianMeans`
 
 
@@ -30,18 +32,18 @@ def mean_field(activation, weight_scale, bias_scale, depth, input_mean_square=1.
     """Returns the variances and means of every layer of a wide random residual network.
 
     Args:
-        activation: Name, callable or `activations.Activation`.
+        activation: Name in `ACTIVATIONS`, callable written with `keras.ops`, or `Activation`.
         weight_scale: Positive float; the entries of each W have variance `weight_scale^2 / (width * depth)`.
         bias_scale: Nonnegative float, standard deviation of the biases.
         depth: Positive integer, number of residual layers L.
         input_mean_square: Positive float p[0].
-        input_mean: Float m[0], at most the root of `input_mean_square`.
+        input_mean: Float m[0], in absolute value at most the square root of `input_mean_square`.
 
     Returns:
         `MeanField`.
 
     Raises:
-        BadInput: for an argument outside these ranges, or if the variances overflow.
+        BadInput: if an argument is outside these ranges, or if the variances overflow.
 
     Example:
 
@@ -49,7 +51,7 @@ def mean_field(activation, weight_scale, bias_scale, depth, input_mean_square=1.
     0.6461
     """
     activation = activations.get(activation)
-    check_depth(depth)
+    depth = positive_integer(depth, "depth")
     if not (math.isfinite(weight_scale) and weight_scale > 0):
         raise BadInput(f"weight_scale must be positive and finite. Received: weight_scale={weight_scale}")
     if not (math.isfinite(bias_scale) and bias_scale >= 0):
@@ -76,18 +78,21 @@ def mean_field(activation, weight_scale, bias_scale, depth, input_mean_square=1.
 
 
 def effective_cumulant(activation, weight_scale, bias_scale, depth, input_mean_square=1.0, input_mean=0.0):
-    """Returns c, the one parameter of the universal spectrum (Tarnowski et al., section 3).
+    """Returns the effective cumulant c, the only parameter of the universal spectrum (Tarnowski et al., section 3).
 
     Args:
-        activation: Name, callable or `activations.Activation`.
+        activation: Name in `ACTIVATIONS`, callable written with `keras.ops`, or `Activation`.
         weight_scale: Positive float; the entries of each W have variance `weight_scale^2 / (width * depth)`.
         bias_scale: Nonnegative float, standard deviation of the biases.
         depth: Positive integer, number of residual layers.
         input_mean_square: Positive float, mean square of the entries of the input.
         input_mean: Float, their mean.
 
+    Returns:
+        Positive float.
+
     Raises:
-        BadInput: see `mean_field`; also if the derivative vanishes, so that c = 0.
+        BadInput: as in `mean_field`, and if the derivative of the activation vanishes everywhere, so that c = 0.
 
     Example:
 
@@ -102,18 +107,21 @@ def effective_cumulant(activation, weight_scale, bias_scale, depth, input_mean_s
 
 
 def weight_scale_for(activation, c, depth, bias_scale=0.0, input_mean_square=1.0, input_mean=0.0):
-    """Returns the weight scale at which a network has the effective cumulant `c`: equal spectra for all activations.
+    """Returns the weight scale at which a network has the effective cumulant `c`, and thus the spectrum of this c.
 
     Args:
-        activation: Name, callable or `activations.Activation`.
+        activation: Name in `ACTIVATIONS`, callable written with `keras.ops`, or `Activation`.
         c: Positive float.
         depth: Positive integer, number of residual layers.
         bias_scale: Nonnegative float, standard deviation of the biases.
         input_mean_square: Positive float, mean square of the entries of the input.
         input_mean: Float, their mean.
 
+    Returns:
+        Positive float.
+
     Raises:
-        BadInput: if `c` is not positive, no weight scale up to 10^6 reaches it, or for the reasons of `mean_field`.
+        BadInput: as in `mean_field`, and if `c` is not positive or not reached by any weight scale from 1e-6 to 1e6.
 
     Example:
 
@@ -121,7 +129,7 @@ def weight_scale_for(activation, c, depth, bias_scale=0.0, input_mean_square=1.0
     0.5
     """
     check_cumulant(c)
-    check_depth(depth)
+    depth = positive_integer(depth, "depth")
 
     def excess(scale):
         return effective_cumulant(activation, scale, bias_scale, depth, input_mean_square, input_mean) - c
@@ -130,23 +138,25 @@ def weight_scale_for(activation, c, depth, bias_scale=0.0, input_mean_square=1.0
     while excess(low) > 0:
         low /= 2
         if low < 1e-6:
-            raise BadInput(f"c={c} must be reached by a weight scale above 1e-6; at {2 * low:.3g} it is exceeded")
+            raise BadInput(
+                f"c must be reached by a weight scale above 1e-6, but {2 * low:.3g} exceeds it. Received: c={c}"
+            )
     high = max(high, 2 * low) if low < high else high
     while excess(high) < 0:
         low, high = high, 1.5 * high
         if high > 1e6:
             name = activations.get(activation).name
-            raise BadInput(f"c must be within reach of the activation. Received: c={c} for {name}, which stays below")
+            raise BadInput(
+                f"c must be reached by a weight scale below 1e6. Received: c={c} for {name}, which stays below"
+            )
     return high if excess(high) == 0 else brentq(excess, low, high, xtol=1e-13, rtol=1e-13)
 
 
 def check_cumulant(c):
-    """Raises `BadInput` unless `c` is a positive finite number."""
+    """Checks that an effective cumulant is a positive finite number.
+
+    Raises:
+        BadInput: if it is not.
+    """
     if not (np.isscalar(c) and np.isrealobj(c) and math.isfinite(c) and c > 0):
         raise BadInput(f"The effective cumulant c must be a positive finite number. Received: c={c}")
-
-
-def check_depth(depth):
-    """Raises `BadInput` unless `depth` is a positive integer."""
-    if isinstance(depth, bool) or not isinstance(depth, int | np.integer) or depth < 1:
-        raise BadInput(f"depth must be a positive integer. Received: depth={depth!r}")

@@ -1,20 +1,21 @@
-"""Random residual networks and products of random matrices, whose singular values the theory predicts."""
+"""Simulation of random residual networks and of products of random matrices, to compare with the universal law."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from allconv_resnet.errors import BadInput
-from allconv_resnet.theory import activations
-from allconv_resnet.theory.mean_field import check_cumulant, check_depth
-from allconv_resnet.theory.spectrum import spectral_distribution
+from allconv_resnet.theory.checks import positive_integer
+from allconv_resnet.theory.tarnowski import activations
+from allconv_resnet.theory.tarnowski.mean_field import check_cumulant
+from allconv_resnet.theory.tarnowski.spectrum import spectral_distribution
 
 
 class Simulation(NamedTuple):
-    """One random network, float64."""
+    """The result of `simulate_network`, in float64."""
 
-    q: np.ndarray  # [L] mean square of the pre-activations of each layer
-    squared_singular_values: np.ndarray | None  # [N] of the Jacobian, descending
+    q: np.ndarray  # [L] mean squares of the pre-activations of the layers
+    squared_singular_values: np.ndarray | None  # [N] squared singular values of the Jacobian, descending
 
 
 def simulate_network(
@@ -28,24 +29,24 @@ def simulate_network(
     input_mean=0.0,
     jacobian=True,
 ):
-    """Draws a random residual network and an input, and returns its variances and the spectrum of its Jacobian.
+    """Returns the variances of a random residual network at a random input, and the spectrum of its Jacobian.
 
     Args:
-        activation: Name, callable or `activations.Activation`.
+        activation: Name in `ACTIVATIONS`, callable written with `keras.ops`, or `Activation`.
         weight_scale: Positive float; the entries of each W have variance `weight_scale^2 / (width * depth)`.
         bias_scale: Nonnegative float, standard deviation of the biases.
         depth: Positive integer, number of residual layers.
-        width: Integer N of at least 2. Time is of order `depth * width^3` with the Jacobian.
+        width: Integer N, at least 2. With the Jacobian, the time is of order `depth * width^3`.
         seed: Integer or `numpy.random.Generator`.
-        input_mean_square: Positive float; the input has exactly this mean square.
-        input_mean: Float; the input has exactly this mean.
-        jacobian: Whether the Jacobian is wanted.
+        input_mean_square: Positive float, the exact mean square of the entries of the input.
+        input_mean: Float, the exact mean of the entries of the input.
+        jacobian: Whether to compute the singular values of the Jacobian.
 
     Returns:
         `Simulation`.
 
     Raises:
-        BadInput: for a depth or a width that is too small, or an activation that is not finite.
+        BadInput: if the depth or the width is too small, or if the activation is not finite.
 
     Example:
 
@@ -54,7 +55,7 @@ def simulate_network(
     True
     """
     activation = activations.get(activation)
-    check_depth(depth)
+    depth = positive_integer(depth, "depth")
     if width < 2:
         raise BadInput(f"width must be at least 2. Received: width={width}")
     random = np.random.default_rng(seed)
@@ -75,11 +76,11 @@ def simulate_network(
 
 
 def simulate_matrix_product(c, width, depth, seed=0):
-    """Returns the squared singular values of (1 + X[L]) ... (1 + X[1]), X Gaussian of variance c / (width depth).
+    """Returns the squared singular values of (1 + X[L]) ... (1 + X[1]) with Gaussian X of variance c / (width depth).
 
     Args:
         c: Positive float, effective cumulant.
-        width: Integer N of at least 2.
+        width: Integer N, at least 2.
         depth: Positive integer L.
         seed: Integer or `numpy.random.Generator`.
 
@@ -95,7 +96,7 @@ def simulate_matrix_product(c, width, depth, seed=0):
     (20,)
     """
     check_cumulant(c)
-    check_depth(depth)
+    depth = positive_integer(depth, "depth")
     random = np.random.default_rng(seed)
     product = np.eye(width)
     for _ in range(depth):
@@ -104,11 +105,14 @@ def simulate_matrix_product(c, width, depth, seed=0):
 
 
 def kolmogorov_smirnov(squared_singular_values, c):
-    """Returns the largest distance between the empirical distribution and the universal law's.
+    """Returns the Kolmogorov-Smirnov distance between squared singular values and the universal law.
 
     Args:
-        squared_singular_values: Float array `[n]`. Take an outlier away first: it is not of the law.
+        squared_singular_values: Float array `[n]`. Remove the outlier first, since it does not belong to the law.
         c: Positive float, effective cumulant.
+
+    Returns:
+        Float in [0, 1].
 
     Example:
 

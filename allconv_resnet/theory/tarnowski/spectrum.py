@@ -1,11 +1,11 @@
 """The universal law of the squared singular values of a residual Jacobian (Tarnowski et al., arXiv 1809.08848).
 
-The paper gives the Green's function G by y/(1+y) exp(-c(1+2y)) = 1/lambda, y = lambda G - 1. With s = 1 + 2y this is
+The paper defines the Green's function G by y/(1+y) exp(-c(1+2y)) = 1/lambda, y = lambda G - 1. With s = 1 + 2y this is
 
     log lambda = log (s+1)/(s-1) + c s,   density of log lambda = -Im s / (2 pi).
 
-Inside the bulk s = a - ib, and the imaginary part of the equation gives a^2 = 1 - b^2 + 2 b cot(cb): so b alone runs
-along the law, from 0 at an edge to its largest value at the median 1, and everything has a closed form in b.
+Inside the bulk s = a - ib, and the imaginary part of the equation gives a^2 = 1 - b^2 + 2 b cot(cb). Thus b
+parametrizes the law, from 0 at an edge to its largest value at the median 1, and all quantities are closed forms in b.
 """
 
 import math
@@ -14,16 +14,19 @@ import numpy as np
 from scipy.optimize import brentq
 
 from allconv_resnet.errors import BadInput
-from allconv_resnet.theory.mean_field import check_cumulant
+from allconv_resnet.theory.tarnowski.mean_field import check_cumulant
 
 
 def spectral_edges(c):
-    """Returns the smallest and the largest squared singular value of the bulk: `(1/lambda_+, lambda_+)`.
+    """Returns the smallest and the largest squared singular value of the bulk, `(1/lambda_+, lambda_+)`.
 
-    With s = sqrt(1 + 2/c), lambda_+ = (s+1)/(s-1) exp(c s).
+    The upper edge is lambda_+ = (s+1)/(s-1) exp(c s) with s = sqrt(1 + 2/c).
 
     Args:
         c: Positive float, effective cumulant.
+
+    Returns:
+        Pair of floats.
 
     Raises:
         BadInput: if `c` is not positive, or so large that the edge overflows.
@@ -38,14 +41,14 @@ def spectral_edges(c):
 
 
 def spectral_density(lam, c):
-    """Returns the density of the squared singular values of the Jacobian, zero outside the edges.
+    """Returns the density of the squared singular values of the Jacobian, which is zero outside the edges.
 
     Args:
         lam: Float or array of squared singular values.
         c: Positive float, effective cumulant.
 
     Returns:
-        Float64 array of the shape of `lam`. The density integrates to 1; its mean is exp(c) and its median 1.
+        Float64 array of the shape of `lam`. The law has mean exp(c) and median 1.
 
     Raises:
         BadInput: if `c` is not positive.
@@ -61,11 +64,14 @@ def spectral_density(lam, c):
 
 
 def spectral_distribution(lam, c):
-    """Returns the probability of a squared singular value of at most `lam`, in closed form.
+    """Returns the probability that a squared singular value is at most `lam`, in closed form.
 
     Args:
         lam: Float or array of squared singular values.
         c: Positive float, effective cumulant.
+
+    Returns:
+        Float64 array of the shape of `lam`.
 
     Raises:
         BadInput: if `c` is not positive.
@@ -82,11 +88,14 @@ def spectral_distribution(lam, c):
 
 
 def spectral_quantile(probability, c):
-    """Returns the squared singular value below which a share `probability` of the law lies.
+    """Returns the quantiles of the squared singular values.
 
     Args:
         probability: Float or array in [0, 1].
         c: Positive float, effective cumulant.
+
+    Returns:
+        Float64 array of the shape of `probability`.
 
     Raises:
         BadInput: if `c` is not positive or a probability is outside [0, 1].
@@ -105,7 +114,7 @@ def spectral_quantile(probability, c):
 
     def falls_short(angle):
         b = top * np.sin(angle)
-        return _distribution(_real_part(b, c), b, c) > above  # the distribution rises as b falls
+        return _distribution(_real_part(b, c), b, c) > above  # the distribution increases as b decreases
 
     b = top * np.sin(_bisect(falls_short, above.shape))
     logarithm = np.where(above == 1, _log_edge(c), np.where(above == 0.5, 0.0, _log_lambda(_real_part(b, c), b, c)))
@@ -113,10 +122,10 @@ def spectral_quantile(probability, c):
 
 
 def _solve(lam, c):
-    """Whether `lam` lies in the bulk, and a and b of s = a - ib there, with a >= 0 for `lam` and 1/`lam` alike."""
+    """Returns whether `lam` lies in the bulk, and a >= 0 and b of s = a - ib, which `lam` and 1/`lam` share."""
     edge = _log_edge(c)
     if np.any(np.isnan(lam)):
-        raise BadInput("Squared singular values must be numbers. Received: nan")
+        raise BadInput("Squared singular values must not be NaN. Received: an array with nan")
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.abs(np.log(lam))
     inside = (lam > 0) & (t < edge)
@@ -125,11 +134,11 @@ def _solve(lam, c):
 
     def falls_short(angle):
         b = top * np.sin(angle)
-        return _log_lambda(_real_part(b, c), b, c) > t  # log lambda rises as b falls
+        return _log_lambda(_real_part(b, c), b, c) > t  # log lambda increases as b decreases
 
     b = top * np.sin(_bisect(falls_short, t.shape))
     s = _real_part(b, c) - 1j * b
-    # Near the median a comes from a difference of equal numbers; Newton's method restores its digits.
+    # Near the median, a suffers from cancellation; two Newton steps restore its precision.
     for _ in range(2):
         residual = np.log((s + 1) / (s - 1)) + c * s - t
         slope = c - 2 / (s * s - 1)
@@ -159,12 +168,13 @@ def _log_lambda(a, b, c):
 
 
 def _distribution(a, b, c):
-    # The integral of s/2 d(log lambda) is -log(s^2 - 1)/2 + c s^2/4, for lambda >= 1.
+    # For lambda >= 1, the integral of s/2 d(log lambda) is -log(s^2 - 1)/2 + c s^2/4.
     return 1 + (np.arctan2(-2 * a * b, a * a - b * b - 1) + c * a * b) / (2 * np.pi)
 
 
 def _largest_b(c):
-    # b at a = 0. There 1 - b^2 + 2 b cot(cb) changes sign once before cb = pi; times sin(cb)/b it stays finite.
+    # The largest b is at a = 0, where 1 - b^2 + 2 b cot(cb) changes sign once before cb = pi. The factor sin(cb)/b
+    # keeps the function finite.
     def crossing(x):
         b = x / c
         return (1 - b * b) * math.sin(x) / b + 2 * math.cos(x)
@@ -178,5 +188,5 @@ def _log_edge(c):
     # (s+1)/(s-1) = (s+1)^2 c/2
     edge = 2 * math.log1p(s) + math.log(c / 2) + c * s
     if edge > 700:
-        raise BadInput(f"c must leave the upper edge of the spectrum below exp(700). Received: c={c}")
+        raise BadInput(f"c must be so small that the upper edge of the spectrum is below exp(700). Received: c={c}")
     return edge

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import linear
-from allconv_resnet.theory.commands.linear import try_factorizations
-from allconv_resnet.theory.samples import TARGET_KINDS, random_rotation, random_target
+from allconv_resnet.theory.commands.linear import factorize_random_matrices
+from allconv_resnet.theory.hardt_ma.random_matrices import TARGET_KINDS, random_rotation, random_target
 
 
 def relative_error(A, R):
@@ -17,7 +17,7 @@ def relative_error(A, R):
 
 
 def check(seen):
-    """Checks what `try_factorizations` saw on matrices of all kinds, at depths inside and outside of the theorem."""
+    """Checks what `factorize_random_matrices` saw on matrices of all kinds, at depths inside and outside of the theorem."""
     assert seen["error"] <= 1e-9
     assert seen["applicable"] > seen["count"] / 2
     assert seen["svd_share"] <= 1 and seen["polar_share"] <= 1
@@ -25,12 +25,12 @@ def check(seen):
 
 
 def test_random_matrices():
-    check(try_factorizations(70, seed=1))
+    check(factorize_random_matrices(70, seed=1))
 
 
 @pytest.mark.slow
 def test_a_thousand_random_matrices():
-    seen = try_factorizations(1000, seed=0)
+    seen = factorize_random_matrices(1000, seed=0)
     print(f"\npolar norm above svd norm in {len(seen['above'])} of 1000", *seen["above"], sep="\n")
     check(seen)
 
@@ -110,7 +110,7 @@ def test_norm_bound_formula_and_gamma():
     R = np.diag([np.e**2, 1 / np.e])
     assert linear.gamma(R) == pytest.approx(2)
     assert linear.norm_bound(R, 6) == pytest.approx(2 * (np.sqrt(np.pi) + np.sqrt(6)) ** 2 / 6)
-    with pytest.raises(BadInput, match=r"depth >= 3 gamma\(R\) = 6. Received: depth = 5"):
+    with pytest.raises(BadInput, match=r"depth >= 3 gamma\(R\) = 6. Received: depth=5"):
         linear.norm_bound(R, 5)
     with pytest.raises(BadInput, match="det R > 0"):
         linear.norm_bound(np.diag([1.0, -1.0]), 5)
@@ -152,10 +152,10 @@ def test_determinant_that_underflows_keeps_its_sign():
         (np.zeros((2, 2)), 3, "svd", "R must not be singular"),
         (1j * np.eye(2), 3, "polar", "real numbers"),
         ([["a"]], 3, "polar", "real numbers"),
-        (np.eye(2), 0, "polar", "depth must be an integer of at least 1. Received: 0"),
-        (np.eye(2), 2.5, "polar", "depth must be an integer of at least 1. Received: 2.5"),
-        (np.eye(2), True, "polar", "depth must be an integer of at least 1. Received: True"),
-        (np.eye(2), 3, "qr", "method must be one of polar, svd. Received: 'qr'"),
+        (np.eye(2), 0, "polar", "depth must be an integer of at least 1. Received: depth=0"),
+        (np.eye(2), 2.5, "polar", "depth must be an integer of at least 1. Received: depth=2.5"),
+        (np.eye(2), True, "polar", "depth must be an integer of at least 1. Received: depth=True"),
+        (np.eye(2), 3, "qr", "method must be one of polar, svd. Received: method='qr'"),
     ],
 )
 def test_bad_input(R, depth, method, message):

@@ -221,5 +221,5 @@ def test_bad_input_is_refused():
     a, b = keras.Input((D,)), keras.Input((D,))
     with pytest.raises(BadInput, match="2 inputs"):
         landscape.features_of(keras.Model([a, b], keras.layers.Add()([a, b])), problem.x)
-    with pytest.raises(BadInput, match="numbers a row"):
+    with pytest.raises(BadInput, match="numbers of one input"):
         landscape.features_of(dense_branch(), problem.x[:, 1:])

@@ -5,8 +5,8 @@ import pytest
 from keras import ops
 
 from allconv_resnet.errors import BadInput
-from allconv_resnet.theory import losses
-from allconv_resnet.theory.predictors import Problem
+from allconv_resnet.theory.landscape import Problem
+from allconv_resnet.theory.shamir import losses
 
 RNG = np.random.default_rng(0)
 P, V = RNG.standard_normal((50, 3)), RNG.standard_normal((50, 3))

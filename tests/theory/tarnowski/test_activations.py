@@ -11,7 +11,7 @@ from scipy.integrate import quad
 from scipy.special import expit, ndtr
 
 from allconv_resnet.errors import BadInput
-from allconv_resnet.theory import activations
+from allconv_resnet.theory.tarnowski import activations
 
 SELU, ALPHA = 1.0507009873554805, 1.6732632423543772
 CLOSED_FORMS = {  # value and derivative, in NumPy

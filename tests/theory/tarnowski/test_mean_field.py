@@ -8,8 +8,9 @@ from keras import ops
 from numpy.polynomial.hermite_e import hermegauss
 
 from allconv_resnet.errors import BadInput
-from allconv_resnet.theory import activations, isometry
+from allconv_resnet.theory import isometry
 from allconv_resnet.theory.commands.simulated_spectra import SCALES
+from allconv_resnet.theory.tarnowski import activations
 
 TABLE = {  # weight scale, bias scale, c at L = 40, p0 = 1, m0 = 0
     "linear": (1.0, 0.0, 1.0000),

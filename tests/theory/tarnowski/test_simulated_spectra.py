@@ -5,12 +5,12 @@ import pytest
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import isometry
-from allconv_resnet.theory.commands.simulated_spectra import SCALES, compare
+from allconv_resnet.theory.commands.simulated_spectra import SCALES, compare_spectrum
 
 
 @pytest.mark.parametrize(("name", "bias_scale"), [("tanh", 0.5), ("relu", 0.0)])
 def test_spectra_follow_the_law_outside_the_outlier(name, bias_scale):
-    r = compare(name, 1.0, bias_scale, depth=40, width=300, seed=0)
+    r = compare_spectrum(name, 1.0, bias_scale, depth=40, width=300, seed=0)
     assert r["kolmogorov_smirnov"] < 0.025
     bulk = r["values"][1:] if r["predicted_outlier"] else r["values"]
     assert r["edges"][0] * 0.8 < bulk[-1] and bulk[0] < r["edges"][1] * 1.1
@@ -19,7 +19,7 @@ def test_spectra_follow_the_law_outside_the_outlier(name, bias_scale):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCALES)
 def test_spectra_at_width_1000_and_depth_100(name):
-    r = compare(name, *SCALES[name], depth=100, width=1000, seed=0)
+    r = compare_spectrum(name, *SCALES[name], depth=100, width=1000, seed=0)
     print(name, "KS", r["kolmogorov_smirnov"], "outlier", r["values"][0], "predicted", r["predicted_outlier"])
     assert r["kolmogorov_smirnov"] <= 0.02
     if r["predicted_outlier"]:

@@ -1,0 +1,42 @@
+"""Residual networks and the best linear predictor (Shamir, arXiv 1804.06739).
+
+No local minimum of a residual network is worse than a linear predictor. `certify` shows why a point is not a bad local
+minimum, from `gradient_lower_bound` (theorem 1) and `negative_curvature`; `escape` leaves a saddle. `linear_optimum`
+computes the best linear predictor of a `Problem`. `ResidualWithLinearPath`, `projected_sgd` and `fit_projected` are
+section 4: an architecture whose training ends no worse than the best linear predictor, with the regret bound at every
+step.
+"""
+
+from allconv_resnet.theory.shamir.certificates import (
+    Certificate,
+    Direction,
+    certify,
+    escape,
+    gradient_lower_bound,
+    negative_curvature,
+)
+from allconv_resnet.theory.shamir.linear_optimum import LinearOptimum, linear_optimum
+from allconv_resnet.theory.shamir.linear_path import ResidualWithLinearPath
+from allconv_resnet.theory.shamir.losses import LOSSES, Loss
+from allconv_resnet.theory.shamir.predictors import Problem, features_of
+from allconv_resnet.theory.shamir.regret import Regret, adversary, fit_projected, projected_sgd
+
+__all__ = [
+    "LOSSES",
+    "Certificate",
+    "Direction",
+    "LinearOptimum",
+    "Loss",
+    "Problem",
+    "Regret",
+    "ResidualWithLinearPath",
+    "adversary",
+    "certify",
+    "escape",
+    "features_of",
+    "fit_projected",
+    "gradient_lower_bound",
+    "linear_optimum",
+    "negative_curvature",
+    "projected_sgd",
+]

@@ -1,0 +1,38 @@
+"""Linear residual networks, section 2 of Hardt & Ma (arXiv 1611.04231).
+
+`factorize` constructs a global optimum of small norm and `norm_bound` bounds that norm (theorem 2.1). `risk`,
+`gradient` and `gradient_lower_bound` show that every critical point of norm below 1 is a global minimum (theorem 2.2,
+with equation 2.3 corrected). `train_linear` runs gradient descent with and without the identity in the
+parameterization. Everything is NumPy and SciPy in float64.
+"""
+
+from allconv_resnet.theory.hardt_ma.factorization import (
+    add_flipped_dimension,
+    factorize,
+    gamma,
+    norm,
+    norm_bound,
+    product,
+)
+from allconv_resnet.theory.hardt_ma.linear_risk import (
+    gradient,
+    gradient_lower_bound,
+    gradient_lower_bound_as_printed,
+    risk,
+)
+from allconv_resnet.theory.hardt_ma.linear_training import LinearTraining, train_linear
+
+__all__ = [
+    "LinearTraining",
+    "add_flipped_dimension",
+    "factorize",
+    "gamma",
+    "gradient",
+    "gradient_lower_bound",
+    "gradient_lower_bound_as_printed",
+    "norm",
+    "norm_bound",
+    "product",
+    "risk",
+    "train_linear",
+]
