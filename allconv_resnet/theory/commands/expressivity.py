@@ -21,7 +21,7 @@ from allconv_resnet.theory.commands.reporting import load_images, print_table, p
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the experiment."""
+    """Builds networks that memorize random labels and reports their sizes (Hardt & Ma, theorem 3.2)."""
 
     data: str = "normal"
     """Dataset: normal for random points, or the name of an image dataset such as digits or cifar10."""

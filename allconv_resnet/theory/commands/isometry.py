@@ -20,7 +20,7 @@ from allconv_resnet.theory.tarnowski.mean_field import check_cumulant
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the experiments."""
+    """Compares spectra of Jacobians with the universal law, and trainings at equal c (Tarnowski et al.)."""
 
     experiment: Literal["spectra", "training", "network"] = "spectra"
     """Experiment to run."""

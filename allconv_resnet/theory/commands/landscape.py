@@ -25,7 +25,7 @@ ANIMALS = (2, 3, 4, 5, 6, 7)  # labels of CIFAR-10
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the experiments."""
+    """Compares residual networks on CIFAR-10 with the best linear predictor (Shamir)."""
 
     experiment: Literal["training", "regret"] = "training"
     """Experiment to run."""

@@ -28,7 +28,7 @@ STARTS = (("residual", 0.05), ("standard", 0.05), ("standard", 1.0))
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the experiment."""
+    """Tests the theorems about linear residual networks on random matrices (Hardt & Ma, section 2)."""
 
     dimension: int = 16
     """Size d of the matrices in norm.png and descent.png."""

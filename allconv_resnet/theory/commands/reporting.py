@@ -128,4 +128,4 @@ def _standardize(images):
     images = images.astype(np.float32)
     images -= images.mean(axis=(1, 2, 3), keepdims=True)
     deviation = images.std(axis=(1, 2, 3), keepdims=True)
-    return images / np.maximum(deviation, 1 / np.sqrt(images[0].size))
+    return images / np.maximum(deviation, images[0].size ** -0.5)

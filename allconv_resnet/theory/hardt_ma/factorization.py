@@ -13,6 +13,7 @@ import scipy
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import checks
+from allconv_resnet.theory.hardt_ma.rotations import invariant_planes, rotation_power
 
 METHODS = ("polar", "svd")
 _TOLERANCE = 1e-9
@@ -152,24 +153,24 @@ def factorize(R, depth, method="polar", augment=False):
 
 
 def _polar_factors(U, s, Vt, depth):
-    Z, angles = _invariant_planes(U @ Vt)
+    Z, angles = invariant_planes(U @ Vt)
     W = Z.T @ Vt.T  # eigenvectors of S in the basis of the rotation
     stretch = (W * np.expm1(np.log(s) / depth)) @ W.T  # s - I
-    turn = _rotation_power(angles, 1 / depth, len(s))  # q - I
+    turn = rotation_power(angles, 1 / depth, len(s))  # q - I
     step = turn + stretch + turn @ stretch  # q s - I
-    bases = Z + Z @ _rotation_power(angles, np.arange(depth) / depth, len(s))  # Z q^(i-1)
+    bases = Z + Z @ rotation_power(angles, np.arange(depth) / depth, len(s))  # Z q^(i-1)
     return bases @ step @ bases.transpose(0, 2, 1)
 
 
 def _svd_factors(U, s, Vt, depth):
     if np.linalg.det(U) < 0:  # Both determinants are -1, so flipping one shared sign makes both matrices rotations.
         U, Vt = U * np.r_[-1.0, np.ones(len(s) - 1)], Vt * np.r_[-1.0, np.ones(len(s) - 1)][:, None]
-    Zu, angles_u = _invariant_planes(U)
-    Zv, angles_v = _invariant_planes(Vt)
+    Zu, angles_u = invariant_planes(U)
+    Zv, angles_v = invariant_planes(Vt)
     shares_v, shares_k, shares_u = _shares_of_legs(_largest(angles_v), _log_stretch(s), _largest(angles_u), depth)
-    first = Zv @ _rotation_power(angles_v, shares_v, len(s)) @ Zv.T
+    first = Zv @ rotation_power(angles_v, shares_v, len(s)) @ Zv.T
     middle = np.eye(len(s)) * np.expm1(np.log(s) * shares_k[:, None])[:, None, :]
-    last = Zu @ _rotation_power(angles_u, shares_u, len(s)) @ Zu.T
+    last = Zu @ rotation_power(angles_u, shares_u, len(s)) @ Zu.T
     both = first + middle + middle @ first
     return both + last + last @ both
 
@@ -197,40 +198,6 @@ def _shares_of_legs(angle_v, g, angle_u, depth):
     done = np.clip((time - starts[:, None]) / np.maximum(ends - starts, 1e-300)[:, None], 0.0, 1.0)
     done[:, -1] = 1.0  # rounding must not leave a rest of the last leg
     return np.diff(done, axis=1)
-
-
-def _invariant_planes(Q):
-    """Returns `(Z, angles)`: columns 2j and 2j+1 of the orthogonal Z span a plane that Q rotates by angles[j].
-
-    Q is a rotation, `[d, d]`, and leaves the remaining columns of Z fixed.
-    """
-    T, Z = scipy.linalg.schur(Q, output="real")
-    planes, angles, flipped, fixed = [], [], [], []
-    i = 0
-    while i < len(Q):
-        if i + 1 < len(Q) and T[i + 1, i] != 0:
-            planes.append((i, i + 1))
-            angles.append(np.arctan2((T[i + 1, i] - T[i, i + 1]) / 2, (T[i, i] + T[i + 1, i + 1]) / 2))
-            i += 2
-        else:
-            (fixed if T[i, i] > 0 else flipped).append(i)
-            i += 1
-    pairs = list(zip(flipped[::2], flipped[1::2], strict=True))  # det Q > 0, so their number is even
-    order = [column for plane in planes + pairs for column in plane] + fixed
-    return Z[:, order], np.array(angles + [np.pi] * len(pairs))
-
-
-def _rotation_power(angles, powers, dimension):
-    """Returns `Q^p - I` in the basis of `_invariant_planes` for each p in `powers`, `[*powers.shape, d, d]`."""
-    turned = np.multiply.outer(np.asarray(powers, np.float64), angles)
-    result = np.zeros((*turned.shape[:-1], dimension, dimension))
-    even = np.arange(0, 2 * len(angles), 2)
-    result[..., even, even] = result[..., even + 1, even + 1] = (
-        -2 * np.sin(turned / 2) ** 2
-    )  # cos - 1 without cancellation
-    result[..., even + 1, even] = np.sin(turned)
-    result[..., even, even + 1] = -np.sin(turned)
-    return result
 
 
 def _singular_value_decomposition(R):

@@ -23,7 +23,7 @@ def test_spectra_command(tmp_path, capsys):
 
 
 def test_networks_of_the_training_experiment_have_the_cumulant_they_are_given():
-    """The Keras network that is trained, not a simulation of it."""
+    """The Keras network that is trained, and not a simulation of it, has the spectrum of c."""
     activation, width, depth, c = same_cumulant.CENTERED, 120, 6, 0.3
     model = same_cumulant.build_network(activation, width, depth)
     scale = isometry.weight_scale_for(activation, c, depth)

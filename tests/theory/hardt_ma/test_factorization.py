@@ -1,4 +1,4 @@
-"""Theorem 2.1: every R with positive determinant is a product of few small steps, to rounding, within the bound."""
+"""Theorem 2.1: `factorize` returns a product that equals R up to rounding, with factors within the bound."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def relative_error(A, R):
 
 
 def check(seen):
-    """Checks what `factorize_random_matrices` saw on matrices of all kinds, at depths inside and outside of the theorem."""
+    """Checks the results of `factorize_random_matrices`, which also has depths outside the range of the theorem."""
     assert seen["error"] <= 1e-9
     assert seen["applicable"] > seen["count"] / 2
     assert seen["svd_share"] <= 1 and seen["polar_share"] <= 1
@@ -96,7 +96,7 @@ def test_polar_factors_have_equal_norms_and_the_stated_size():
 
 
 def test_svd_legs_are_the_papers():
-    """With legs of whole steps, the first factors are rotations, then come stretches, then rotations."""
+    """The first factors are rotations, the next ones are stretches, and the last ones are rotations again."""
     Q, (U, s, Vt) = np.eye(2), (np.array([[0, -1.0], [1, 0]]), np.array([np.e, 1]), np.array([[0, -1.0], [1, 0]]))
     R = U * s @ Vt
     A = linear.factorize(R, 60, method="svd")

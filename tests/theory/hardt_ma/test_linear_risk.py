@@ -54,7 +54,7 @@ def test_bounds_on_a_hundred_thousand():
 
 
 def test_counterexample_to_the_printed_bound():
-    """A_i = -t I, cov = I: true value 4 l (1-t)^(2(l-1)) ||E||^2, whatever R is."""
+    """At A_i = -t I and cov = I the squared gradient norm is 4 l (1-t)^(2(l-1)) ||E||^2 for every R."""
     t, depth, R = 0.5, 4, np.array([[1.0, 2.0], [-0.5, 3.0]])
     A, cov = np.broadcast_to(-t * np.eye(2), (depth, 2, 2)), np.eye(2)
     size = np.sum(linear.gradient(A, R, cov) ** 2)

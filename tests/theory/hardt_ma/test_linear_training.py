@@ -8,7 +8,7 @@ from allconv_resnet.theory import linear
 
 
 def test_descent_from_zero():
-    """The zero weights are a bad critical point of the standard parameterization alone (after theorem 2.2)."""
+    """The zero weights are a bad critical point of the standard parameterization only (remark after theorem 2.2)."""
     R, cov = np.diag([2.0, 0.5, 1.0]), np.diag([1.0, 2.0, 0.5])
     standard = linear.train_linear(R, cov, depth=4, parameterization="standard", steps=300)
     residual = linear.train_linear(R, cov, depth=4, steps=300)

@@ -21,7 +21,7 @@ JAX = keras.backend.backend() == "jax"  # which compiles every model for seconds
 
 @pytest.fixture(autouse=True, scope="module")
 def float64_everywhere():
-    """JAX has float64 only on request."""
+    """Enables float64 on JAX, which has it only on request."""
     if not JAX:
         yield
         return
@@ -36,7 +36,7 @@ def silent(stage, done, total):
 
 
 def check(x, labels, width, **options):
-    """Memorizes, and checks what holds for every report; returns the model."""
+    """Memorizes, checks the predictions and the report, and returns the model."""
     model = memorize(x, labels, width, **options)
     report = model.report
     np.testing.assert_array_equal(predict_labels(model, x), labels)
@@ -53,7 +53,7 @@ def check(x, labels, width, **options):
 
 
 def separated_grid(n, d):
-    """Points on a coarse grid, so that distinct ones are well apart; duplicates are likely."""
+    """Returns a strategy for points on a coarse grid, where distinct points are far apart and duplicates are likely."""
     return hnp.arrays(np.float64, (n, d), elements=st.integers(-50, 50).map(float))
 
 
@@ -81,7 +81,7 @@ def test_any_points(data, n, d, width, classes):
 @example(x=np.array([[[1e300]], [[-1e300]], [[0.0]]]), width=2, seed=0)
 @example(x=np.array([[[1e-300]], [[-1e-300]], [[0.0]]]), width=2, seed=0)
 def test_any_floats_are_fitted_or_refused_by_name(x, width, seed):
-    """Hypothesis's own floats, which may lie closer than rounding: a network that is right, or one clear sentence."""
+    """Arbitrary floats, which may be closer than rounding, give a correct network or an error that names two points."""
     assume(np.isfinite(x).all())
     _, group = np.unique(x.reshape(len(x), -1), axis=0, return_inverse=True)
     labels = np.random.default_rng(seed).integers(0, 3, len(x))[group.ravel()]

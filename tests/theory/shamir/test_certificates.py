@@ -1,4 +1,4 @@
-"""Shamir's bounds at random points, curvature at w = 0, and certificates."""
+"""The bound on the gradient at random points, the curvature at w = 0, and certificates (Shamir)."""
 
 import keras
 import numpy as np
@@ -44,7 +44,7 @@ def gradient_norm(problem, W, V, f):
 
 
 def violations(loss, branch, points, seed, per_draw=50):
-    """Points where the bound exceeds the gradient; the smallest ratio; how many points lie above linear."""
+    """Returns the number of violations of the bound, the number of points above linear, and the smallest ratio."""
     rng = np.random.default_rng(seed)
     bad, above, ratios = 0, 0, []
     for _ in range(points // per_draw):
@@ -71,7 +71,7 @@ def violations(loss, branch, points, seed, per_draw=50):
 @pytest.mark.parametrize("branch", BRANCHES)
 @pytest.mark.parametrize("loss", OUTPUTS)
 def test_gradient_bound_holds(loss, branch):
-    """A sixth of 10,000 points: three losses, two branches."""
+    """Each of the six combinations of loss and branch gets about a sixth of 10,000 points."""
     bad, above, ratio = violations(loss, BRANCHES[branch](), 1_700, seed=0, per_draw=170)
     assert bad == 0
     assert above > 850  # at most points the bound says something
@@ -88,7 +88,7 @@ def test_gradient_bound_holds_at_10000_points(loss, branch):
 
 
 def test_bound_is_attained():
-    """For squared loss, f = 0 and targets on the ray of x, the identity is an equality."""
+    """For a linear loss and f = 0 the bound is an equality; for the squared loss it is half of the gradient norm."""
     problem = landscape.Problem([[1.0]], [0.0])
     W, V, f, U = np.array([[2.0]]), np.array([[0.0]]), np.zeros((1, 1)), np.array([[1e-9]])
     bound = landscape.gradient_lower_bound(problem, W, V, f, U)
@@ -130,7 +130,7 @@ def test_curvature_at_zero_is_the_smallest_eigenvalue_of_the_hessian(loss):
 @pytest.mark.parametrize("branch", BRANCHES)
 @pytest.mark.parametrize("loss", OUTPUTS)
 def test_direction_at_zero_lowers_the_objective_to_second_order(loss, branch):
-    """1,000 points in all: F falls by at least curvature step^2 / 4, and the curvature is of order |g|."""
+    """At 1,000 points in total, F decreases by at least |curvature| step^2 / 4."""
     rng = np.random.default_rng(4)
     model = BRANCHES[branch]()
     for point in range(167):
@@ -149,7 +149,7 @@ def test_direction_at_zero_lowers_the_objective_to_second_order(loss, branch):
 
 
 def test_no_direction_if_the_branch_is_dead():
-    """g = 0: the certificate that w = 0 has no negative curvature; the gradient in w alone then tells."""
+    """If g = 0, there is no negative curvature at w = 0, and the certificate follows from the gradient in w."""
     problem = random_problem("squared", np.random.default_rng(5))
     W, V, f = np.zeros((2, D)), np.ones((D, 4)), np.zeros((N, 4))
     assert landscape.negative_curvature(problem, W, V, f) is None
@@ -170,7 +170,7 @@ def test_stationary_point_with_dead_branch_at_zero_is_the_best_linear_predictor(
 
 
 def test_strict_saddle_at_zero_is_certified_and_left():
-    """V with V E[l' f] = -E[l' x]: every derivative at w = 0 vanishes, and F is above the best linear predictor."""
+    """With V E[l' f] = -E[l' x], every derivative at w = 0 vanishes while F exceeds the best linear predictor."""
     rng = np.random.default_rng(7)
     problem = random_problem("logistic", rng)
     f = rng.standard_normal((N, 4))

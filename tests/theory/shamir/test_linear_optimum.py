@@ -1,4 +1,4 @@
-"""The best linear predictor, against least squares, scikit-learn-free ridge regression and random competitors."""
+"""The best linear predictor is compared with least squares, a general minimizer and random predictors."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Convex losses: their derivatives against finite differences, a user's loss, and what is refused."""
+"""The derivatives of losses are compared with finite differences; losses that are not convex are refused."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The tweaked architecture, and projected gradient descent under its regret bound at every step."""
+"""The architecture with a linear path, and the regret bound of projected gradient descent at every step."""
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ def test_bound_holds_at_every_step_up_to_10000_against_an_adversary(name):
 
 
 def test_bound_is_below_the_best_predictor_of_the_samples_too():
-    """The theorem allows any comparator: also the best one in hindsight of the very examples that were drawn."""
+    """The theorem holds for any comparator, so also for the best predictor of the examples that were drawn."""
     p, drawn = problem("logistic"), []
 
     def features(t, W, V, rows):

@@ -80,7 +80,7 @@ def test_kinks_of_a_users_function_are_found():
 
 
 def test_gauss_hermite_alone_misses_kinks():
-    """The erratum in c of ReLU: 201 nodes, of which the middle one sits on the kink."""
+    """201 Gauss-Hermite nodes, of which the middle one is the kink of ReLU, give a wrong mean."""
     nodes, weights = hermegauss(201)
     naive = np.sum(weights / weights.sum() * (nodes > 0))
     assert naive == pytest.approx(0.4559, abs=5e-5)

@@ -1,4 +1,4 @@
-"""Singular values of the Jacobians of Keras models: dense and Lanczos, against finite differences and each other."""
+"""Singular values of Jacobians by both methods are compared with finite differences and with each other."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ X = np.random.default_rng(0).standard_normal((6, 6, 2))
 
 @pytest.fixture(scope="module")
 def network():
-    """A small convolutional network in float64 with 72 inputs and 64 outputs; dead ReLUs make singular values zero."""
+    """A small float64 network with 72 inputs and 64 outputs, in which inactive ReLUs make some singular values zero."""
     keras.utils.set_random_seed(0)
     double = {"dtype": "float64"}
     return keras.Sequential(
@@ -115,7 +115,7 @@ def test_residual_network_of_this_project():
 
 
 def test_random_residual_network_follows_the_law_through_keras():
-    """The whole way: c to weights by IsometricNormal, a Keras model, its Jacobian, the universal law."""
+    """Weights from `IsometricNormal` give a Keras model whose Jacobian has the spectrum of c."""
     width, depth, c = 150, 8, 0.4
     x = inputs = keras.Input((width,), dtype="float64")
     for layer in range(depth):

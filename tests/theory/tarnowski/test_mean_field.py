@@ -1,4 +1,4 @@
-"""The mean-field recursion, c, and the way back from c to the weights (Tarnowski et al.)."""
+"""The mean-field recursion, the effective cumulant c, and the weight scale for a given c."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_effective_cumulant_equals_the_table(name):
 
 @pytest.mark.parametrize("name", NAIVE)
 def test_where_the_first_table_was_wrong(name):
-    """201 Gauss-Hermite nodes give exactly the first table's values; what is right has closed forms for two of them."""
+    """201 Gauss-Hermite nodes reproduce the wrong values of a first table; two of the true values are closed forms."""
     weight_scale, bias_scale, _ = TABLE[name]
     assert _naive_cumulant(name, weight_scale, bias_scale, 40) == pytest.approx(NAIVE[name], abs=5.1e-5)
     exact = {"relu": 1 / 2, "leaky_relu": (1 + 1 / 16) / 2}.get(name)
@@ -61,7 +61,7 @@ def test_linear_recursion_has_a_closed_form():
 
 
 def standard_scores(name, weight_scale, bias_scale, depth, width, networks, seed):
-    """Deviations of the mean q[l] of simulated networks from the theory, in standard errors, `[depth]`."""
+    """Returns the deviations of the mean q[l] of simulated networks from the theory in standard errors, `[depth]`."""
     q = np.array(
         [
             isometry.simulate_network(name, weight_scale, bias_scale, depth, width, seed + i, jacobian=False).q
@@ -74,13 +74,13 @@ def standard_scores(name, weight_scale, bias_scale, depth, width, networks, seed
 
 @pytest.mark.parametrize(("name", "bias_scale"), [("tanh", 0.5), ("relu", 0.0)])
 def test_variances_of_simulated_networks(name, bias_scale):
-    """Of 20 normal deviates one exceeds 4 in a family of 800."""
+    """One of 20 normal deviates exceeds 4 in about one of 800 repetitions."""
     assert np.abs(standard_scores(name, 1.0, bias_scale, depth=20, width=150, networks=60, seed=0)).max() < 4
 
 
 @pytest.mark.slow
 def test_variances_of_simulated_networks_at_every_layer_for_every_activation():
-    """400 comparisons: of normal deviates 1.1 exceed 3 standard errors, and one in 370 families exceeds 4.5."""
+    """Of 400 normal deviates, 1.1 exceed 3 on average, and one exceeds 4.5 in about one of 370 repetitions."""
     scores = np.array([standard_scores(name, *scales, 40, 600, 40, seed=0) for name, scales in SCALES.items()])
     outside = {name: int(np.sum(np.abs(row) > 3)) for name, row in zip(SCALES, scores, strict=True)}
     print("largest deviation", np.abs(scores).max(), "outside 3 standard errors:", outside)

@@ -1,4 +1,4 @@
-"""Random networks against the universal law and the predicted outlier."""
+"""Simulated networks are compared with the universal law and with the predicted outlier."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_outlier_of_simulated_networks(name):
 
 @pytest.mark.parametrize("name", ["linear", "tanh", "hard_tanh", "sigmoid"])
 def test_no_outlier_without_a_mean_response(name):
-    """The sigmoid's mean is far from zero, but it responds to nothing: E[phi'(h) h] = 0."""
+    """The mean of the sigmoid is far from zero, but E[phi'(h) h] = 0."""
     assert isometry.outlier(name, 1.0, 0.3, 40) is None
 
 

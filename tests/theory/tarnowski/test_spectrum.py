@@ -1,4 +1,4 @@
-"""The universal law: its closed forms against quadrature, the paper's equation, and random matrices."""
+"""The closed forms of the universal law are compared with quadrature, the equation of the paper and random matrices."""
 
 import math
 
@@ -15,7 +15,7 @@ CUMULANTS = st.floats(1e-3, 8.0)
 
 
 def integral(function, c, stop=None):
-    """Integral of `function(lambda)` times the density up to `stop`, by quadrature in log lambda = T sin(angle)."""
+    """Returns the integral of `function` times the density up to `stop`, by quadrature in log lambda = T sin(angle)."""
     top = math.log(isometry.spectral_edges(c)[1])
     last = math.pi / 2 if stop is None else math.asin(max(-1.0, min(1.0, math.log(stop) / top)))
     nodes, weights = leggauss(200)
