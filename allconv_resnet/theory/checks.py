@@ -19,7 +19,7 @@ def square_matrix(matrix, name="R"):
     """
     matrix = _real_array(matrix, name)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
-        raise BadInput(f"{name} must be a square matrix [d, d] with d >= 1. Received: shape {list(matrix.shape)}.")
+        raise BadInput(f"{name} must be a square matrix [d, d] with d >= 1. Received: shape {list(matrix.shape)}")
     return matrix
 
 
@@ -37,17 +37,15 @@ def covariance_matrix(matrix, dimension, name="cov"):
     """
     matrix = square_matrix(matrix, name)
     if matrix.shape[0] != dimension:
-        raise BadInput(f"{name} must be [{dimension}, {dimension}] like R. Received: shape {list(matrix.shape)}.")
+        raise BadInput(f"{name} must be [{dimension}, {dimension}] like R. Received: shape {list(matrix.shape)}")
     size = np.abs(matrix).max()
     asymmetry = np.abs(matrix - matrix.T).max()
     if asymmetry > 1e-12 * size:
-        raise BadInput(
-            f"{name} must be symmetric. Received: a matrix that differs from its transpose by {asymmetry:g}."
-        )
+        raise BadInput(f"{name} must be symmetric. Received: a matrix that differs from its transpose by {asymmetry:g}")
     matrix = (matrix + matrix.T) / 2
     smallest = np.linalg.eigvalsh(matrix)[0]
     if smallest < -1e-12 * dimension * size:
-        raise BadInput(f"{name} must be positive semidefinite. Received: a matrix with the eigenvalue {smallest:g}.")
+        raise BadInput(f"{name} must be positive semidefinite. Received: a matrix with the eigenvalue {smallest:g}")
     return matrix
 
 
@@ -65,7 +63,7 @@ def residual_weights(A, dimension, name="A"):
     A = _real_array(A, name)
     if A.ndim != 3 or A.shape[0] == 0 or A.shape[1:] != (dimension, dimension):
         raise BadInput(
-            f"{name} must be [depth, {dimension}, {dimension}] with depth >= 1. Received: shape {list(A.shape)}."
+            f"{name} must be [depth, {dimension}, {dimension}] with depth >= 1. Received: shape {list(A.shape)}"
         )
     return A
 
@@ -92,9 +90,9 @@ def _real_array(array, name):
             raise TypeError
         array = array.astype(np.float64)
     except (TypeError, ValueError):
-        raise BadInput(f"{name} must be an array of real numbers. Received: {array!r:.80}.") from None
+        raise BadInput(f"{name} must be an array of real numbers. Received: {array!r:.80}") from None
     if not np.isfinite(array).all():
         raise BadInput(
-            f"{name} must be finite. Received: {np.count_nonzero(~np.isfinite(array))} NaN or infinite entries."
+            f"{name} must be finite. Received: {np.count_nonzero(~np.isfinite(array))} NaN or infinite entries"
         )
     return array

@@ -7,7 +7,7 @@ from allconv_resnet.plotting import add_grids, new_figure, save_figure
 from allconv_resnet.theory import landscape
 from allconv_resnet.theory.commands.reporting import print_table, progress_callback, write_results
 
-BATCH, FEATURES = 32, 32
+BATCH_SIZE, FEATURES = 32, 32
 
 
 def compare_branches(output_dir, problem, steps, radius, seed):
@@ -24,18 +24,16 @@ def compare_branches(output_dir, problem, steps, radius, seed):
     scales = (0.3, 1.0, 3.0, 10.0)
     bank = [landscape.features_of(tanh_branch(problem.d, seed + i, scale), problem.x) for i, scale in enumerate(scales)]
     adversary = landscape.adversary(problem, bank)
-    model = {
-        theta: landscape.ResidualWithLinearPath(tanh_branch(problem.d, seed, 1.0)) for theta in ("descend", "ascend")
-    }
+    descending, ascending = (landscape.ResidualWithLinearPath(tanh_branch(problem.d, seed, 1.0)) for _ in range(2))
     kinds = {
         "trained branch, SGD": lambda: landscape.fit_projected(
-            model["descend"], problem, steps, radius, "descend", 0.1, BATCH, seed, best
+            descending, problem, steps, radius, "descend", 0.1, BATCH_SIZE, seed, best
         ),
         "branch that ascends, SGD": lambda: landscape.fit_projected(
-            model["ascend"], problem, steps, radius, "ascend", 0.1, BATCH, seed, best
+            ascending, problem, steps, radius, "ascend", 0.1, BATCH_SIZE, seed, best
         ),
         "worst of 8 branches, SGD": lambda: landscape.projected_sgd(
-            problem, adversary, steps, radius, BATCH, seed=seed, best=best
+            problem, adversary, steps, radius, BATCH_SIZE, seed=seed, best=best
         ),
         "worst of 8 branches, all examples": lambda: landscape.projected_sgd(
             problem, adversary, steps, radius, best=best
@@ -55,8 +53,7 @@ def compare_branches(output_dir, problem, steps, radius, seed):
         results[name] |= {"smallest_slack": slack.min(), "violations": int(np.sum(slack < 0))}
     print(f"Projected SGD, {steps} steps, {problem.n} images, radius {radius:g}, min F_lin = {best.value:.4f}:")
     print_table(("branch", "average F", "linear, same examples", "bound", "smallest slack", "violations"), rows)
-    content = {"steps": steps, "radius": radius, "linear_optimum": best.value, "results": results}
-    write_results(output_dir / "regret.json", **content)
+    write_results(output_dir / "regret.json", steps=steps, radius=radius, linear_optimum=best.value, results=results)
     draw_regret(results, output_dir / "regret.png")
 
 

@@ -45,6 +45,7 @@ def gamma(R):
         BadInput: if `R` is not square, not finite, or singular.
 
     Example:
+
     >>> gamma(np.diag([np.e, 1.0]))
     1.0
     """
@@ -66,6 +67,7 @@ def norm_bound(R, depth):
             less than `3 gamma(R)`.
 
     Example:
+
     >>> round(norm_bound(np.eye(2), 10), 6)  # 2 pi / 10
     0.628319
     """
@@ -124,6 +126,7 @@ def factorize(R, depth, method="polar", augment=False):
             float64.
 
     Example:
+
     >>> A = factorize([[0.0, -1.0], [1.0, 0.0]], depth=4)  # a quarter turn in four steps
     >>> bool(np.isclose(norm(A), 2 * np.sin(np.pi / 16)))
     True

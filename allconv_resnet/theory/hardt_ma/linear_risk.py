@@ -29,6 +29,7 @@ def risk(A, R, cov):
         BadInput: if a shape does not fit, an entry is not finite or `cov` is not symmetric positive semidefinite.
 
     Example:
+
     >>> risk(np.zeros((3, 2, 2)), 2 * np.eye(2), np.eye(2))  # the zero weights are the identity
     2.0
     """
@@ -53,6 +54,7 @@ def gradient(A, R, cov):
         BadInput: as in `risk`.
 
     Example:
+
     >>> gradient(np.zeros((1, 1, 1)), [[3.0]], [[1.0]])  # d/da (1 + a - 3)^2 at a = 0
     array([[[-4.]]])
     """
@@ -81,6 +83,7 @@ def gradient_lower_bound(A, R, cov):
         BadInput: as in `risk`, and if `norm(A)` is 1 or more, where the theorem makes no statement.
 
     Example:
+
     >>> A, R, cov = np.full((3, 1, 1), -0.5), np.eye(1), np.eye(1)
     >>> bool(np.isclose(gradient_lower_bound(A, R, cov), np.sum(gradient(A, R, cov) ** 2)))
     True

@@ -50,6 +50,7 @@ def train_linear(
         RunFailed: if the risk stops being finite.
 
     Example:
+
     >>> R = np.diag([2.0, 0.5])
     >>> bool(train_linear(R, np.eye(2), depth=4).risk[-1] < 1e-6)
     True

@@ -105,9 +105,8 @@ def separate(z, labels, num_classes, dtype, error, fewer, progress):
         while True:
             rows = slice(first, first + size)
             active = np.triu(np.maximum(z[rows] @ u[rows].T - threshold[rows], 0))  # [point, neuron]
-            outgoing = dtrsm(
-                1.0, active, q[labels[rows]] - z[rows]
-            )  # LAPACK's solver would start threads for this small system
+            # BLAS is called directly, since LAPACK's solver would start threads for this small system.
+            outgoing = dtrsm(1.0, active, q[labels[rows]] - z[rows])
             lengths = np.linalg.norm(outgoing, axis=1)
             missed = error[rows] + noise[first] * np.cumsum(lengths[::-1])[::-1]
             missed = missed + (width + 2) * eps * (own[rows] + active @ lengths)
