@@ -295,8 +295,13 @@ def main(arguments=None):
 
 
 def theory(arguments):
-    """Runs `allconv-resnet theory NAME ...`: a program of `allconv_resnet.theory.commands`."""
-    parser = argparse.ArgumentParser("allconv-resnet theory", description="The papers' theorems as programs.")
+    """Runs `allconv-resnet theory NAME ...`, an experiment of `allconv_resnet.theory.commands`.
+
+    Args:
+        arguments: List of strings, the arguments after `theory`.
+    """
+    description = "Experiments with the theorems about residual networks. NAME --help lists the options of each one."
+    parser = argparse.ArgumentParser("allconv-resnet theory", description=description)
     parser.add_argument("name", choices=THEORY)
     name = parser.parse_args(arguments[:1]).name
     command = import_module(f"allconv_resnet.theory.commands.{name}")

@@ -1,10 +1,10 @@
-"""Singular values of the Jacobian of the CIFAR network (table 1), 3,072 pixels to 16,384 features, at one image.
+"""Measures the singular values of the Jacobian of the CIFAR network (table 1), from 3,072 pixels to 16,384 features.
 
     python benchmarks/jacobians.py
 
-Prints one table and writes results/benchmarks/jacobians.json: the seconds for the 20 largest and the 20 smallest by
-the whole Jacobian, and for the 20 largest by Lanczos, which must agree. Processor seconds stand beside the wall clock,
-which on a machine with other work says little.
+The script prints one table and writes results/benchmarks/jacobians.json: the time for the 20 largest and the 20
+smallest singular values from the whole Jacobian, and for the 20 largest by Lanczos iteration, which must agree.
+Processor time is reported besides wall-clock time, which other jobs on the machine distort.
 """
 
 import time
@@ -15,7 +15,7 @@ import numpy as np
 
 import allconv_resnet as acr
 from allconv_resnet.theory import isometry
-from allconv_resnet.theory.commands.reporting import Progress, print_table
+from allconv_resnet.theory.commands.reporting import print_table, progress_callback
 
 K = 20
 
@@ -28,7 +28,7 @@ def main():
     for method, which in (("dense", "both"), ("lanczos", "largest")):
         wall, processor = time.perf_counter(), time.process_time()
         values[method] = isometry.jacobian_singular_values(
-            body, image, k=K, which=which, method=method, progress=Progress(method)
+            body, image, k=K, which=which, method=method, progress=progress_callback(method)
         )
         wall, processor = time.perf_counter() - wall, time.process_time() - processor
         rows.append((method, which, wall, processor, values[method][0], values[method][-1]))

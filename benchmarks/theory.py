@@ -1,14 +1,14 @@
-"""How long the programs of Hardt & Ma's theorems take, against the number of points and against the dimension.
+"""Measures the time of `memorize` and `factorize` against the number of points and against the dimension.
 
     python benchmarks/theory.py [--data-dir ../shared/tfds]
 
-1. `expressivity.memorize` on the first n CIFAR-10 training images with random labels, each in a process of its own (for
-   its peak memory); saved, and read back by another process, which predicts all labels from the file.
+1. `expressivity.memorize` on the first n CIFAR-10 training images with random labels. Each measurement runs in its own
+   process, whose peak memory is measured. The model is saved, and another process loads it and predicts all labels.
 2. `expressivity.memorize` on 5,000 normal points of d dimensions.
 3. `linear.factorize` on normal matrices of d dimensions at depth 64.
 
-Without --data-dir the images are random bytes. Exponents are slopes of least squares in log-log of the processor time,
-which other jobs on the machine disturb least.
+Without --data-dir the images are random bytes. The exponents are least-squares slopes of the logarithm of the processor
+time, which other jobs on the machine affect less than the wall-clock time.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from allconv_resnet.data.source import load_data
-from allconv_resnet.theory import expressivity, linear, samples
-from allconv_resnet.theory.commands.reporting import environment, print_table, write_json
+from allconv_resnet.theory import expressivity, linear
+from allconv_resnet.theory.commands.reporting import load_images, print_table, write_results
+from allconv_resnet.theory.hardt_ma.random_matrices import random_target
 
 RESULT = Path(__file__).resolve().parent.parent / "results" / "theory" / "benchmark.json"
 POINTS, WIDTHS = (1000, 2000, 5000, 10_000, 20_000, 50_000), (16, 64)
@@ -35,37 +35,40 @@ INPUT_DIMENSIONS, MATRIX_DIMENSIONS = (32, 128, 512, 2048), (16, 32, 64, 128, 25
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir")
-    parser.add_argument("--repeats", type=int, default=3, help="measurements of each factorization; the median counts")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="measurements of each factorization, of which the median is used"
+    )
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)  # memorize|predict, n, width, file
     options = parser.parse_args()
     if options.child:
         action, n, width, path = options.child
         images, labels = random_labels(options.data_dir, int(n))
-        print(json.dumps({"memorize": memorize, "predict": predict}[action](images, labels, int(width), path)))
+        measure = {"memorize": measure_memorization, "predict": measure_prediction}[action]
+        print(json.dumps(measure(images, labels, int(width), path)))
         return
     images = memorization_against_points(options.data_dir)
     dimensions = memorization_against_dimension()
     factorizations = factorization_against_dimension(options.repeats)
-    content = {
-        "command": ["python", "benchmarks/theory.py", *(["--data-dir", "DIR"] if options.data_dir else [])],
-        "data": "cifar10" if options.data_dir else "random bytes",
-        "memorize_against_points": images,
-        "memorize_against_dimension": dimensions,
-        "factorize_against_dimension": factorizations,
-        "environment": environment(),
-    }
-    write_json(RESULT, content)
+    write_results(
+        RESULT,
+        command=["python", "benchmarks/theory.py", *(["--data-dir", "DIR"] if options.data_dir else [])],
+        data="cifar10" if options.data_dir else "random bytes",
+        memorize_against_points=images,
+        memorize_against_dimension=dimensions,
+        factorize_against_dimension=factorizations,
+    )
 
 
 def memorization_against_points(data_dir):
-    """Measures memorize on images, prints the table and returns it with the exponents of n at each width."""
+    """Measures `memorize` on images, prints the table, and returns it with the exponent of n at each width."""
     rows = []
     for width in WIDTHS:
         for n in POINTS:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "model.keras"
-                row = child("memorize", n, width, path, data_dir)
-                rows.append({**row, "wrong_in_new_process": child("predict", n, width, path, data_dir)["wrong"]})
+                row = run_in_new_process("memorize", n, width, path, data_dir)
+                wrong = run_in_new_process("predict", n, width, path, data_dir)["wrong"]
+                rows.append({**row, "wrong_in_new_process": wrong})
             print(f"{n} points, width {width}: {row['seconds']:.1f} s", file=sys.stderr)
     exponents = {
         width: exponent([(r["points"], r["cpu_seconds"]) for r in rows if r["width"] == width]) for width in WIDTHS
@@ -79,10 +82,10 @@ def memorization_against_points(data_dir):
 
 
 def memorization_against_dimension(n=5000, width=16):
-    """Measures memorize on normal points of several dimensions."""
+    """Measures `memorize` on normal points of several dimensions."""
     rng, rows = np.random.default_rng(0), []
     labels = rng.integers(0, 10, n)
-    expressivity.memorize(rng.standard_normal((n, 8)), labels, width)  # the first model is slower
+    expressivity.memorize(rng.standard_normal((n, 8)), labels, width)  # the first model takes longer
     for d in INPUT_DIMENSIONS:
         x = rng.standard_normal((n, d)).astype(np.float32)
         _, seconds, cpu_seconds = timed(lambda x=x: expressivity.memorize(x, labels, width))
@@ -94,10 +97,10 @@ def memorization_against_dimension(n=5000, width=16):
 
 
 def factorization_against_dimension(repeats, depth=64):
-    """Measures factorize by both methods on normal matrices."""
+    """Measures `factorize` with both methods on normal matrices."""
     rng, rows = np.random.default_rng(0), []
     for d in MATRIX_DIMENSIONS:
-        R = samples.random_target(rng, "normal", d)
+        R = random_target(rng, "normal", d)
         row = {"d": d, "depth": depth}
         for method in ("polar", "svd"):
             times = [timed(lambda m=method, R=R: linear.factorize(R, depth, method=m))[1:] for _ in range(repeats)]
@@ -109,14 +112,14 @@ def factorization_against_dimension(repeats, depth=64):
     return {"rows": rows, "exponents": slopes}
 
 
-def child(action, n, width, path, data_dir):
-    """Returns what one measurement in a new process prints."""
+def run_in_new_process(action, n, width, path, data_dir):
+    """Returns the result of one measurement in a new process."""
     arguments = [*(["--data-dir", data_dir] if data_dir else []), "--child", action, str(n), str(width), str(path)]
     done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def memorize(images, labels, width, path):
+def measure_memorization(images, labels, width, path):
     """Memorizes, saves the model, and returns the measurement."""
     model, seconds, cpu_seconds = timed(lambda: expressivity.memorize(images, labels, width))
     wrong = np.count_nonzero(expressivity.predict_labels(model, images) != labels)
@@ -126,8 +129,8 @@ def memorize(images, labels, width, path):
     return {**vars(model.report), **measured}
 
 
-def predict(images, labels, width, path):
-    """Reads a saved model and counts the wrong labels."""
+def measure_prediction(images, labels, width, path):
+    """Loads a saved model and counts the wrong labels."""
     model = keras.saving.load_model(path)
     return {"wrong": int(np.count_nonzero(expressivity.predict_labels(model, images) != labels))}
 
@@ -137,19 +140,19 @@ def random_labels(data_dir, n):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, n)
     if data_dir:
-        return load_data("cifar10", data_dir).arrays("train")[0][:n], labels
+        return load_images("cifar10", data_dir)[0][:n], labels
     return rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), labels
 
 
 def timed(function):
-    """Returns the result of `function()`, the wall-clock and the processor seconds it took."""
+    """Returns the result of `function()`, and its wall-clock and processor time in seconds."""
     began, cpu = time.perf_counter(), time.process_time()
     result = function()
     return result, time.perf_counter() - began, time.process_time() - cpu
 
 
 def exponent(pairs):
-    """Returns the slope of least squares of log y against log x."""
+    """Returns the least-squares slope of log y against log x."""
     return float(np.polyfit(*np.log(pairs).T, 1)[0])
 
 

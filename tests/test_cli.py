@@ -87,20 +87,25 @@ def test_the_saved_model_is_the_trained_one(finished):
 def test_the_network_experiment_refuses_more_than_an_epoch(monkeypatch, tmp_path, capsys):
     from allconv_resnet.theory.commands import network_spectra
 
-    monkeypatch.setattr(network_spectra, "cifar10", lambda _: (np.zeros((64, 32, 32, 3)), np.zeros(64), None))
+    monkeypatch.setattr(network_spectra, "load_cifar10", lambda _: (np.zeros((64, 32, 32, 3)), np.zeros(64)))
     for steps in ("3", "-1"):
         options = ("--experiment", "network", "--train-steps", steps, "--output-dir", tmp_path / "out")
         assert command("theory", "isometry", *options) == 2
-        assert f"train-steps must lie in [0, 2], an epoch. Received: {steps}" in capsys.readouterr().err
+        assert (
+            f"train_steps must lie in [0, 2], at most one epoch. Received: train_steps={steps}"
+            in capsys.readouterr().err
+        )
 
 
 def test_the_network_experiment_refuses_runs_of_another_shape(finished, monkeypatch, tmp_path, capsys):
     from allconv_resnet.theory.commands import network_spectra
 
-    monkeypatch.setattr(network_spectra, "cifar10", lambda _: (np.zeros((64, 32, 32, 3)), np.zeros(64), None))
+    monkeypatch.setattr(network_spectra, "load_cifar10", lambda _: (np.zeros((64, 32, 32, 3)), np.zeros(64)))
     options = ("--experiment", "network", "--run-dirs", finished, "--output-dir", tmp_path / "out")
     assert command("theory", "isometry", *options) == 2
-    assert "The spectra are those of networks of three stages, of at least two" in capsys.readouterr().err
+    assert (
+        "The network must be an AllConvResNet of three stages, each of at least two blocks" in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
 
 

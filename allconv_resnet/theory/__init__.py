@@ -1,6 +1,9 @@
-"""The papers' theorems as float64 functions: `linear`, `expressivity`, `landscape`, `isometry`.
+"""The theorems of three papers as float64 functions: `linear`, `expressivity`, `landscape` and `isometry`.
 
-Modules load on first use, so that importing the package stays as quick as importing Keras.
+The four modules are the public doors. The code behind them is ordered by paper: `hardt_ma` (arXiv 1611.04231), `shamir`
+(arXiv 1804.06739) and `tarnowski` (arXiv 1809.08848); `autodiff` and `checks` serve all of them, and `commands` has the
+experiments of `allconv-resnet theory`. Modules are loaded on first use, so that `import allconv_resnet` takes no longer
+than `import keras`.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
-"""Derivatives on the backend that Keras runs on: the one module of `theory` that knows which it is.
+"""Derivatives of Keras functions on the backend of Keras, TensorFlow or JAX.
 
-Functions come in as Keras functions (`keras.ops`, layers, models) and arrays go in and out as NumPy. TensorFlow or
-JAX is imported when it is asked to differentiate, never before.
+The functions to differentiate are written with `keras.ops`, layers or models; arguments and results are NumPy arrays.
+No other module of `theory` depends on the backend, and this one imports the backend only when it differentiates.
 """
 
 from contextlib import nullcontext
@@ -13,7 +13,7 @@ from allconv_resnet.errors import BadInput
 
 
 def double_precision():
-    """Returns a context in which the backend computes in float64 if it is given float64 (JAX needs to be told)."""
+    """Returns a context manager in which the backend keeps float64, which JAX does only on request."""
     if _backend() == "jax":
         import jax
 
@@ -26,21 +26,24 @@ def evaluate(function, x):
 
     Args:
         function: Callable of one tensor, written with `keras.ops`.
-        x: Array. Its dtype is kept.
+        x: Array; its dtype is kept.
     """
     with double_precision():
         return _array(function(tensor(x)))
 
 
 def value_and_gradient(function, x, cotangents=None):
-    """Returns `function(x)` and the gradient in `x` of the sum of its entries, each times its cotangent.
+    """Returns `function(x)` and the gradient with respect to `x` of `sum(cotangents * function(x))`.
 
-    For an elementwise function without cotangents this is the value and the derivative.
+    For an elementwise function and no cotangents, these are the values and the derivatives.
 
     Args:
         function: Callable of one tensor, written with `keras.ops`.
-        x: Array. Its dtype is kept.
-        cotangents: Array of the output's shape, by default ones.
+        x: Array; its dtype is kept.
+        cotangents: Array of the shape of the output, or None for ones.
+
+    Returns:
+        Pair of arrays.
 
     Raises:
         BadInput: if the backend cannot differentiate the function.
@@ -51,12 +54,15 @@ def value_and_gradient(function, x, cotangents=None):
 
 
 def hessian_product(function, x, vectors):
-    """Returns the Hessian of the sum of `function(x)`, times `vectors`; both have the shape of `x`.
+    """Returns the product of the Hessian of `sum(function(x))` with `vectors`.
 
     Args:
         function: Callable of one tensor, written with `keras.ops`.
-        x: Array. Its dtype is kept.
-        vectors: Array of the same shape.
+        x: Array; its dtype is kept.
+        vectors: Array of the shape of `x`.
+
+    Returns:
+        Array of the shape of `x`.
     """
     with double_precision():
         x, vectors = tensor(x), tensor(vectors)
@@ -65,15 +71,15 @@ def hessian_product(function, x, vectors):
 
 
 def parameter_pullback(model, x):
-    """Returns the outputs of a model, and the map from cotangents to gradients in its trainable weights.
+    """Returns the outputs of a model, and a function from cotangents to gradients of its trainable weights.
 
     Args:
         model: Keras model.
-        x: Array, batch of inputs.
+        x: Array, a batch of inputs.
 
     Returns:
-        Array, and a function to be called once: from cotangents, an array of the shape of the outputs, to a list of
-        arrays in the order of `model.trainable_variables`.
+        The outputs as an array, and a function that may be called once. It maps cotangents, an array of the shape of
+        the outputs, to a list of arrays in the order of `model.trainable_variables`.
     """
     x = tensor(np.asarray(x, model.compute_dtype))
     if _backend() == "tensorflow":
@@ -84,17 +90,19 @@ def parameter_pullback(model, x):
             outputs = model(x, training=False)
 
         def pullback(cotangents):
-            # A weight that the outputs do not depend on has gradient zero: the list lines up with the variables.
+            # A weight that does not affect the outputs gets a zero gradient, so that the list matches the variables.
             return tape.gradient(outputs, weights, cotangents, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     else:
         import jax
 
         fixed = [variable.value for variable in model.non_trainable_variables]
         weights = [variable.value for variable in model.trainable_variables]
-        outputs, of_tuple = jax.vjp(lambda w: model.stateless_call(w, fixed, x, training=False)[0], weights)
+        outputs, vector_jacobian_product = jax.vjp(
+            lambda w: model.stateless_call(w, fixed, x, training=False)[0], weights
+        )
 
         def pullback(cotangents):
-            return of_tuple(cotangents)[0]
+            return vector_jacobian_product(cotangents)[0]
 
     def gradients(cotangents):
         return [_array(g) for g in pullback(tensor(np.asarray(cotangents, values.dtype)))]
@@ -104,11 +112,11 @@ def parameter_pullback(model, x):
 
 
 def linearize(function, x):
-    """Returns the products of the Jacobian of a function at one point with vectors, compiled.
+    """Returns compiled products of vectors with the Jacobian of a function at one point.
 
     Args:
         function: Callable that maps a batch of inputs to a batch of outputs.
-        x: Array `[*input_shape]`, one input. Its dtype is kept.
+        x: Array `[*input_shape]`, one input; its dtype is kept.
 
     Returns:
         `output_shape`; `forward`, which maps tangents `[b, *input_shape]` to `[b, *output_shape]`; and `backward`,
@@ -131,7 +139,7 @@ def _linearize(function, x):
     def one(x):
         return function(x[None])[0]
 
-    # Both backends vectorize over the vectors alone: the network itself is evaluated once a batch, at one input.
+    # Only the vectors are batched. The network itself is evaluated once for each batch of vectors, at one input.
     if _backend() == "tensorflow":
         import tensorflow as tf
 
@@ -162,7 +170,7 @@ def _linearize(function, x):
 
 
 def _pullback(function, x, cotangents=None, constant=False):
-    """Vector-Jacobian product; a function that does not depend on `x` is an error unless it may be `constant`."""
+    """Returns the value and a vector-Jacobian product; the function must depend on `x` unless it may be `constant`."""
     if _backend() == "tensorflow":
         import tensorflow as tf
 
@@ -197,7 +205,7 @@ def _backend():
 
 
 def tensor(x):
-    """Returns a backend tensor of the same dtype; float64 stays float64 within `double_precision`."""
+    """Returns a tensor of the backend with the dtype of `x`; JAX keeps float64 only within `double_precision`."""
     return keras.ops.convert_to_tensor(x, dtype=getattr(x, "dtype", None))
 
 

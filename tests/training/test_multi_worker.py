@@ -171,7 +171,7 @@ def test_a_run_directory_that_is_not_shared_is_refused(start_two, recipe, tmp_pa
 )
 def test_a_malformed_tf_config(environment, message):
     with pytest.raises(BadInput) as refusal:
-        cluster.read(environment)
+        tf_config.read(environment)
     assert message in str(refusal.value)
 
 
@@ -205,7 +205,7 @@ def test_auto_takes_the_strategy_that_tf_config_is_for(monkeypatch):
 
 
 def test_a_batch_that_the_replicas_do_not_divide():
-    found = cluster.read(tf_config(["a:1", "a:2", "a:3"]))
+    found = tf_config.read(tf_config(["a:1", "a:2", "a:3"]))
     replicas = 3 * max(1, len(tf.config.list_physical_devices("GPU")))
     with pytest.raises(BadInput, match=f"multiple of the replicas, {replicas}. Received: batch_size=64"):
         distribution.create("multi-worker", None, 64, found, peer_timeout=0)
@@ -215,9 +215,9 @@ def test_a_batch_that_the_replicas_do_not_divide():
 
 def test_a_worker_that_does_not_answer_is_named():
     here, there, absent = free_ports(3)
-    found = cluster.read(tf_config([f"127.0.0.1:{port}" for port in (here, there, absent)]))
+    found = tf_config.read(tf_config([f"127.0.0.1:{port}" for port in (here, there, absent)]))
     with socket.create_server(("127.0.0.1", there)), pytest.raises(BadInput) as refusal:
-        cluster.wait_for(found.workers(), found.this, seconds=0.3)
+        tf_config.wait_for(found.workers(), found.this, seconds=0.3)
     assert str(refusal.value) == (
         f"worker 0 (127.0.0.1:{here}) waited 0.3 s for machines of TF_CONFIG that do not answer: "
         f"worker 2 (127.0.0.1:{absent}): Connection refused"
@@ -226,9 +226,9 @@ def test_a_worker_that_does_not_answer_is_named():
 
 def test_a_port_that_another_process_has_is_refused():
     (port,) = free_ports(1)
-    found = cluster.read(tf_config([f"127.0.0.1:{port}"]))
+    found = tf_config.read(tf_config([f"127.0.0.1:{port}"]))
     with (
         socket.create_server(("127.0.0.1", port)),
         pytest.raises(BadInput, match="cannot be used on this machine: Address already in use"),
     ):
-        cluster.wait_for(found.workers(), found.this, seconds=0.3)
+        tf_config.wait_for(found.workers(), found.this, seconds=0.3)

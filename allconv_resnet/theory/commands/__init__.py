@@ -1,1 +1,1 @@
-"""The theory as commands: `allconv-resnet theory linear|expressivity|landscape|isometry`."""
+"""The experiments of `allconv-resnet theory linear|expressivity|landscape|isometry`, and their figures."""

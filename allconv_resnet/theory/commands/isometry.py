@@ -1,65 +1,69 @@
-"""`allconv-resnet theory isometry`: the universal spectrum against simulations, against training, in a real network.
+"""`allconv-resnet theory isometry`: the universal spectrum of Tarnowski et al. in simulations, training and networks.
 
-Experiments, each of which prints one table and writes figures and one JSON:
+There are three experiments. Each prints a table and writes a figure and a JSON file:
 
-    spectra    simulated networks of every activation over the theory's curve
-    training   residual networks on CIFAR-10 at the same weight scale and at the same c (Tarnowski et al., section 4)
-    network    the Jacobian of this project's CIFAR network: at its initializations and during training
+    spectra    spectra of simulated networks with every activation, compared with the universal law
+    training   residual networks trained on CIFAR-10 at equal weight scale and at equal c (Tarnowski et al., section 4)
+    network    the Jacobian of the CIFAR network of this package, at initialization and during training
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from allconv_resnet.errors import BadInput
-from allconv_resnet.theory.commands import network_spectra, same_cumulant, simulated_spectra
-from allconv_resnet.theory.mean_field import check_cumulant, check_depth
+from allconv_resnet.theory.checks import positive_integer
+from allconv_resnet.theory.commands.network_spectra import measure_networks
+from allconv_resnet.theory.commands.same_cumulant import compare_trainings
+from allconv_resnet.theory.commands.simulated_spectra import compare_spectra
+from allconv_resnet.theory.tarnowski.mean_field import check_cumulant
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to run and on what."""
+    """Compares spectra of Jacobians with the universal law, and trainings at equal c (Tarnowski et al.)."""
 
     experiment: Literal["spectra", "training", "network"] = "spectra"
-    """Which of the three."""
+    """Experiment to run."""
     output_dir: Path = Path("results/theory/isometry")
-    """Where the figures and the JSON go; what is measured there already is not measured again."""
+    """Directory of the figures and the JSON files. Measurements that it already has are not repeated."""
     data_dir: Path | None = None
-    """Directory of tensorflow-datasets, for training and network. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    """training, network: directory of tensorflow-datasets. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     width: int | None = None
-    """Neurons a layer. Default: 1000 for spectra, 256 for training."""
+    """spectra, training: number of neurons of a layer. Default: 1000 for spectra, 256 for training."""
     depth: int | None = None
-    """Residual layers. Default: 100 for spectra, 20 for training."""
+    """spectra, training: number of residual layers. Default: 100 for spectra, 20 for training."""
     seeds: int = 3
-    """training: runs of each network."""
+    """training: number of runs of each network."""
     steps: int = 300
-    """training: SGD steps of 128 images, learning rate 0.02."""
+    """training: number of SGD steps, with batches of 128 images and a learning rate of 0.02."""
     c: float = 0.125
-    """training: the effective cumulant of the second arm."""
+    """training: effective cumulant of the networks that are compared at equal c."""
     weight_scale: float = 1.0
-    """training: the weight scale of the first arm."""
+    """training: weight scale of the networks that are compared at equal weight scale."""
     run_dirs: tuple[Path, ...] = ()
-    """network: runs of train_cifar.py whose latest network is looked at too."""
+    """network: run directories of train_cifar.py whose latest checkpoints are measured too."""
     train_steps: int = 0
-    """network: SGD steps of 32 images at the paper's recipe after which the network is looked at too; 0 for none."""
+    """network: number of training steps with 32 images after which the network is measured too; 0 for none."""
 
 
 def run(options: Options) -> None:
     """Runs one experiment.
 
+    Args:
+        options: `Options`.
+
     Raises:
-        BadInput: if an option is out of range or the data is not there.
+        BadInput: if an option is out of range, or if the dataset or a run is not available.
     """
     check_cumulant(options.c)
     for name in ("width", "depth", "seeds", "steps"):
         value = getattr(options, name)
-        if value is not None and value < 1:
-            raise BadInput(f"{name} must be positive. Received: {name}={value}")
+        if value is not None:
+            positive_integer(value, name)
     if options.experiment == "spectra":
-        simulated_spectra.run(options.output_dir, options.width or 1000, options.depth or 100)
+        compare_spectra(options.output_dir, options.width or 1000, options.depth or 100)
     elif options.experiment == "training":
-        check_depth(options.depth or 20)
-        same_cumulant.run(
+        compare_trainings(
             options.output_dir,
             options.data_dir,
             options.width or 256,
@@ -70,4 +74,4 @@ def run(options: Options) -> None:
             options.weight_scale,
         )
     else:
-        network_spectra.run(options.output_dir, options.data_dir, options.run_dirs, options.train_steps)
+        measure_networks(options.output_dir, options.data_dir, options.run_dirs, options.train_steps)

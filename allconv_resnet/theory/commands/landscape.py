@@ -1,9 +1,9 @@
-"""`allconv-resnet theory landscape`: residual networks on CIFAR-10 against the best linear predictor (Shamir).
+"""`allconv-resnet theory landscape`: residual networks on CIFAR-10 and the best linear predictor (Shamir).
 
-Experiments, each of which prints one table and writes a figure and a JSON:
+There are two experiments. Each prints a table and writes a figure and a JSON file:
 
-    training   networks trained from good and from deliberately bad starting points, certified at their end
-    regret     projected SGD with a direct linear path, for trained and adversarial branches, under its bound
+    training   networks trained from good and from deliberately bad initializations, with certificates at the end
+    regret     projected SGD with a direct linear path, for trained and adversarial branches, with its regret bound
 
 The inputs are the first 64 principal components of the images, whitened, and a constant.
 """
@@ -14,55 +14,68 @@ from typing import Literal
 
 import numpy as np
 
-from allconv_resnet.errors import BadInput
-from allconv_resnet.theory.commands import projected_runs, residual_against_linear
-from allconv_resnet.theory.commands.reporting import cifar10
-from allconv_resnet.theory.predictors import Problem
+from allconv_resnet.theory.checks import positive_integer
+from allconv_resnet.theory.commands.projected_runs import compare_branches
+from allconv_resnet.theory.commands.reporting import load_cifar10
+from allconv_resnet.theory.commands.residual_against_linear import compare_with_linear
+from allconv_resnet.theory.landscape import Problem
 
-ANIMALS = (2, 3, 4, 5, 6, 7)
+ANIMALS = (2, 3, 4, 5, 6, 7)  # labels of CIFAR-10
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to run and on what."""
+    """Compares residual networks on CIFAR-10 with the best linear predictor (Shamir)."""
 
     experiment: Literal["training", "regret"] = "training"
-    """Which of the two."""
+    """Experiment to run."""
     output_dir: Path = Path("results/theory/landscape")
-    """Where the figure and the JSON go."""
+    """Directory of the figure and the JSON file."""
     data_dir: Path | None = None
     """Directory of tensorflow-datasets. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     images: int = 2000
-    """Training images, the first of the set."""
+    """Number of training images; the first images of the dataset are used."""
     iterations: int = 1000
-    """training: L-BFGS iterations of a run, between two looks at its certificate."""
+    """training: number of L-BFGS iterations between two certificates."""
     steps: int = 10_000
-    """regret: steps of projected SGD."""
+    """regret: number of steps of projected SGD."""
     radius: float = 1.0
-    """regret: of the ball for (w, v)."""
+    """regret: radius of the ball for (w, v)."""
     seed: int = 0
-    """Of the networks' weights and the samples."""
+    """Seed of the initial weights and of the batches."""
 
 
 def run(options: Options) -> None:
     """Runs one experiment.
 
+    Args:
+        options: `Options`.
+
     Raises:
-        BadInput: if an option is out of range or the data is not there.
+        BadInput: if an option is out of range or the dataset is not available.
     """
     for name in ("images", "iterations", "steps"):
-        if getattr(options, name) < 1:
-            raise BadInput(f"{name} must be positive. Received: {name}={getattr(options, name)}")
-    problems = real_problems(options.data_dir, options.images)
+        positive_integer(getattr(options, name), name)
+    problems = cifar10_problems(options.data_dir, options.images)
     if options.experiment == "training":
-        residual_against_linear.run(options.output_dir, problems, options.iterations, options.seed)
+        compare_with_linear(options.output_dir, problems, options.iterations, options.seed)
     else:
-        projected_runs.run(options.output_dir, problems["logistic"], options.steps, options.radius, options.seed)
+        compare_branches(options.output_dir, problems["logistic"], options.steps, options.radius, options.seed)
 
 
-def real_problems(data_dir, count, components=64):
-    """Returns a `Problem` of each loss: ten classes, animal or vehicle, and one-hot targets."""
-    images, labels = cifar10(data_dir)[:2]
+def cifar10_problems(data_dir, count, components=64):
+    """Returns a `Problem` on CIFAR-10 for each loss.
+
+    Args:
+        data_dir: Path of the directory of tensorflow-datasets, or None for the default.
+        count: Positive integer, number of images.
+        components: Positive integer, number of principal components.
+
+    Returns:
+        Dictionary: `"cross_entropy"` with the ten classes, `"logistic"` with animals against vehicles, and `"squared"`
+        with one-hot targets.
+    """
+    images, labels = load_cifar10(data_dir)
     labels, flat = labels[:count], images[:count].reshape(len(labels[:count]), -1).astype(np.float64)
     left, values, _ = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
     components = min(components, int(np.sum(values > 1e-6 * values[0])))

@@ -1,7 +1,9 @@
-"""`allconv-resnet theory linear`: section 2 of Hardt & Ma on random matrices, in one table, three figures and one JSON.
+"""`allconv-resnet theory linear`: the theorems of section 2 of Hardt & Ma, tested on random matrices.
 
-norm.png       norm of the optimum against depth, for both constructions, under the bound of theorem 2.1
-gradient.png   squared gradient norm against its bound at random points, corrected and as printed
+The command prints one table and writes linear.json and three figures:
+
+norm.png       norm of the global optimum against depth, for both constructions, and the bound of theorem 2.1
+gradient.png   squared gradient norm against its lower bound at random points, corrected and as printed
 descent.png    gradient descent on a residual and on a standard linear network, at several depths
 """
 
@@ -12,35 +14,41 @@ from pathlib import Path
 import numpy as np
 import scipy
 
-from allconv_resnet.theory import linear, samples
-from allconv_resnet.theory.commands.reporting import Progress, environment, print_table, write_json
-from allconv_resnet.theory.matrices import positive_integer
+from allconv_resnet.plotting import add_grids, new_figure, save_figure
+from allconv_resnet.theory import linear
+from allconv_resnet.theory.checks import positive_integer
+from allconv_resnet.theory.commands.reporting import print_table, progress_callback, write_results
+from allconv_resnet.theory.hardt_ma.random_matrices import TARGET_KINDS, random_network, random_target
 
-SLACK = 1e-9  # relative rounding that an equality is granted
+SLACK = 1e-9  # relative rounding error that is tolerated in comparisons
 DEPTHS = (2, 4, 8, 16)
-STARTS = (("residual", 0.05), ("standard", 0.05), ("standard", 1.0))  # and the deviation of A, times sqrt(d)
+# Parameterizations, with the standard deviation of the initial A multiplied by sqrt(d).
+STARTS = (("residual", 0.05), ("standard", 0.05), ("standard", 1.0))
 
 
 @dataclass(frozen=True)
 class Options:
-    """How much to try, and where to write."""
+    """Tests the theorems about linear residual networks on random matrices (Hardt & Ma, section 2)."""
 
     dimension: int = 16
     """Size d of the matrices in norm.png and descent.png."""
     matrices: int = 1000
-    """Random matrices to factorize, of up to 64 dimensions and every kind in `samples.TARGET_KINDS`."""
+    """Number of random matrices to factorize, of several kinds and of up to 64 dimensions."""
     networks: int = 100_000
-    """Random networks to try the gradient bounds on."""
+    """Number of random networks at which the gradient bounds are tested."""
     steps: int = 400
-    """Steps of gradient descent."""
+    """Number of steps of gradient descent."""
     seed: int = 0
-    """Seed of everything random."""
+    """Seed of the random matrices and of the initial weights."""
     output_dir: Path = Path("results/theory/linear")
-    """Where the figures and linear.json go."""
+    """Directory of the figures and of linear.json."""
 
 
 def run(options: Options) -> None:
-    """Tries the theorems and writes what it saw.
+    """Tests the theorems, prints a table, and writes the results and the figures.
+
+    Args:
+        options: `Options`.
 
     Raises:
         BadInput: if an option is out of range.
@@ -48,84 +56,100 @@ def run(options: Options) -> None:
     for name in ("dimension", "matrices", "networks", "steps"):
         positive_integer(getattr(options, name), name)
     norms = norms_against_depth(options.dimension, options.seed)
-    descents = descend(options)
-    tried = try_factorizations(options.matrices, options.seed, Progress("factorizations"))
-    ratios, sizes = try_bounds(options.networks, options.seed, Progress("gradient bounds"))
-    broken = ratios < 1 - SLACK
+    descents = run_gradient_descents(options)
+    found = factorize_random_matrices(options.matrices, options.seed, progress_callback("factorizations"))
+    ratios, sizes = evaluate_gradient_bounds(options.networks, options.seed, progress_callback("gradient bounds"))
+    violated = ratios < 1 - SLACK
     rows = [
-        ("product of the factors equals R", 2 * options.matrices, f"relative error at most {tried['error']:.1e}"),
-        ("norm within theorem 2.1, polar", tried["applicable"], f"at most {tried['polar_share']:.3f} of the bound"),
-        ("norm within theorem 2.1, svd", tried["applicable"], f"at most {tried['svd_share']:.3f} of the bound"),
-        ("polar norm at most the svd norm", options.matrices, f"{options.matrices - len(tried['above'])} of them"),
-        ("corrected gradient bound", options.networks, f"least ratio {ratios[:, 0].min():.9f}"),
-        ("printed gradient bound", options.networks, f"broken on {broken[:, 1].mean():.1%}"),
-        *((f"descent, {d['start']}, depth {d['depth']}", options.steps, said(d)) for d in descents),
+        ("product of the factors equals R", 2 * options.matrices, f"relative error at most {found['error']:.1e}"),
+        ("norm within theorem 2.1, polar", found["applicable"], f"at most {found['polar_share']:.3f} of the bound"),
+        ("norm within theorem 2.1, svd", found["applicable"], f"at most {found['svd_share']:.3f} of the bound"),
+        ("polar norm at most the svd norm", options.matrices, f"{options.matrices - len(found['above'])} of them"),
+        ("corrected gradient bound", options.networks, f"smallest ratio {ratios[:, 0].min():.9f}"),
+        ("printed gradient bound", options.networks, f"violated on {violated[:, 1].mean():.1%}"),
+        *((f"descent, {d['start']}, depth {d['depth']}", options.steps, summarize_descent(d)) for d in descents),
     ]
-    print_table(("what", "tried", "seen"), rows)
-    for row in tried["above"]:
+    print_table(("statement", "cases", "result"), rows)
+    for row in found["above"]:
         print("polar above svd: {kind}, d = {d}, depth {depth}: {polar:.6g} > {svd:.6g}".format(**row))
-    content = {
-        "options": {**vars(options), "output_dir": str(options.output_dir)},
-        "norm_against_depth": norms,
-        "factorizations": tried,
-        "corrected_bound": {"least_ratio": ratios[:, 0].min(), "broken": int(broken[:, 0].sum())},
-        "printed_bound": {"least_ratio": ratios[:, 1].min(), "broken": int(broken[:, 1].sum())},
-        "descent": [{**d, "risk": d["risk"][:: max(1, options.steps // 50)]} for d in descents],
-        "environment": environment(),
-    }
-    write_json(options.output_dir / "linear.json", content)
+    write_results(
+        options.output_dir / "linear.json",
+        options=vars(options),
+        norm_against_depth=norms,
+        factorizations=found,
+        corrected_bound={"least_ratio": ratios[:, 0].min(), "broken": int(violated[:, 0].sum())},
+        printed_bound={"least_ratio": ratios[:, 1].min(), "broken": int(violated[:, 1].sum())},
+        descent=[{**d, "risk": d["risk"][:: max(1, options.steps // 50)]} for d in descents],
+    )
     draw_norms(norms, options.output_dir / "norm.png")
     draw_bounds(sizes, ratios, options.output_dir / "gradient.png")
     draw_descents(descents, options.output_dir / "descent.png")
-    print(f"wrote linear.json, norm.png, gradient.png and descent.png to {options.output_dir}")
+    print(f"Wrote linear.json, norm.png, gradient.png and descent.png to {options.output_dir}")
 
 
 def norms_against_depth(d, seed):
-    """Returns the norms of both constructions and the theorem's bound for one matrix at depths 1 to 1,024."""
-    R = samples.random_target(np.random.default_rng(seed), "normal", d)
-    least = 3 * linear.gamma(R)
+    """Returns the norms of both constructions and the bound of theorem 2.1 for one matrix at depths 1 to 1,024."""
+    R = random_target(np.random.default_rng(seed), "normal", d)
+    smallest_depth = 3 * linear.gamma(R)
     rows = []
     for depth in [2**k for k in range(11)]:
         found = {method: linear.norm(linear.factorize(R, depth, method=method)) for method in ("polar", "svd")}
-        rows.append({"depth": depth, **found, "bound": linear.norm_bound(R, depth) if depth >= least else None})
+        rows.append(
+            {"depth": depth, **found, "bound": linear.norm_bound(R, depth) if depth >= smallest_depth else None}
+        )
     return rows
 
 
-def try_factorizations(count, seed, progress=lambda done, total: None):
-    """Factorizes random matrices of every kind by both methods, at depths inside and outside of theorem 2.1.
+def factorize_random_matrices(count, seed, progress=lambda done, total: None):
+    """Factorizes random matrices of every kind by both methods, at depths to which theorem 2.1 does or does not apply.
+
+    Args:
+        count: Positive integer, number of matrices.
+        seed: Integer.
+        progress: Callable `(done, total)`.
 
     Returns:
-        A dictionary: the largest relative `error` of a product, on how many matrices the theorem was `applicable`, the
-        largest norms as a share of its bound, and the list of cases with the polar norm `above` the svd norm.
+        Dictionary with the `count`, the largest relative `error` of a product, the number of matrices to which the
+        theorem is `applicable`, the largest norm as a share of its bound for each method (`polar_share`, `svd_share`),
+        and a list of the cases in which the polar norm is `above` the svd norm.
     """
     rng = np.random.default_rng(seed)
     seen = {"count": count, "error": 0.0, "applicable": 0, "polar_share": 0.0, "svd_share": 0.0, "above": []}
     for k in range(count):
-        kind = samples.TARGET_KINDS[k % len(samples.TARGET_KINDS)]
-        R = samples.random_target(rng, kind)
-        least = max(1, math.ceil(3 * linear.gamma(R)))
-        depth = int(rng.integers(0, 40)) + (least if rng.random() < 2 / 3 else 1)
+        kind = TARGET_KINDS[k % len(TARGET_KINDS)]
+        R = random_target(rng, kind)
+        smallest_depth = max(1, math.ceil(3 * linear.gamma(R)))
+        depth = int(rng.integers(0, 40)) + (smallest_depth if rng.random() < 2 / 3 else 1)
         norms = {}
         for method in ("polar", "svd"):
             A = linear.factorize(R, depth, method=method)
             seen["error"] = max(seen["error"], np.linalg.norm(linear.product(A) - R) / np.linalg.norm(R))
             norms[method] = linear.norm(A)
-            if depth >= least:
+            if depth >= smallest_depth:
                 share = norms[method] / linear.norm_bound(R, depth)
                 seen[f"{method}_share"] = max(seen[f"{method}_share"], share)
-        seen["applicable"] += depth >= least
+        seen["applicable"] += depth >= smallest_depth
         if norms["polar"] > norms["svd"] * (1 + SLACK):
             seen["above"].append({"kind": kind, "d": len(R), "depth": depth, **norms})
         progress(k + 1, count)
     return seen
 
 
-def try_bounds(count, seed, progress=lambda done, total: None):
-    """Returns `||grad f||^2` over its corrected and its printed bound, `[count, 2]`, and `||grad f||^2`, `[count]`."""
+def evaluate_gradient_bounds(count, seed, progress=lambda done, total: None):
+    """Computes the squared gradient norm and both of its bounds for random networks.
+
+    Args:
+        count: Positive integer, number of networks.
+        seed: Integer.
+        progress: Callable `(done, total)`.
+
+    Returns:
+        `||grad f||^2` divided by the corrected and by the printed bound, `[count, 2]`, and `||grad f||^2`, `[count]`.
+    """
     rng = np.random.default_rng(seed)
     ratios, sizes = np.empty((count, 2)), np.empty(count)
     for i in range(count):
-        A, R, cov = samples.random_network(rng)
+        A, R, cov = random_network(rng)
         sizes[i] = np.sum(linear.gradient(A, R, cov) ** 2)
         ratios[i, 0] = sizes[i] / linear.gradient_lower_bound(A, R, cov)
         ratios[i, 1] = sizes[i] / linear.gradient_lower_bound_as_printed(A, R, cov)
@@ -133,8 +157,8 @@ def try_bounds(count, seed, progress=lambda done, total: None):
     return ratios, sizes
 
 
-def descend(options):
-    """Descends from each of `STARTS` at several depths, towards one well-conditioned matrix."""
+def run_gradient_descents(options):
+    """Runs gradient descent towards one well-conditioned matrix, from each of `STARTS` and at each of `DEPTHS`."""
     d = options.dimension
     R = scipy.linalg.expm(np.random.default_rng(options.seed).standard_normal((d, d)) / (2 * np.sqrt(d)))
     runs = []
@@ -164,72 +188,59 @@ def descend(options):
     return runs
 
 
-def said(descent):
-    """Returns one line on a run of gradient descent."""
+def summarize_descent(descent):
+    """Returns a summary of a run of gradient descent in one line."""
     steps = descent["steps_to_a_hundredth"]
     end = f"risk {descent['first']:.3g} to {descent['last']:.3g}"
     return f"{end}, a hundredth of the first after {steps} steps" if steps else f"{end}, never a hundredth of the first"
 
 
 def draw_norms(rows, path):
-    """Draws the norm of the optimum against depth."""
-    figure, axes = canvas()
+    """Draws the norm of the global optimum against depth."""
+    figure, axes = new_figure(5.2, 4.2)
     depths = [row["depth"] for row in rows]
     axes.loglog(depths, [row["bound"] or np.nan for row in rows], "k--", label="bound of theorem 2.1")
     axes.loglog(depths, [row["svd"] for row in rows], "o-", color="C1", label="svd, the paper's construction")
     axes.loglog(depths, [row["polar"] for row in rows], "s-", color="C0", label="polar")
     axes.set(xlabel="depth", ylabel="largest spectral norm of a factor", title="A global optimum of small norm")
     axes.legend()
-    finish(figure, path)
+    add_grids(figure)
+    save_figure(figure, path, dpi=130)
 
 
 def draw_bounds(sizes, ratios, path, shown=4000):
-    """Draws the squared gradient norm against both bounds."""
-    figure, panels = canvas(2)
+    """Draws the squared gradient norm against each bound, for the first `shown` networks."""
+    figure, panels = new_figure(10.4, 4.2, columns=2)
     for axes, ratio, title in zip(panels, ratios.T, ("corrected", "as printed"), strict=True):
         bound, size = (sizes / ratio)[:shown], sizes[:shown]
         holds = size >= bound * (1 - SLACK)
         axes.loglog(bound[holds], size[holds], ".", markersize=2, color="C0", label=f"holds ({holds.mean():.1%})")
         if not holds.all():
             axes.loglog(
-                bound[~holds], size[~holds], ".", markersize=2, color="C3", label=f"broken ({1 - holds.mean():.1%})"
+                bound[~holds], size[~holds], ".", markersize=2, color="C3", label=f"violated ({1 - holds.mean():.1%})"
             )
         ends = [bound.min(), bound.max()]
         axes.loglog(ends, ends, "k--", linewidth=1, label="equality")
         axes.set(xlabel="bound", ylabel="squared gradient norm", title=f"Equation (2.3), {title}")
         axes.legend(markerscale=4)
-    finish(figure, path)
+    add_grids(figure)
+    save_figure(figure, path, dpi=130)
 
 
 def draw_descents(descents, path):
-    """Draws the risk against the step."""
-    figure, panels = canvas(3)
+    """Draws the risk against the step, one panel for each start."""
+    figure, panels = new_figure(15.6, 4.2, columns=3)
     for axes, (parameterization, deviation) in zip(panels, STARTS, strict=True):
         for descent in descents:
             if descent["start"] == f"{parameterization} from {deviation:g}":
-                width = 4 / (1 + DEPTHS.index(descent["depth"])) ** 0.7  # flat curves lie upon one another
+                width = 4 / (1 + DEPTHS.index(descent["depth"])) ** 0.7  # so that coinciding curves stay visible
                 axes.semilogy(np.maximum(descent["risk"], 1e-16), linewidth=width, label=f"depth {descent['depth']}")
         factor = "I + A" if parameterization == "residual" else "A"
-        axes.set(xlabel="step of gradient descent", title=f"Factors {factor}, A of deviation {deviation:g}/√d")
+        axes.set(xlabel="step of gradient descent", title=f"Factors {factor}, A of standard deviation {deviation:g}/√d")
         axes.legend()
     panels[0].set_ylabel("excess risk")
     limits = np.array([axes.get_ylim() for axes in panels])
     for axes in panels:
         axes.set_ylim(limits[:, 0].min(), limits[:, 1].max())
-    finish(figure, path)
-
-
-def canvas(panels=1):
-    """Returns a figure and its axes, side by side."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2 * panels, 4.2), layout="constrained")
-    return figure, figure.subplots(1, panels)
-
-
-def finish(figure, path):
-    """Adds the grid, and saves the figure."""
-    for each in figure.axes:
-        each.grid(alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    add_grids(figure)
+    save_figure(figure, path, dpi=130)

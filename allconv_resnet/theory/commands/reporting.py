@@ -1,49 +1,44 @@
-"""What the isometry and landscape commands share: tables, a JSON with the environment, progress, real images."""
+"""What the theory commands share: tables, JSON results, progress, and access to datasets and trained runs.
 
-import importlib.metadata
-import json
-import os
-import platform
-import sys
-import time
+Only this module of `theory` uses `allconv_resnet.data` and `allconv_resnet.training`. It imports them when they are
+needed, because they import TensorFlow, which the theory itself does not need.
+"""
+
 from datetime import UTC, datetime
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from allconv_resnet.provenance import commit, processor
+from allconv_resnet import files
+from allconv_resnet.environment import describe
+from allconv_resnet.layers import standardize
+from allconv_resnet.progress import Progress
 
 
-def environment():
-    """Returns what a command ran on: versions, processor, commit; a dictionary for JSON."""
-    packages = ("allconv_resnet", "keras", keras.backend.backend(), "numpy", "scipy")
-    return {
-        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-        "backend": keras.backend.backend(),
-        "cpu": processor()[0],
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-    }
+def write_results(path, **content):
+    """Writes the results of an experiment and the environment as JSON, atomically.
+
+    Args:
+        path: Path. The directory is created if it does not exist.
+        **content: Entries of the JSON object, see `json_ready`.
+    """
+    measured = datetime.now(UTC).isoformat(timespec="seconds")
+    environment = describe(backend=keras.backend.backend(), measured=measured)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(path, json_ready({"environment": environment, **content}))
 
 
-def write_json(path, content):
-    """Writes numbers as JSON, through a temporary file: what is there is whole."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
-    partial.replace(path)
+def json_ready(value):
+    """Returns a value with the types of JSON: floats rounded to seven digits, and None for those that are not finite.
 
-
-def _plain(value):
-    """The same with JSON's types: numbers to seven digits, null where they are not finite."""
+    Args:
+        value: Dictionary, sequence, NumPy array, path, number, string, boolean or None, nested in any way.
+    """
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: json_ready(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(entry) for entry in value]
+        return [json_ready(entry) for entry in value]
     if isinstance(value, float | np.floating):
         return float(f"{value:.7g}") if np.isfinite(value) else None
     if isinstance(value, np.generic):
@@ -52,62 +47,79 @@ def _plain(value):
 
 
 def print_table(headings, rows):
-    """Prints rows under headings: floats with four significant digits, None as a dash."""
+    """Prints a table with floats to four significant digits and a dash for None.
+
+    Args:
+        headings: Sequence of strings.
+        rows: Sequence of rows, each with one value for each heading.
+    """
 
     def cell(value):
         return "-" if value is None else f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
 
     lines = [list(headings), *([cell(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print(
-            "  ".join(
-                text.rjust(width) if i else text.ljust(width)
-                for i, (text, width) in enumerate(zip(line, widths, strict=True))
-            )
-        )
+    for first, *rest in lines:
+        print("  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]))
 
 
-class Progress:
-    """Says on standard error how far a long job is: a line that is rewritten in a terminal, else one every half minute.
+def progress_callback(label):
+    """Returns a function of `(done, total)` that shows the progress of a job on standard error.
 
     Args:
-        label: What is being done.
+        label: String, the name of the job.
     """
+    progress = Progress(total=1)
 
-    def __init__(self, label):
-        self.label, self.terminal = label, sys.stderr.isatty()
-        self.began = self.shown = time.monotonic()
+    def show(done, total):
+        progress.total = total
+        message = f"{label}: {done:,}/{total:,}"
+        if progress.terminal and done == total:
+            progress.say(message)
+        elif progress.due():
+            progress.show(done, message)
 
-    def __call__(self, done, total):
-        """Shows that `done` of (at most) `total` is done, if it is time."""
-        now = time.monotonic()
-        if now - self.shown < (0.5 if self.terminal else 30) and not (self.terminal and done == total):
-            return
-        self.shown = now
-        left = (now - self.began) / max(done, 1) * (total - done)
-        line = f"{self.label}: {done}/{total}, at most {left:.0f} s left"
-        print(
-            f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True
-        )
-        if self.terminal and done == total:
-            print(file=sys.stderr)
+    return show
 
 
-def cifar10(data_dir):
-    """Returns CIFAR-10, each image with mean 0 and deviation 1: `[n, 32, 32, 3]` float32 and labels, of train and test.
+def load_images(name, data_dir):
+    """Returns the training images and labels of a dataset.
 
     Args:
-        data_dir: Directory of tensorflow-datasets.
+        name: String, name of the dataset.
+        data_dir: Path of the directory of tensorflow-datasets, or None for the default.
+
+    Returns:
+        uint8 array `[n, height, width, channels]` and int64 array `[n]`.
     """
-    from allconv_resnet.data import sources  # brings TensorFlow along, which the theory itself does without
+    from allconv_resnet.data.source import load_data
 
-    data = sources.load("cifar10", data_dir)
-    return *_standardized(data.train_images, data.train_labels), *_standardized(data.test_images, data.test_labels)
+    return load_data(name, data_dir).arrays("train")
 
 
-def _standardized(images, labels):
-    images = images.astype(np.float32)
-    images -= images.mean(axis=(1, 2, 3), keepdims=True)
-    deviation = images.std(axis=(1, 2, 3), keepdims=True)
-    return images / np.maximum(deviation, 1 / np.sqrt(images[0].size)), labels
+def load_cifar10(data_dir):
+    """Returns the training images of CIFAR-10, each with mean 0 and standard deviation 1, and their labels.
+
+    Args:
+        data_dir: Path of the directory of tensorflow-datasets, or None for the default.
+
+    Returns:
+        float32 array `[50000, 32, 32, 3]` and int64 array `[50000]`.
+    """
+    images, labels = load_images("cifar10", data_dir)
+    return keras.ops.convert_to_numpy(standardize(images)), labels
+
+
+def load_run(run_dir):
+    """Returns the network of a run at its latest checkpoint, and the step of that checkpoint.
+
+    Args:
+        run_dir: Path of the run directory.
+
+    Returns:
+        Keras model and integer.
+    """
+    from allconv_resnet.training.evaluate import load_model
+
+    model, _, step = load_model(run_dir)
+    return model, step

@@ -1,28 +1,37 @@
-"""Experiment (d): residual networks trained from good and bad starting points, against the best linear predictor.
+"""The experiment `training` of landscape: residual networks from good and bad initializations, and linear predictors.
 
-Trained are W, V and the branch f_theta, a dense ReLU network, by L-BFGS on all examples. At the end of a run the
-certificate tells: as good as linear, not stationary yet, or a saddle. From a saddle the run takes its way out.
+L-BFGS on all examples trains W, V and the branch f_theta, a dense ReLU network. At the end of a run, the certificate
+tells whether the point is as good as a linear predictor, not stationary yet, or a saddle. The run leaves a saddle along
+the direction that the certificate gives, and continues.
 """
 
 import keras
 import numpy as np
 from scipy.optimize import minimize
 
+from allconv_resnet.plotting import add_grids, new_figure, save_figure
 from allconv_resnet.theory import autodiff, landscape
-from allconv_resnet.theory.commands.reporting import Progress, environment, print_table, write_json
+from allconv_resnet.theory.commands.reporting import print_table, progress_callback, write_results
 
 HIDDEN, FEATURES, ROUNDS = 64, 32, 3
 STARTS = ("good", "zero", "saddle", "dead branch", "opposite", "far")
 
 
-def run(output_dir, problems, iterations, seed):
-    """Trains every start on every problem, prints the table, writes `training.png` and `training.json`."""
-    results, progress = [], Progress("training")
+def compare_with_linear(output_dir, problems, iterations, seed):
+    """Trains from every start on every problem, prints the table, and writes `training.png` and `training.json`.
+
+    Args:
+        output_dir: Path.
+        problems: Dictionary from names to `Problem`.
+        iterations: Positive integer, number of L-BFGS iterations between two certificates.
+        seed: Integer, seed of the initial weights.
+    """
+    results, progress = [], progress_callback("training")
     for name, problem in problems.items():
         best = landscape.linear_optimum(problem)
         for start in STARTS:
             progress(len(results), len(problems) * len(STARTS))
-            results.append({"loss": name, "start": start, **train(problem, best, start, iterations, seed)})
+            results.append({"loss": name, "start": start, **train_from(start, problem, best, iterations, seed)})
     progress(len(results), len(results))
     headings = ("loss", "start", "F at start", "first stop", "F there", "F at end", "F_lin", "certified eps", "escapes")
     keys = ("loss", "start", "started", "first_verdict", "first_objective", "ended", "linear", "eps", "escapes")
@@ -30,16 +39,14 @@ def run(output_dir, problems, iterations, seed):
     print_table(headings, [[r[key] for key in keys] for r in results])
     worst = max(r["ended"] - r["linear"] - r["eps"] for r in results)
     print(f"\nLargest F - (F_lin + certified eps) at the end of a run: {worst:.3g}")
-    write_json(
-        output_dir / "training.json", {"environment": environment(), "iterations": iterations, "results": results}
-    )
-    draw(results, output_dir / "training.png")
+    write_results(output_dir / "training.json", iterations=iterations, results=results)
+    draw_objectives(results, output_dir / "training.png")
 
 
-def train(problem, best, start, iterations, seed):
-    """Trains one network, and returns what its certificates said on the way, as a dictionary."""
-    branch = make_branch(problem.d, seed)
-    W, V = place(problem, branch, best, start, np.random.default_rng(seed))
+def train_from(start, problem, best, iterations, seed):
+    """Trains one network, and returns its objectives and certificates as a dictionary."""
+    branch = relu_branch(problem.d, seed)
+    W, V = initialize(problem, branch, best, start, np.random.default_rng(seed))
     features = landscape.features_of(branch, problem.x)
     record = {"started": problem.objective(W, V, features), "linear": best.value, "escapes": 0}
     for _ in range(ROUNDS):
@@ -56,8 +63,8 @@ def train(problem, best, start, iterations, seed):
     return record | {"gradient_norm": certificate.gradient_norm}
 
 
-def make_branch(inputs, seed):
-    """Returns f_theta in float64."""
+def relu_branch(inputs, seed):
+    """Returns the branch f_theta in float64."""
     initial = [keras.initializers.HeNormal(seed=seed + i) for i in range(2)]
     return keras.Sequential(
         [
@@ -68,17 +75,17 @@ def make_branch(inputs, seed):
     )
 
 
-def place(problem, branch, best, start, random):
-    """Returns W and V of a starting point; the branch is changed where the start asks for it."""
+def initialize(problem, branch, best, start, random):
+    """Returns the initial W and V of a start, and changes the weights of the branch for some starts."""
     W = random.standard_normal((problem.outputs, problem.d)) / np.sqrt(problem.d)
     V = 0.1 * random.standard_normal((problem.d, FEATURES)) / np.sqrt(FEATURES)
     if start == "zero":
         return 0 * W, 0 * V
-    if start == "saddle":  # W = 0, and V such that E[l' (x + V f)] = 0: all derivatives vanish
+    if start == "saddle":  # W = 0, and V such that E[l' (x + V f)] = 0, so that all derivatives vanish
         f = landscape.features_of(branch, problem.x)
         slopes = problem.loss.gradient(np.zeros((problem.n, problem.outputs)), problem.y)
         return 0 * W, -np.linalg.lstsq(slopes.T @ f, slopes.T @ problem.x, rcond=None)[0].T
-    if start == "dead branch":  # no hidden neuron wakes on any example
+    if start == "dead branch":  # no hidden neuron is active on any example
         branch.layers[0].bias.assign(np.full(HIDDEN, -1e3))
     if start == "opposite":
         return -3 * best.U, V
@@ -90,7 +97,7 @@ def place(problem, branch, best, start, random):
 
 
 def minimize_all(problem, branch, W, V, iterations):
-    """Runs L-BFGS on W, V and the weights of the branch, sets the branch, and returns W and V."""
+    """Minimizes F by L-BFGS in W, V and the weights of the branch, which are updated; returns W and V."""
     variables = branch.trainable_variables
     shapes = [W.shape, V.shape, *(variable.shape for variable in variables)]
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
@@ -121,13 +128,11 @@ def minimize_all(problem, branch, W, V, iterations):
     return W, V
 
 
-def draw(results, path):
-    """Writes the figure: the objective at the start, where training first stopped and at the end of each run."""
-    from matplotlib.figure import Figure
-
+def draw_objectives(results, path):
+    """Draws the objective of each run at the start, at the first stop of L-BFGS and at the end."""
     names = list(dict.fromkeys(r["loss"] for r in results))
-    figure = Figure(figsize=(13, 4.4), layout="constrained")
-    for ax, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    figure, panels = new_figure(13, 4.4, columns=len(names), squeeze=False)
+    for ax, name in zip(panels[0], names, strict=True):
         runs = [r for r in results if r["loss"] == name]
         places = np.arange(len(runs))
         ax.plot(places, [r["started"] for r in runs], "x", color="0.5", label="start")
@@ -136,9 +141,9 @@ def draw(results, path):
         ax.axhline(runs[0]["linear"], color="C3", lw=1, ls="--", label="best linear predictor")
         ax.set_xticks(places, [r["start"] for r in runs], rotation=30)
         ax.set(yscale="log", title=name.replace("_", " "), ylabel="objective F")
-        ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
     figure.suptitle(
-        "Residual networks on CIFAR-10 (64 principal components), trained from good and bad starting points"
+        "Residual networks on CIFAR-10 (64 principal components), trained from good and bad initializations"
     )
-    figure.savefig(path, dpi=110)
+    add_grids(figure)
+    save_figure(figure, path)

@@ -1,7 +1,7 @@
-"""Experiment (b): residual networks on CIFAR-10 with different activations, at the same weight scale and the same c.
+"""The experiment `training` of isometry: networks with different activations at equal weight scale and at equal c.
 
-One batch order a seed for all networks, so that they are compared on the same batches. Each finished run is a JSON of
-its own; the command goes on where it was stopped.
+For each seed, all networks are trained on the same batches of CIFAR-10. Each finished run is stored in a JSON file, so
+that the command continues where it was stopped.
 """
 
 import json
@@ -9,24 +9,38 @@ import json
 import keras
 import numpy as np
 
+from allconv_resnet.plotting import add_grids, new_figure, save_figure
 from allconv_resnet.theory import isometry
-from allconv_resnet.theory.activations import ACTIVATIONS, Activation
-from allconv_resnet.theory.commands.reporting import Progress, cifar10, environment, print_table, write_json
+from allconv_resnet.theory.commands.reporting import load_cifar10, print_table, progress_callback, write_results
+from allconv_resnet.theory.isometry import ACTIVATIONS, Activation
 
-BATCH, LEARNING_RATE, EARLY = 128, 0.02, 50
-SMALL_MEAN = 0.5  # of |m[L]| at equal c, with inputs of deviation 1
-CENTERED = Activation("sigmoid - 1/2", lambda h: keras.ops.sigmoid(h) - 0.5)  # the sigmoid's c without its mean
+BATCH_SIZE, LEARNING_RATE, EARLY = 128, 0.02, 50
+SMALL_MEAN = 0.5  # limit for |m[L]| at equal c, with inputs of standard deviation 1
+CENTERED = Activation(
+    "sigmoid - 1/2", lambda h: keras.ops.sigmoid(h) - 0.5
+)  # has the same c as the sigmoid, but no mean
 NETWORKS = [*(ACTIVATIONS[n] for n in ("tanh", "hard_tanh", "selu", "elu", "relu", "leaky_relu", "sigmoid")), CENTERED]
 ARMS = ("same weight scale", "same c")
 
 
-def run(output_dir, data_dir, width, depth, seeds, steps, c, weight_scale):
-    """Trains all networks, prints the spread of their losses, writes `training.png` and `training.json`."""
+def compare_trainings(output_dir, data_dir, width, depth, seeds, steps, c, weight_scale):
+    """Trains all networks, prints the spread of their losses, and writes `training.png` and `training.json`.
+
+    Args:
+        output_dir: Path. Runs that have a JSON file with the same settings there are not repeated.
+        data_dir: Path of the directory of tensorflow-datasets, or None for the default.
+        width: Positive integer, number of neurons of a layer.
+        depth: Positive integer, number of residual layers.
+        seeds: Positive integer, number of runs of each network.
+        steps: Positive integer, number of SGD steps.
+        c: Positive float, effective cumulant of the networks with equal c.
+        weight_scale: Positive float, weight scale of the networks with equal weight scale.
+    """
     settings = {"width": width, "depth": depth, "steps": steps, "c": c, "weight_scale": weight_scale}
-    settings |= {"batch": BATCH, "learning_rate": LEARNING_RATE}
+    settings |= {"batch": BATCH_SIZE, "learning_rate": LEARNING_RATE}
     runs_dir = output_dir / "training_runs"
     plan = [(a, arm, seed) for a in NETWORKS for arm in ARMS for seed in range(seeds)]
-    progress, images, built_for = Progress("training runs"), None, None
+    progress, images, built_for = progress_callback("training runs"), None, None
     results = []
     for done, (activation, arm, seed) in enumerate(plan):
         progress(done, len(plan))
@@ -36,23 +50,23 @@ def run(output_dir, data_dir, width, depth, seeds, steps, c, weight_scale):
         path = runs_dir / f"{activation.name}-{arm}-{seed}.json".replace(" ", "_").replace("/", "_")
         known = json.loads(path.read_text()) if path.is_file() else None
         if known is None or known["settings"] != settings:
-            images = cifar10(data_dir)[:2] if images is None else images
-            model = build(activation, width, depth) if model is None else model  # compiled once an activation
+            images = load_cifar10(data_dir) if images is None else images
+            model = build_network(activation, width, depth) if model is None else model  # compiled once per activation
             initialize(model, scale, width, depth, seed)
-            losses = train(model, *images, seed, steps)
+            losses = train_with_sgd(model, *images, seed, steps)
             known = {"activation": activation.name, "arm": arm, "seed": seed, "settings": settings}
             known |= {"scale": scale, "losses": losses}
-            write_json(path, known)
+            write_results(path, **known)
         results.append(known)
     progress(len(plan), len(plan))
     summary = summarize(results, depth, weight_scale, c)
-    report(summary, seeds)
-    write_json(output_dir / "training.json", {"environment": environment(), "settings": settings, **summary})
-    draw(results, summary, seeds, output_dir / "training.png")
+    print_summary(summary, seeds)
+    write_results(output_dir / "training.json", settings=settings, **summary)
+    draw_learning_curves(results, summary, seeds, output_dir / "training.png")
 
 
-def build(activation, width, depth):
-    """Returns a compiled network: a linear layer, `depth` layers x + phi(W x + b), a linear readout."""
+def build_network(activation, width, depth):
+    """Returns a compiled network of a linear layer, `depth` layers x + phi(W x + b), and a linear readout."""
     x = inputs = keras.Input((32 * 32 * 3,))
     x = keras.layers.Dense(width, use_bias=False, name="stem")(x)
     for layer in range(depth):
@@ -65,7 +79,7 @@ def build(activation, width, depth):
 
 
 def initialize(model, scale, width, depth, seed):
-    """Draws the weights from the seed: residual layers at the weight scale, the others at 1 / sqrt(inputs)."""
+    """Sets random weights: residual layers at the weight scale, others with standard deviation 1 / sqrt(inputs)."""
     random = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dense):
@@ -77,22 +91,22 @@ def initialize(model, scale, width, depth, seed):
                 layer.bias.assign(np.zeros(outputs))
 
 
-def train(model, images, labels, seed, steps):
-    """Trains by plain SGD, in an order drawn from the seed, and returns the loss of each batch before its step."""
+def train_with_sgd(model, images, labels, seed, steps):
+    """Trains by SGD on batches that depend on the seed only, and returns the loss of each batch before its step."""
     random = np.random.default_rng(1000 + seed)
-    epochs = [random.permutation(len(images)) for _ in range(-(-steps * BATCH // len(images)))]
+    epochs = [random.permutation(len(images)) for _ in range(-(-steps * BATCH_SIZE // len(images)))]
     losses = np.empty(steps)
-    for step, rows in enumerate(np.concatenate(epochs)[: steps * BATCH].reshape(steps, BATCH)):
+    for step, rows in enumerate(np.concatenate(epochs)[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE)):
         model.reset_metrics()
-        losses[step] = model.train_on_batch(images[rows].reshape(BATCH, -1), labels[rows])
+        losses[step] = model.train_on_batch(images[rows].reshape(BATCH_SIZE, -1), labels[rows])
     return losses
 
 
 def summarize(results, depth, weight_scale, c):
-    """Returns the mean curves and their spread between activations, early and late, as a dictionary."""
+    """Returns the mean losses of the networks and their spread between activations, early and late, as a dictionary."""
     networks = []
     for activation in NETWORKS:
-        fields = {arm: {"scale": of(results, activation.name, arm)[0]["scale"]} for arm in ARMS}
+        fields = {arm: {"scale": runs_of(results, activation.name, arm)[0]["scale"]} for arm in ARMS}
         for arm, entry in fields.items():
             field = isometry.mean_field(activation, entry["scale"], 0.0, depth)
             curves = losses_of(results, activation.name, arm)
@@ -122,18 +136,18 @@ def summarize(results, depth, weight_scale, c):
     return {"networks": networks, "groups": groups, "diverged": diverged, "spreads": spreads}
 
 
-def of(results, name, arm):
-    """Returns the runs of one network in one arm."""
+def runs_of(results, name, arm):
+    """Returns the runs of one activation in one arm."""
     return [r for r in results if r["activation"] == name and r["arm"] == arm]
 
 
 def losses_of(results, name, arm):
-    """Returns the losses of these runs, `[seeds, steps]`, nan after a divergence."""
-    return np.array([r["losses"] for r in of(results, name, arm)], np.float64)
+    """Returns the losses of these runs, `[seeds, steps]`, which are NaN after a divergence."""
+    return np.array([r["losses"] for r in runs_of(results, name, arm)], np.float64)
 
 
 def spread(results, names, arm):
-    """Returns how far apart the seed means of activations are: their range and deviation, averaged over the steps."""
+    """Returns the range and the standard deviation between activations of the mean losses, averaged over the steps."""
     curves = np.array([losses_of(results, name, arm).mean(axis=0) for name in names])
     ranges, deviations = np.ptp(curves, axis=0), curves.std(axis=0, ddof=1)
     parts = {"first": slice(None, 1), "early": slice(None, EARLY), "late": slice(-EARLY, None)}
@@ -142,8 +156,8 @@ def spread(results, names, arm):
     }
 
 
-def report(summary, seeds):
-    """Prints the networks and the spreads."""
+def print_summary(summary, seeds):
+    """Prints the mean losses of the networks and the spreads between activations."""
     print(f"Training loss on CIFAR-10, mean of {seeds} seeds; early and late are the first and last {EARLY} steps:")
     rows = []
     for n in summary["networks"]:
@@ -160,15 +174,12 @@ def report(summary, seeds):
     print_table(("activations", "when", *ARMS, "ratio"), rows)
     for arm, names in summary["diverged"].items():
         if names:
-            print(f"Diverged at the {arm}, and not in the spreads: {', '.join(names)}")
+            print(f"Diverged at the {arm} and excluded from the spreads: {', '.join(names)}")
 
 
-def draw(results, summary, seeds, path):
-    """Writes the figure: learning curves of both arms, their start enlarged, means over the seeds with their range."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 8.5), layout="constrained")
-    axes = figure.subplots(2, 2, sharey="row")
+def draw_learning_curves(results, summary, seeds, path):
+    """Draws the learning curves of both arms, and their beginnings; bands are the range over the seeds."""
+    figure, axes = new_figure(12, 8.5, 2, 2, sharey="row")
     for column, arm in zip(axes.T, ARMS, strict=True):
         for i, network in enumerate(summary["networks"]):
             curves = np.array([smooth(losses) for losses in losses_of(results, network["activation"], arm)])
@@ -184,20 +195,20 @@ def draw(results, summary, seeds, path):
             ax.set_yticks([t for t in (1.5, 2, 3, 5, 10, 20) if limit[0] < t < limit[1]], minor=False)
             ax.set_yticks([], minor=True)
             ax.yaxis.set_major_formatter("{x:g}")
-            ax.grid(alpha=0.3)
         column[0].set(title=arm, xlim=(-1, 60))
         column[0].legend(fontsize=8)
         column[1].set_xlabel("step")
     for ax in axes[:, 0]:
         ax.set_ylabel("training loss (mean of up to 10 steps)")
     figure.suptitle(
-        f"Residual networks on CIFAR-10, {seeds} seeds each with their range; dashed: the activations' mean drifts"
+        f"Residual networks on CIFAR-10, {seeds} seeds with their range; dashed: activations whose mean drifts"
     )
-    figure.savefig(path, dpi=100)
+    add_grids(figure)
+    save_figure(figure, path, dpi=100)
 
 
 def smooth(losses, window=10):
-    """Returns the running mean of a loss over the last steps, at most `window`."""
+    """Returns the running mean of a loss over the last `window` steps."""
     total = np.cumsum(np.append(0.0, losses))
     stop = np.arange(1, len(losses) + 1)
     start = np.maximum(stop - window, 0)

@@ -1,11 +1,12 @@
-"""Experiment (a): the spectra of simulated networks over the theory's curve, for every activation."""
+"""The experiment `spectra`: spectra of simulated networks with every activation, compared with the universal law."""
 
 import numpy as np
 
+from allconv_resnet.plotting import new_figure, save_figure
 from allconv_resnet.theory import isometry
-from allconv_resnet.theory.commands.reporting import Progress, environment, print_table, write_json
+from allconv_resnet.theory.commands.reporting import print_table, progress_callback, write_results
 
-SCALES = {  # weight and bias scale; the first seven as in Tarnowski et al., section 4
+SCALES = {  # weight scale and bias scale; the first seven are those of Tarnowski et al., section 4
     "linear": (1.0, 0.0),
     "tanh": (1.0, 0.5),
     "sigmoid": (2.0, 0.5),
@@ -19,13 +20,20 @@ SCALES = {  # weight and bias scale; the first seven as in Tarnowski et al., sec
 }
 
 
-def run(output_dir, width, depth, seed=0):
-    """Simulates one network of each activation, prints the comparison, writes `spectra.png` and `spectra.json`."""
-    progress = Progress("simulating")
+def compare_spectra(output_dir, width, depth, seed=0):
+    """Simulates one network with each activation, prints the table, and writes `spectra.png` and `spectra.json`.
+
+    Args:
+        output_dir: Path.
+        width: Positive integer, number of neurons of a layer.
+        depth: Positive integer, number of residual layers.
+        seed: Integer, seed of the networks.
+    """
+    progress = progress_callback("simulations")
     results = []
     for done, (name, (weight_scale, bias_scale)) in enumerate(SCALES.items()):
         progress(done, len(SCALES))
-        results.append(compare(name, weight_scale, bias_scale, depth, width, seed))
+        results.append(compare_spectrum(name, weight_scale, bias_scale, depth, width, seed))
     progress(len(SCALES), len(SCALES))
     headings = (
         "activation",
@@ -55,17 +63,14 @@ def run(output_dir, width, depth, seed=0):
         )
         for r in results
     ]
-    print(f"Simulated networks, width {width}, depth {depth}, one draw each (KS without the outlier):")
+    print(f"One simulated network for each activation, width {width}, depth {depth} (KS without the outlier):")
     print_table(headings, rows)
-    write_json(
-        output_dir / "spectra.json",
-        {"environment": environment(), "width": width, "depth": depth, "seed": seed, "results": results},
-    )
-    draw(results, width, depth, output_dir / "spectra.png")
+    write_results(output_dir / "spectra.json", width=width, depth=depth, seed=seed, results=results)
+    draw_spectra(results, width, depth, output_dir / "spectra.png")
 
 
-def compare(name, weight_scale, bias_scale, depth, width, seed):
-    """Returns one simulated spectrum and what the theory says of it, as a dictionary."""
+def compare_spectrum(name, weight_scale, bias_scale, depth, width, seed):
+    """Returns one simulated spectrum and the predictions of the theory as a dictionary."""
     c = isometry.effective_cumulant(name, weight_scale, bias_scale, depth)
     predicted = isometry.outlier(name, weight_scale, bias_scale, depth)
     simulation = isometry.simulate_network(name, weight_scale, bias_scale, depth, width, seed)
@@ -82,12 +87,10 @@ def compare(name, weight_scale, bias_scale, depth, width, seed):
     }
 
 
-def draw(results, width, depth, path):
-    """Writes the figure: a histogram of log lambda for each activation, the law over it, the outlier marked."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(15, 6.2), layout="constrained")
-    axes = figure.subplots(2, 5).ravel()
+def draw_spectra(results, width, depth, path):
+    """Draws the histogram of log lambda and the universal law for each activation."""
+    figure, axes = new_figure(15, 6.2, 2, 5)
+    axes = axes.ravel()
     for ax, r in zip(axes, results, strict=True):
         low, high = r["edges"]
         grid = np.geomspace(low, high, 400)
@@ -110,4 +113,4 @@ def draw(results, width, depth, path):
         ax.set_ylabel("density")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle(f"Input-output Jacobians of random residual networks, width {width}, depth {depth}")
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)

@@ -1,0 +1,1 @@
+"""Hardt & Ma, "Identity Matters in Deep Learning" (arXiv 1611.04231): linear networks and expressivity."""

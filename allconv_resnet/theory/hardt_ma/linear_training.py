@@ -1,0 +1,116 @@
+"""Gradient descent on a deep linear network whose factors are `I + A_i` or `A_i` (Hardt & Ma, section 2)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from allconv_resnet.errors import BadInput, RunFailed
+from allconv_resnet.theory import checks
+
+PARAMETERIZATIONS = ("residual", "standard")
+
+
+@dataclass(frozen=True)
+class LinearTraining:
+    """The result of `train_linear`. Entry 0 of `risk` and of `gradient_norm` belongs to the starting point."""
+
+    A: np.ndarray  # [depth, d, d], the final weights
+    risk: np.ndarray  # [steps + 1], the excess risk ||(P - R) cov^(1/2)||_F^2
+    gradient_norm: np.ndarray  # [steps + 1], Frobenius norm over all weights
+    learning_rate: float
+
+
+def train_linear(
+    R, cov, depth, parameterization="residual", *, steps=200, learning_rate=None, deviation=0.0, seed=0
+) -> LinearTraining:
+    """Minimizes the risk of a deep linear network by gradient descent, in one of two parameterizations.
+
+    With `"residual"` the factors are `I + A_i`, with `"standard"` they are `A_i`; for the same seed both start from
+    the same weights. At `A = 0` the residual gradient is `2 (I - R) cov` in every factor. The standard gradient is zero
+    there at any depth above 1: gradient descent never leaves this critical point, which is not a minimum. From small
+    weights of standard deviation e it leaves at a rate of order e^(depth-1). Depth therefore slows down the standard
+    parameterization and not the residual one.
+
+    Args:
+        R: `[d, d]`, the matrix of the targets.
+        cov: `[d, d]`, symmetric positive semidefinite and not zero, `E[x x^T]`.
+        depth: Integer, at least 1.
+        parameterization: `"residual"` or `"standard"`.
+        steps: Positive integer, number of steps of gradient descent.
+        learning_rate: Positive float, or None for `1 / (4 depth smax(cov) max(1, smax(R))^2)`, half of the
+            inverse curvature at a balanced optimum.
+        deviation: Nonnegative float, standard deviation of the initial entries of `A`; 0 starts at `A = 0`.
+        seed: Integer, seed of the initial weights.
+
+    Returns:
+        A `LinearTraining`.
+
+    Raises:
+        BadInput: if a matrix, `depth`, `steps`, `learning_rate`, `deviation` or `parameterization` is out of range.
+        RunFailed: if the risk stops being finite.
+
+    Example:
+
+    >>> R = np.diag([2.0, 0.5])
+    >>> bool(train_linear(R, np.eye(2), depth=4).risk[-1] < 1e-6)
+    True
+    >>> float(train_linear(R, np.eye(2), depth=4, parameterization="standard").gradient_norm[-1])
+    0.0
+    """
+    R = checks.square_matrix(R)
+    cov = checks.covariance_matrix(cov, len(R))
+    depth = checks.positive_integer(depth, "depth")
+    steps = checks.positive_integer(steps, "steps")
+    if parameterization not in PARAMETERIZATIONS:
+        raise BadInput(
+            f"parameterization must be one of {', '.join(PARAMETERIZATIONS)}. "
+            f"Received: parameterization={parameterization!r}"
+        )
+    largest = np.linalg.norm(cov, 2)
+    if learning_rate is None:
+        if largest == 0:
+            raise BadInput("cov must not be zero, since the risk would be constant. Received: a matrix of zeros")
+        learning_rate = 1 / (4 * depth * largest * max(1.0, np.linalg.norm(R, 2)) ** 2)
+    if not (np.isfinite(learning_rate) and learning_rate > 0):
+        raise BadInput(f"learning_rate must be a finite number above 0. Received: learning_rate={learning_rate}")
+    if not (np.isfinite(deviation) and deviation >= 0):
+        raise BadInput(f"deviation must be a finite number of at least 0. Received: deviation={deviation}")
+
+    A = deviation * np.random.default_rng(seed).standard_normal((depth, *R.shape))
+    offset = np.eye(len(R)) if parameterization == "residual" else np.zeros_like(R)
+    risks, norms = np.empty(steps + 1), np.empty(steps + 1)
+    for step in range(steps + 1):
+        with np.errstate(over="ignore", invalid="ignore"):
+            slope, error = product_gradient(offset + A, R, cov, with_error=True)
+            risks[step] = max(0.0, np.sum((error @ cov) * error)) if np.isfinite(error).all() else np.inf
+            norms[step] = np.linalg.norm(slope)
+        if not np.isfinite(risks[step]):
+            raise RunFailed(
+                f"The risk is no longer finite at step {step}, since the learning rate {learning_rate:g} is too large."
+            )
+        if step < steps:
+            A = A - learning_rate * slope
+    return LinearTraining(A, risks, norms, float(learning_rate))
+
+
+def product_gradient(factors, R, cov, with_error=False):
+    """Returns the gradient of `||(F_l ... F_1 - R) cov^(1/2)||_F^2` with respect to each factor `F_i` (lemma 2.4).
+
+    Args:
+        factors: `[depth, d, d]`; `factors[0]` acts first.
+        R: `[d, d]`, the matrix of the targets.
+        cov: `[d, d]`, symmetric.
+        with_error: Whether to return the pair `(gradient, F_l ... F_1 - R)`.
+
+    Returns:
+        Float64 array `[depth, d, d]`, or the pair.
+    """
+    depth, d, _ = factors.shape
+    before, after = np.empty((depth + 1, d, d)), np.empty((depth + 1, d, d))
+    before[0] = after[depth] = np.eye(d)
+    for i in range(depth):
+        before[i + 1] = factors[i] @ before[i]
+        after[depth - 1 - i] = after[depth - i] @ factors[depth - 1 - i]
+    error = before[depth] - R
+    slope = 2 * after[1:].transpose(0, 2, 1) @ (error @ cov) @ before[:-1].transpose(0, 2, 1)
+    return (slope, error) if with_error else slope

@@ -1,0 +1,122 @@
+"""The best linear predictor of a sample, in a ball or among all, with a certificate of optimality."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.sparse.linalg import LinearOperator, cg
+
+from allconv_resnet.errors import BadInput
+
+
+class LinearOptimum(NamedTuple):
+    """The result of `linear_optimum`."""
+
+    U: np.ndarray  # [m, d]
+    value: float  # F_lin(U)
+    gap: float  # upper bound of F_lin(U) - minimum of F_lin over the ball |U|_F <= radius
+    radius: float  # the radius that was asked for; without one, 2 |U|_F
+
+
+def linear_optimum(problem, radius=None, tolerance=1e-10):
+    """Returns the linear predictor with the smallest average loss.
+
+    The method is Newton's, with conjugate gradients that are preconditioned by the second moments of x. If the
+    unconstrained optimum lies outside the ball, a root finder determines the multiplier of the constraint. The `gap` is
+    the Frank-Wolfe certificate <grad, U> + radius |grad|: by convexity, no predictor in the ball improves the objective
+    by more.
+
+    Args:
+        problem: `Problem`.
+        radius: Positive float, radius of the ball in the Frobenius norm; None for all linear predictors. If the infimum
+            over all predictors is not attained, as for separable classes, U is a point with a small gradient.
+        tolerance: Positive float, tolerance for the norm of the gradient in preconditioned coordinates.
+
+    Returns:
+        `LinearOptimum`.
+
+    Raises:
+        BadInput: if `radius` is not positive.
+
+    Example:
+
+    >>> from allconv_resnet.theory.landscape import Problem
+    >>> best = linear_optimum(Problem([[1.0], [2.0]], [2.0, 4.0]))
+    >>> best.U.round(6).tolist(), round(best.value, 6)
+    ([[2.0]], 0.0)
+    """
+    if radius is not None and not (np.isfinite(radius) and radius > 0):
+        raise BadInput(f"radius must be positive and finite, or None. Received: radius={radius}")
+    _, scales, basis = np.linalg.svd(problem.x / np.sqrt(problem.n), full_matrices=False)
+    kept = scales > 1e-12 * scales[0] if scales[0] > 0 else np.zeros_like(scales, bool)
+    scales, basis = scales[kept], basis[kept]
+    start = np.zeros((problem.outputs, problem.d))
+    U = _ridge(problem, 0.0, scales, basis, start, tolerance)
+    if radius is not None and np.linalg.norm(U) > radius:
+        U = _on_the_sphere(problem, radius, scales, basis, U, tolerance)
+    size = np.linalg.norm(U)
+    reach = radius if radius is not None else 2 * size
+    gradient = problem.linear_gradient(U)
+    gap = np.sum(gradient * U) + reach * np.linalg.norm(gradient)
+    return LinearOptimum(U, problem.linear(U), float(max(gap, 0.0)), float(reach))
+
+
+def _on_the_sphere(problem, radius, scales, basis, free, tolerance):
+    # |U(multiplier)| <= |grad F_lin(0)| / multiplier, so U lies in the ball at `highest`.
+    highest = np.linalg.norm(problem.linear_gradient(np.zeros_like(free))) / radius
+    known = {}  # log(multiplier / highest) -> U
+
+    def solution(logarithm):
+        if logarithm not in known:
+            start = known[min(known, key=lambda other: abs(other - logarithm))] if known else free
+            known[logarithm] = _ridge(problem, highest * np.exp(logarithm), scales, basis, start, tolerance)
+        return known[logarithm]
+
+    def excess(logarithm):
+        return np.log(np.linalg.norm(solution(logarithm)) / radius)
+
+    low = -3.0
+    while excess(low) <= 0 and low > -40:
+        low -= 3.0
+    U = solution(brentq(excess, low, 1.0, xtol=1e-10, disp=False) if excess(low) > 0 else low)
+    return U * min(1.0, radius / np.linalg.norm(U))
+
+
+def _ridge(problem, multiplier, scales, basis, start, tolerance):
+    """Returns the U that minimizes F_lin(U) + multiplier/2 |U|^2."""
+    zero = np.zeros((problem.n, problem.outputs))
+    probe = np.ones_like(zero)
+    curvature = np.mean(np.sum(probe * problem.loss.hessian_product(zero, problem.y, probe), axis=1)) / problem.outputs
+    # In the coordinates A of U = A diag(factor) basis, the Hessian is close to the identity.
+    factor = 1 / np.sqrt(max(curvature, 1e-3) * scales**2 + multiplier)
+    inputs = (problem.x @ basis.T) * factor
+    ridge = multiplier * factor**2
+    A = (start @ basis.T) / factor
+
+    def value(A):
+        return problem.loss.value(inputs @ A.T, problem.y).mean() + 0.5 * np.sum(ridge * A * A)
+
+    now = value(A)
+    for _ in range(200):
+        predictions = inputs @ A.T
+        gradient = problem.loss.gradient(predictions, problem.y).T @ inputs / problem.n + ridge * A
+        size = np.linalg.norm(gradient)
+        if size <= tolerance:
+            break
+
+        def product(v, predictions=predictions, size=size, shape=A.shape):
+            v = v.reshape(shape)
+            curved = problem.loss.hessian_product(predictions, problem.y, inputs @ v.T)
+            # Damping proportional to the gradient keeps the Newton steps finite where the loss is flat.
+            return (curved.T @ inputs / problem.n + (ridge + 1e-4 * size) * v).ravel()
+
+        operator = LinearOperator((A.size, A.size), matvec=product, dtype=np.float64)
+        step = cg(operator, -gradient.ravel(), rtol=min(0.1, np.sqrt(size)), maxiter=500)[0].reshape(A.shape)
+        decrease, length = -np.sum(gradient * step), 1.0
+        # The term 1e-15 accepts the full step near the optimum, where differences of values are rounding errors.
+        while (trial := value(A + length * step)) > now - 1e-4 * length * decrease + 1e-15 * abs(now):
+            length /= 2
+            if length < 1e-12:
+                return (A * factor) @ basis
+        A, now = A + length * step, trial
+    return (A * factor) @ basis

@@ -1,0 +1,162 @@
+"""Mean-field theory of a wide residual network at initialization (Tarnowski et al., arXiv 1809.08848).
+
+    x[l] = x[l-1] + phi(h[l]),  h[l] = W[l] x[l-1] + b[l],  Var W = weight_scale^2 / (N L),  Var b = bias_scale^2
+
+The entries of h[l] are Gaussian with variance q[l]; p[l] and m[l] are the mean square and the mean of the entries of
+x[l]. The spectrum of the Jacobian dx[L]/dx[0] depends on one number only, the effective cumulant c, which is the sum of
+weight_scale^2/L E[phi'^2] over the layers.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq
+
+from allconv_resnet.errors import BadInput
+from allconv_resnet.theory.checks import positive_integer
+from allconv_resnet.theory.tarnowski import activations
+
+
+class MeanField(NamedTuple):
+    """The result of `mean_field`, in float64."""
+
+    q: np.ndarray  # [L] variance of the pre-activations
+    p: np.ndarray  # [L + 1] mean square of the activations x[0] ... x[L]
+    m: np.ndarray  # [L + 1] their mean
+    cumulants: np.ndarray  # [L] contributions of the layers to the effective cumulant, which is their sum
+    means: tuple  # [L] of `activations.GaussianMeans`
+
+
+def mean_field(activation, weight_scale, bias_scale, depth, input_mean_square=1.0, input_mean=0.0):
+    """Returns the variances and means of every layer of a wide random residual network.
+
+    Args:
+        activation: Name in `ACTIVATIONS`, callable written with `keras.ops`, or `Activation`.
+        weight_scale: Positive float; the entries of each W have variance `weight_scale^2 / (width * depth)`.
+        bias_scale: Nonnegative float, standard deviation of the biases.
+        depth: Positive integer, number of residual layers L.
+        input_mean_square: Positive float p[0].
+        input_mean: Float m[0], in absolute value at most the square root of `input_mean_square`.
+
+    Returns:
+        `MeanField`.
+
+    Raises:
+        BadInput: if an argument is outside these ranges, or if the variances overflow.
+
+    Example:
+
+    >>> mean_field("tanh", 1.0, 0.5, depth=40).cumulants.sum().round(4).item()
+    0.6461
+    """
+    activation = activations.get(activation)
+    depth = positive_integer(depth, "depth")
+    if not (math.isfinite(weight_scale) and weight_scale > 0):
+        raise BadInput(f"weight_scale must be positive and finite. Received: weight_scale={weight_scale}")
+    if not (math.isfinite(bias_scale) and bias_scale >= 0):
+        raise BadInput(f"bias_scale must be nonnegative and finite. Received: bias_scale={bias_scale}")
+    if not (math.isfinite(input_mean_square) and 0 < input_mean_square >= input_mean**2):
+        raise BadInput(
+            f"input_mean_square must be positive and at least input_mean^2. "
+            f"Received: input_mean_square={input_mean_square}, input_mean={input_mean}"
+        )
+    q, p, m, cumulants, means = [], [float(input_mean_square)], [float(input_mean)], [], []
+    for layer in range(1, depth + 1):
+        q.append(weight_scale**2 / depth * p[-1] + bias_scale**2)
+        mean = activations.gaussian_means(activation, q[-1])
+        means.append(mean)
+        cumulants.append(weight_scale**2 / depth * mean.d_d)
+        p.append(p[-1] + 2 * m[-1] * mean.phi + mean.phi_phi)
+        m.append(m[-1] + mean.phi)
+        if not math.isfinite(p[-1] + cumulants[-1]) or p[-1] > 1e150:
+            raise BadInput(
+                f"The network must have finite activations. Received: {activation.name} with weight_scale="
+                f"{weight_scale}, whose mean square at layer {layer} of {depth} is {p[-1]:.3g}"
+            )
+    return MeanField(np.array(q), np.array(p), np.array(m), np.array(cumulants), tuple(means))
+
+
+def effective_cumulant(activation, weight_scale, bias_scale, depth, input_mean_square=1.0, input_mean=0.0):
+    """Returns the effective cumulant c, the only parameter of the universal spectrum (Tarnowski et al., section 3).
+
+    Args:
+        activation: Name in `ACTIVATIONS`, callable written with `keras.ops`, or `Activation`.
+        weight_scale: Positive float; the entries of each W have variance `weight_scale^2 / (width * depth)`.
+        bias_scale: Nonnegative float, standard deviation of the biases.
+        depth: Positive integer, number of residual layers.
+        input_mean_square: Positive float, mean square of the entries of the input.
+        input_mean: Float, their mean.
+
+    Returns:
+        Positive float.
+
+    Raises:
+        BadInput: as in `mean_field`, and if the derivative of the activation vanishes everywhere, so that c = 0.
+
+    Example:
+
+    >>> round(effective_cumulant("relu", 1.0, 0.0, depth=40), 9)  # weight_scale^2 / 2
+    0.5
+    """
+    c = float(mean_field(activation, weight_scale, bias_scale, depth, input_mean_square, input_mean).cumulants.sum())
+    if c <= 0:
+        name = activations.get(activation).name
+        raise BadInput(f"An activation must have a derivative that is not zero everywhere. Received: {name}")
+    return c
+
+
+def weight_scale_for(activation, c, depth, bias_scale=0.0, input_mean_square=1.0, input_mean=0.0):
+    """Returns the weight scale at which a network has the effective cumulant `c`, and thus the spectrum of this c.
+
+    Args:
+        activation: Name in `ACTIVATIONS`, callable written with `keras.ops`, or `Activation`.
+        c: Positive float.
+        depth: Positive integer, number of residual layers.
+        bias_scale: Nonnegative float, standard deviation of the biases.
+        input_mean_square: Positive float, mean square of the entries of the input.
+        input_mean: Float, their mean.
+
+    Returns:
+        Positive float.
+
+    Raises:
+        BadInput: as in `mean_field`, and if `c` is not positive or not reached by any weight scale from 1e-6 to 1e6.
+
+    Example:
+
+    >>> round(weight_scale_for("relu", 0.125, depth=20), 9)
+    0.5
+    """
+    check_cumulant(c)
+    depth = positive_integer(depth, "depth")
+
+    def excess(scale):
+        return effective_cumulant(activation, scale, bias_scale, depth, input_mean_square, input_mean) - c
+
+    low = high = math.sqrt(c)
+    while excess(low) > 0:
+        low /= 2
+        if low < 1e-6:
+            raise BadInput(
+                f"c must be reached by a weight scale above 1e-6, but {2 * low:.3g} exceeds it. Received: c={c}"
+            )
+    high = max(high, 2 * low) if low < high else high
+    while excess(high) < 0:
+        low, high = high, 1.5 * high
+        if high > 1e6:
+            name = activations.get(activation).name
+            raise BadInput(
+                f"c must be reached by a weight scale below 1e6. Received: c={c} for {name}, which stays below"
+            )
+    return high if excess(high) == 0 else brentq(excess, low, high, xtol=1e-13, rtol=1e-13)
+
+
+def check_cumulant(c):
+    """Checks that an effective cumulant is a positive finite number.
+
+    Raises:
+        BadInput: if it is not.
+    """
+    if not (np.isscalar(c) and np.isrealobj(c) and math.isfinite(c) and c > 0):
+        raise BadInput(f"The effective cumulant c must be a positive finite number. Received: c={c}")

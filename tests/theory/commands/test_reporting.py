@@ -1,0 +1,50 @@
+"""JSON results, tables, progress and figures of the theory commands."""
+
+import json
+
+import numpy as np
+
+from allconv_resnet.plotting import add_grids, new_figure, save_figure
+from allconv_resnet.theory.commands import reporting
+
+
+def test_results_are_rounded_and_not_finite_numbers_become_null(tmp_path):
+    path = tmp_path / "new" / "results.json"
+    reporting.write_results(
+        path, values=np.array([1 / 3, np.inf, np.nan]), count=np.int64(3), place=tmp_path, flag=True
+    )
+    written = json.loads(path.read_text())
+    assert written.pop("environment")["versions"]["numpy"] == np.__version__
+    assert written == {"values": [0.3333333, None, None], "count": 3, "place": str(tmp_path), "flag": True}
+    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_tables_align_their_columns(capsys):
+    reporting.print_table(("name", "value"), [("first", 1.23456), ("b", None)])
+    assert capsys.readouterr().out == "name   value\nfirst  1.235\nb          -\n"
+
+
+def test_progress_is_shown_at_the_end_in_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    show = reporting.progress_callback("job")
+    show(1, 2000)
+    show(2000, 2000)
+    assert capsys.readouterr().err == "\r\033[Kjob: 2,000/2,000\n"
+
+
+def test_images_have_mean_0_and_standard_deviation_1(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    images[0] = 7  # a constant image stays finite
+    monkeypatch.setattr(reporting, "load_images", lambda name, data_dir: (images, np.arange(5)))
+    x, labels = reporting.load_cifar10(None)
+    assert x.dtype == np.float32 and np.array_equal(labels, np.arange(5)) and np.all(x[0] == 0)
+    np.testing.assert_allclose(x.mean(axis=(1, 2, 3)), 0, atol=1e-6)
+    np.testing.assert_allclose(x[1:].std(axis=(1, 2, 3)), 1, rtol=1e-5)
+
+
+def test_figures_are_saved_in_a_new_directory(tmp_path):
+    figure, axes = new_figure(4, 3, columns=2)
+    axes[0].plot([1, 2])
+    add_grids(figure)
+    save_figure(figure, tmp_path / "new" / "figure.png")
+    assert (tmp_path / "new" / "figure.png").read_bytes().startswith(b"\x89PNG")
