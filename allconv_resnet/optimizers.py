@@ -49,11 +49,14 @@ class Momentum(keras.optimizers.Optimizer):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum, self.nesterov = momentum, nesterov
         self.own_weight_decay = weight_decay  # Keras would apply an attribute `weight_decay` itself, decoupled
-        self.excluded_paths, self.excluded_names = [], []
+        self.excluded_paths, self.excluded_names, self.loaded = [], [], False
 
     def build(self, variables):
         if self.built:
             return
+        if self.loaded:  # variables have the same paths in a loaded model, but they are other objects
+            excluded = [variable for variable in variables if variable.path in self.excluded_paths]
+            super().exclude_from_weight_decay(excluded, self.excluded_names)
         super().build(variables)
         self.velocities = self.add_optimizer_variables(variables, "velocity")
 
@@ -76,13 +79,11 @@ class Momentum(keras.optimizers.Optimizer):
         """
         super().exclude_from_weight_decay(var_list, var_names)
         self.excluded_paths = [variable.path for variable in var_list or ()]
-        self.excluded_names = list(var_names or ())
+        self.excluded_names, self.loaded = list(var_names or ()), False
 
     def weight_decay_of(self, variable):
         """Returns the weight decay of a variable, which is 0 if `exclude_from_weight_decay` excluded it."""
-        # Keras compares identities, which a saved optimizer does not have; a path is the same in a loaded model.
-        excluded = variable.path in self.excluded_paths or not self._use_weight_decay(variable)
-        return 0.0 if excluded else self.own_weight_decay
+        return self.own_weight_decay if self._use_weight_decay(variable) else 0.0
 
     def get_config(self):
         return {
@@ -96,11 +97,11 @@ class Momentum(keras.optimizers.Optimizer):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        paths, names = config.get("excluded_paths", []), config.get("excluded_names", [])
-        rest = {key: value for key, value in config.items() if not key.startswith("excluded_")}
+        rest = {key: value for key, value in config.items() if key not in ("excluded_paths", "excluded_names")}
         optimizer = super().from_config(rest, custom_objects)
-        optimizer.exclude_from_weight_decay(var_names=names)
-        optimizer.excluded_paths = list(paths)
+        optimizer.excluded_paths = list(config.get("excluded_paths", ()))
+        optimizer.excluded_names = list(config.get("excluded_names", ()))
+        optimizer.loaded = True
         return optimizer
 
 
