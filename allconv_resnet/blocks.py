@@ -98,8 +98,9 @@ class ResidualBlock(Configured):
         if self.normalization == "batch":
             self.norm1.build(hidden_shape)
             self.norm2.build(hidden_shape)
-        if not self.trainable:
-            self.trainable = False  # passes it on to the sublayers, which the constructor of Keras does not do
+        if not self.trainable:  # the constructor of Keras does not pass it on to the sublayers
+            for layer in self._flatten_layers(include_self=False):
+                layer.trainable = False
 
     def call(self, x, training=None):
         self.check_size(x.shape)
