@@ -8,7 +8,7 @@ from keras import ops
 
 from allconv_resnet.cpu import Convolution
 from allconv_resnet.errors import BadInput
-from allconv_resnet.layers import Configured, batch_normalization, convolution
+from allconv_resnet.layers import Configured, batch_normalization, convolution, own_activation
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
@@ -68,7 +68,7 @@ class ResidualBlock(Configured):
         self.filters, self.strides, self.use_bias, self.normalization = filters, strides, use_bias, normalization
         self.initialization, self.seed, self.shortcut = initialization, seed, shortcut
         self.kernel_sizes = tuple(kernel_sizes)
-        self.activation = own_activation(activation)
+        self.activation = own_activation(activation, "activation")
 
         def conv(name, size, strides, seed):
             arguments = (filters, size, strides, use_bias, initialization, seed)
@@ -98,9 +98,14 @@ class ResidualBlock(Configured):
         if self.normalization == "batch":
             self.norm1.build(hidden_shape)
             self.norm2.build(hidden_shape)
+        if not self.trainable:  # the constructor of Keras does not pass it on to the sublayers
+            for layer in self._flatten_layers(include_self=False):
+                layer.trainable = False
 
     def call(self, x, training=None):
         self.check_size(x.shape)
+        if self.strides > 1 and None in x.shape[1:3]:
+            self.check_size_in_graph(x)
         y = self.conv1(x, training=training)
         y = self.norm1(y, training=training) if self.normalization else y
         y = self.conv2(self.activation(y), training=training)
@@ -110,10 +115,18 @@ class ResidualBlock(Configured):
     def check_size(self, shape):
         """Raises `BadInput` if `strides` does not divide a known height or width of an input's shape."""
         if any(size is not None and size % self.strides for size in shape[1:3]):
-            raise BadInput(
-                f"The strides of a block, {self.strides}, must divide the height and width of its input. "
-                f"Received: input_shape={tuple(shape)}"
-            )
+            raise BadInput(f"{self.size_message} Received: input_shape={tuple(shape)}")
+
+    def check_size_in_graph(self, x):
+        """Checks in a TensorFlow graph, which alone can have unknown sizes, that `strides` divides them."""
+        import tensorflow as tf
+
+        tf.debugging.assert_equal(tf.shape(x)[1:3] % self.strides, 0, self.size_message)
+
+    @property
+    def size_message(self):
+        """What is wrong if `strides` does not divide the height and width."""
+        return f"The strides of a block, {self.strides}, must divide the height and width of its input."
 
     def reshaped(self, x):
         """Returns x in the shape of the block's output. This is x itself where the block keeps the shape."""
@@ -129,14 +142,3 @@ class ResidualBlock(Configured):
 BLOCKS = {"residual": ResidualBlock}
 """The block types by name. `AllConvResNet` passes `filters`, `strides`, `use_bias`, `normalization`, `initialization`,
 `seed`, `name` and `dtype` to the constructor, and whatever else it was given that the constructor takes."""
-
-
-def own_activation(activation):
-    """Returns the function that an activation names, or a new layer of the same configuration if it is a layer.
-
-    Args:
-        activation: Name, callable or layer.
-    """
-    if isinstance(activation, keras.layers.Layer):
-        return type(activation).from_config({**activation.get_config(), "name": "activation"})
-    return keras.activations.get(activation)

@@ -89,7 +89,7 @@ def filter_gradient(x, dy):
     oneDNN's is 0.2 %.
 
     Args:
-        x: Float tensor `[n, h, w, c]`, the input of a convolution with stride 1 and SAME padding; h and w must be static.
+        x: Float tensor `[n, h, w, c]`, the input of a SAME convolution with stride 1. h and w must be static.
         dy: Float tensor `[n, h, w, k]`, the gradient with respect to its output.
 
     Returns:

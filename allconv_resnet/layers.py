@@ -30,7 +30,7 @@ class Configured(layers.Layer):
     """
 
     def get_config(self):
-        own = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in argument_names(type(self))}
+        own = serialized({name: getattr(self, name) for name in argument_names(type(self))})
         return {**own, **super().get_config(), **frozen_config(self)}
 
     @classmethod
@@ -53,12 +53,19 @@ def argument_names(kind):
     return names
 
 
+def serialized(arguments):
+    """Returns arguments by name as they are in a configuration file, which has lists where Python has tuples."""
+    return {name: keras.saving.serialize_keras_object(_as_lists(value)) for name, value in arguments.items()}
+
+
+def _as_lists(value):
+    return [_as_lists(item) for item in value] if isinstance(value, tuple | list) else value
+
+
 def frozen_config(layer):
-    """Returns the part of a configuration that says which sublayers are frozen: empty if all are as the layer is."""
-    sublayers = dict(_sublayers(layer))
-    if all(sublayer.trainable == layer.trainable for sublayer in sublayers.values()):
-        return {}
-    return {"frozen": [path for path, sublayer in sublayers.items() if not sublayer.trainable]}
+    """Returns the part of a configuration that says which sublayers are frozen; it is empty without sublayers."""
+    by_path = dict(_layers_by_path(layer))
+    return {"frozen": [path for path, each in by_path.items() if not each.trainable]} if len(by_path) > 1 else {}
 
 
 def from_config(kind, config, custom_objects=None):
@@ -73,15 +80,15 @@ def from_config(kind, config, custom_objects=None):
     frozen = arguments.pop("frozen", None)
     layer = kind(**arguments)
     if frozen is not None:
-        for path, sublayer in _sublayers(layer):  # parents come first, because setting one sets its sublayers
-            sublayer.trainable = path not in frozen
+        for path, each in _layers_by_path(layer):  # parents come first, because setting one sets its sublayers
+            each.trainable = path not in frozen
     return layer
 
 
-def _sublayers(layer, prefix=""):
+def _layers_by_path(layer, path=""):
+    yield path, layer
     for sublayer in layer._flatten_layers(recursive=False, include_self=False):
-        yield prefix + sublayer.name, sublayer
-        yield from _sublayers(sublayer, f"{prefix}{sublayer.name}/")
+        yield from _layers_by_path(sublayer, f"{path}/{sublayer.name}")
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
@@ -207,6 +214,24 @@ def convolution(filters, kernel_size, strides, use_bias, initialization, seed, k
         kernel_initializer=initializers.for_kernel(initialization, seed),
         **kwargs,
     )
+
+
+def own_activation(activation, name):
+    """Returns the function that an activation names, or if it is a layer, a new one of the same configuration.
+
+    Args:
+        activation: Name, callable or layer.
+        name: String, the name of the new layer.
+    """
+    if isinstance(activation, layers.Layer):
+        return type(activation).from_config({**activation.get_config(), "name": name})
+    return keras.activations.get(activation)
+
+
+def activation_layer(activation, name, dtype):
+    """Returns a layer that applies a name, callable or layer; a given layer is copied and keeps its dtype policy."""
+    own = own_activation(activation, name)
+    return own if isinstance(own, layers.Layer) else layers.Activation(own, name=name, dtype=dtype)
 
 
 def batch_normalization(name, dtype):

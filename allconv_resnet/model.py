@@ -10,18 +10,21 @@ from typing import NamedTuple
 import keras
 from keras import layers, ops
 
-from allconv_resnet.blocks import BLOCKS, own_activation
+from allconv_resnet.blocks import BLOCKS
 from allconv_resnet.errors import BadInput
 from allconv_resnet.initializers import patch_whitening
 from allconv_resnet.layers import (
     RandomProjection,
+    activation_layer,
     argument_names,
     batch_normalization,
     convolution,
     from_config,
     frozen_config,
+    serialized,
     standardize,
 )
+from allconv_resnet.mirror import PoolingOverMirrorImages, WithMirrorImages
 
 
 class Stem(NamedTuple):
@@ -69,9 +72,9 @@ class AllConvResNet(keras.Model):
         num_classes: Integer, the number of logits.
         stem: `Stem`, or its numbers `(filters, kernel_size, strides, pool)`.
         stages: Sequence of `Stage`, or of their numbers `(blocks, filters, strides)`.
-        block: Name of the type of the blocks, a key of `blocks.BLOCKS`.
-        final_activation: Name, callable, layer or None. It is applied between the last block and the pooling. The paper
-            has none; the 2016 TensorFlow model from which its networks derive had a ReLU.
+        block: Name of the block type, a key of `blocks.BLOCKS`.
+        final_activation: Name, callable, layer or None, applied between the last block and the pooling. The paper has
+            none; the 2016 TensorFlow model from which its networks derive had a ReLU.
         use_bias: Whether convolutions have biases. The paper's have none.
         normalization: None, or `"batch"` for batch normalization after each convolution.
         initialization: Initializer of the residual kernels: `"near_identity"` (standard deviation `1/(k^2 c)`, the
@@ -79,7 +82,7 @@ class AllConvResNet(keras.Model):
         trainable_head: Whether the last layer is trained. The paper's is a fixed random projection.
         trainable_stem: Whether the first convolution is trained, as the paper's is. If not, see `whiten_stem`.
         mirror_average: Whether the logits in inference are the mean over an image and its mirror image, left to right,
-            which doubles the work. The paper's are not.
+            see `mirror`. The paper's are not.
         seed: Integer. It determines every initial weight, including the projection.
         dtype: Dtype policy of the layers, for instance `"mixed_bfloat16"`. The logits are at least float32.
         name: String, the name of the model.
@@ -127,10 +130,11 @@ class AllConvResNet(keras.Model):
         policy = keras.dtype_policies.get(dtype)
         seeds = itertools.count(seed * 10_000, step=2)  # a block uses two
 
-        images = keras.Input(input_shape, name="images")
-        x = convolution(
-            *stem[:3], use_bias, "standard", next(seeds), name="stem", trainable=trainable_stem, dtype=policy
-        )(images)
+        images = x = keras.Input(input_shape, name="images")
+        if mirror_average:
+            x = WithMirrorImages(name="with_mirror_images", dtype=policy)(x)
+        stem_arguments = {"name": "stem", "trainable": trainable_stem, "dtype": policy}
+        x = convolution(*stem[:3], use_bias, "standard", next(seeds), **stem_arguments)(x)
         if normalization == "batch":
             x = batch_normalization("stem_norm", policy)(x)
         if stem.pool > 1:
@@ -149,22 +153,14 @@ class AllConvResNet(keras.Model):
                     **block_arguments,
                 )(x)
         if final_activation is not None:
-            x = layers.Activation(own_activation(final_activation), name="final_activation", dtype=policy)(x)
-        x = layers.GlobalAveragePooling2D(data_format="channels_last", name="pool", dtype=policy)(x)
+            x = activation_layer(final_activation, "final_activation", policy)(x)
+        pooling = PoolingOverMirrorImages if mirror_average else layers.GlobalAveragePooling2D
+        x = pooling(data_format="channels_last", name="pool", dtype=policy)(x)
         # In bfloat16 the logits would have only three digits, and the projection in float32 costs almost nothing.
         wide = policy.variable_dtype
         x = RandomProjection(num_classes, next(seeds), trainable_head, name="projection", dtype=wide)(x)
         super().__init__(inputs=images, outputs=x, name=name)
-        self.mirror_average = mirror_average
-        arguments |= {"stem": list(stem), "stages": [list(stage) for stage in stages], "dtype": policy}
-        self._config = {key: keras.saving.serialize_keras_object(value) for key, value in arguments.items()}
-
-    def call(self, images, training=None, mask=None):
-        if training or not self.mirror_average:
-            return super().call(images, training=training, mask=mask)
-        both = keras.tree.map_structure(lambda x: ops.concatenate([x, ops.flip(x, axis=2)]), images)
-        logits = super().call(both, training=training, mask=mask)
-        return ops.mean(ops.reshape(logits, (2, -1, logits.shape[-1])), axis=0)
+        self._config = serialized({**arguments, "stem": stem, "stages": stages, "dtype": policy})
 
     def get_config(self):
         return {**self._config, **frozen_config(self)}
@@ -181,12 +177,11 @@ def _check_arguments(block, block_arguments):
     if block not in BLOCKS:
         raise BadInput(f"block must be one of {', '.join(BLOCKS)}. Received: block={block!r}")
     known = [name for name in argument_names(BLOCKS[block]) if name not in (*_OWN_ARGUMENTS, "filters", "strides")]
-    for name, value in block_arguments.items():
-        if name not in known:
-            raise BadInput(
-                f"AllConvResNet has the arguments {', '.join(_OWN_ARGUMENTS)}, and with block={block!r} also "
-                f"{', '.join(known) or 'none'}. Received: {name}={value!r}"
-            )
+    for name in block_arguments.keys() - set(known):
+        raise BadInput(
+            f"The arguments of AllConvResNet are {', '.join(_OWN_ARGUMENTS)}, and those of its block={block!r} are "
+            f"{', '.join(known) or 'none'}. Received: {name}={block_arguments[name]!r}"
+        )
 
 
 def whiten_stem(model, images, sample=5_000):

@@ -9,8 +9,8 @@ from allconv_resnet.errors import BadInput
 
 TINY = {
     "all_cnn_c": lambda **k: baselines.all_cnn_c(4, (16, 16, 3), **k),
-    "resnet": lambda **k: baselines.resnet(4, 1, input_shape=(16, 16, 3), **k),
-    "resnet, not normalized": lambda **k: baselines.resnet(4, 1, None, (16, 16, 3), **k),
+    "resnet": lambda **k: baselines.resnet(4, 8, input_shape=(16, 16, 3), **k),
+    "resnet, not normalized": lambda **k: baselines.resnet(4, 8, None, (16, 16, 3), **k),
     "densenet_bc": lambda **k: baselines.densenet_bc(4, 10, 4, (16, 16, 3), **k),
 }
 
@@ -24,9 +24,9 @@ def trainable(model):
     [
         (baselines.all_cnn_c, 1_369_738),  # "1.4M", table 4 of Springenberg et al.
         (baselines.resnet, 269_722),  # "0.27M", table 6 of He et al.
-        (lambda: baselines.resnet(n=5), 464_154),  # "0.46M"
-        (lambda: baselines.resnet(n=9), 853_018),  # "0.85M"
-        (lambda: baselines.resnet(n=18), 1_727_962),  # "1.7M"
+        (lambda: baselines.resnet(depth=32), 464_154),  # "0.46M"
+        (lambda: baselines.resnet(depth=56), 853_018),  # "0.85M"
+        (lambda: baselines.resnet(depth=110), 1_727_962),  # "1.7M"
         (baselines.densenet_bc, 769_162),  # "0.8M", table 2 of Huang et al.
     ],
 )
@@ -39,7 +39,7 @@ def test_layers_that_count_are_as_many_as_the_names_say():
         return sum(isinstance(layer, keras.layers.Conv2D | keras.layers.Dense) for layer in model.layers)
 
     assert weighted(baselines.all_cnn_c()) == 9
-    assert weighted(baselines.resnet(n=18)) == 110
+    assert weighted(baselines.resnet(depth=110)) == 110
     assert weighted(baselines.densenet_bc()) == 100
 
 
@@ -83,9 +83,15 @@ def test_logits_stay_in_float32():
         assert make(dtype="mixed_bfloat16").output.dtype == "float32", name
 
 
-def test_no_dense_network_of_another_depth():
-    with pytest.raises(ValueError, match=r"6m \+ 4.*depth=12"):
-        baselines.densenet_bc(depth=12)
+def test_networks_of_another_depth_are_refused():
+    for depth in (4, 12):
+        with pytest.raises(BadInput, match=rf"6m \+ 4.*depth={depth}"):
+            baselines.densenet_bc(depth=depth)
+    for depth in (2, 18):
+        with pytest.raises(BadInput, match=rf"6n \+ 2.*depth={depth}"):
+            baselines.resnet(depth=depth)
+    with pytest.raises(BadInput, match="normalization='layer'"):
+        baselines.resnet(normalization="layer")
 
 
 @pytest.mark.parametrize("recipe", recipes.COMPARED, ids=lambda recipe: recipe.name)

@@ -5,7 +5,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from allconv_resnet import cpu
-from allconv_resnet.layers import ResidualBlock
+from allconv_resnet.blocks import ResidualBlock
 
 SHAPES = ((3, 8, 8, 5, 7), (2, 7, 7, 4, 4), (1, 1, 1, 2, 3), (4, 5, 2, 3, 6), (2, 2, 5, 6, 2))
 
@@ -45,6 +45,7 @@ def layer(filters=96, **arguments):
         ((2, 8, 8, 96), {"use_bias": True}, "bfloat16", False),
         ((2, 8, 8, 96), {"groups": 2}, "bfloat16", False),
         ((2, 8, 8, 96), {"activation": "relu"}, "bfloat16", False),
+        ((2, 96, 8, 8), {"data_format": "channels_first"}, "bfloat16", False),
     ],
     ids=str,
 )
@@ -68,7 +69,7 @@ def test_a_block_has_the_outputs_and_gradients_of_its_layers(arguments, dtype):
 
     ours = gradients(x)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "convolve", lambda layer, x, training: layer(x))
+        patch.setattr(cpu.Convolution, "call", lambda layer, x, training=None: keras.layers.Conv2D.call(layer, x))
         plain = tf.function(gradients.python_function)(x)
     for a, b in zip(ours, plain, strict=True):
         a, b = (tf.cast(value, tf.float32).numpy() for value in (a, b))
@@ -94,3 +95,21 @@ def test_batches_of_any_size():
     step = tf.function(lambda x: block(x, training=True), input_signature=[tf.TensorSpec((None, 8, 8, 96))])
     for n in (1, 3):
         assert step(normal(n, 8, 8, 96)).shape == (n, 8, 8, 96)
+
+
+def test_a_convolution_is_a_layer_of_keras(tmp_path):
+    images = keras.Input((8, 8, 96))
+    model = keras.Model(images, cpu.Convolution(96, 3, padding="same", activation="tanh")(images))
+    model.save(tmp_path / "model.keras")
+    x = normal(2, 8, 8, 96)
+    plain = keras.layers.Conv2D(96, 3, padding="same", activation="tanh")
+    plain.build(x.shape)
+    plain.set_weights(model.get_weights())
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded.layers[1], cpu.Convolution)
+    for each in (model, loaded):
+        np.testing.assert_allclose(each(x, training=True), plain(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_block_computes_with_convolutions():
+    assert all(isinstance(conv, cpu.Convolution) for conv in (ResidualBlock(8).conv1, ResidualBlock(8).conv2))

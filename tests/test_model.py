@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 
 import allconv_resnet as acr
-from allconv_resnet.data import augment
+from allconv_resnet.errors import BadInput
 from allconv_resnet.initializers import patch_whitening
 
 RNG = np.random.default_rng(0)
@@ -81,29 +81,6 @@ def test_imagenet_networks_have_34_layers_and_their_parameters(widths, parameter
     assert model.layers[-3].output.shape == (None, 7, 7, last_width)
 
 
-def numpy_convolution(x, kernel, stride):
-    (_, h, w, _), k = x.shape, len(kernel)
-    total = {size: max((-(-size // stride) - 1) * stride + k - size, 0) for size in (h, w)}  # SAME as TensorFlow has it
-    pad = [(0, 0), *((total[size] // 2, total[size] - total[size] // 2) for size in (h, w)), (0, 0)]
-    x = np.pad(x, pad)
-    windows = np.lib.stride_tricks.sliding_window_view(x, (k, k), axis=(1, 2))[:, ::stride, ::stride]
-    return np.einsum("nhwcij,ijco->nhwo", windows, kernel)
-
-
-@pytest.mark.parametrize("kernel_sizes", [(3, 3), (3, 1), (5, 3)])
-@pytest.mark.parametrize(("channels", "filters", "strides"), [(8, 8, 1), (4, 8, 1), (3, 8, 2), (8, 8, 2)])
-def test_block_equals_its_formula(channels, filters, strides, kernel_sizes):
-    block = acr.ResidualBlock(filters, strides, initialization="he", seed=3, kernel_sizes=kernel_sizes)
-    x = RNG.standard_normal((2, 6, 6, channels)).astype("float32")
-    y = ops.convert_to_numpy(block(x))
-    c1, c2 = (ops.convert_to_numpy(conv.kernel).astype("float64") for conv in (block.conv1, block.conv2))
-    shortcut = x.reshape(2, 6 // strides, strides, 6 // strides, strides, channels).mean((2, 4))
-    extra = filters - channels
-    shortcut = np.pad(shortcut, [(0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)])
-    hidden = np.maximum(numpy_convolution(x.astype("float64"), c1, strides), 0)
-    np.testing.assert_allclose(y, shortcut + numpy_convolution(hidden, c2, 1), rtol=1e-4, atol=1e-5)
-
-
 def test_projection_is_never_trained_and_survives_saving(tmp_path):
     model = acr.AllConvResNet(**SMALL, seed=5)
     before = ops.convert_to_numpy(model.get_layer("projection").kernel).copy()
@@ -147,6 +124,8 @@ ABLATIONS = [
     {"use_bias": True},
     {"activation": "tanh"},
     {"activation": keras.activations.gelu},
+    {"activation": keras.layers.LeakyReLU(0.3)},
+    {"activation": keras.layers.PReLU("ones")},
     {"final_activation": "relu"},
     {"dtype": "mixed_bfloat16"},
     {"stem": (6, 7, 2, 2), "stages": ((1, 8, 1),)},
@@ -180,13 +159,6 @@ def test_ablations_change_what_they_name():
     assert ops.convert_to_numpy(kernel).std() == pytest.approx(1 / (3 * 8**0.5), rel=0.15)
 
 
-def test_a_block_without_its_shortcut_is_the_rest_of_one_with_it():
-    whole, rest = (acr.ResidualBlock(8, initialization="he", shortcut=shortcut) for shortcut in ("identity", None))
-    x = images(2)[..., :1].repeat(8, axis=-1)
-    y, part = (ops.convert_to_numpy(block(x)) for block in (whole, rest))
-    np.testing.assert_allclose(y, x + part, rtol=1e-5, atol=1e-6)
-
-
 def test_summary_and_one_step_of_fit_on_the_full_network(cifar, capsys):
     cifar.summary()
     assert "13,541,296" in capsys.readouterr().out  # 13,538,736 + 2,560
@@ -199,13 +171,16 @@ def test_summary_and_one_step_of_fit_on_the_full_network(cifar, capsys):
     ("arguments", "received"),
     [
         ({"stages": ((1, 8, 1), (1, 4, 1))}, "filters=4"),
-        ({"stages": ((1, 8, 3),)}, "input_shape=(None, 8, 8, 4)"),
+        ({"stages": ((1, 8, 3),)}, r"input_shape=\(None, 8, 8, 4\)"),
         ({"normalization": "layer"}, "normalization='layer'"),
         ({"shortcut": "dense"}, "shortcut='dense'"),
+        ({"initialisation": "he"}, "stage.*initialization.*shortcut.*Received: initialisation='he'"),
+        ({"weights": "imagenet", "include_top": False}, "Received: (weights='imagenet'|include_top=False)"),
+        ({"filters": 3}, "Received: filters=3"),
     ],
 )
 def test_impossible_networks_are_refused(arguments, received):
-    with pytest.raises(ValueError, match=received.replace("(", r"\(").replace(")", r"\)")):
+    with pytest.raises(BadInput, match=received):
         acr.AllConvResNet(**{**SMALL, **arguments})
 
 
@@ -218,7 +193,7 @@ def test_a_whitened_stem_makes_patches_white_and_is_not_trained():
     acr.whiten_stem(model, pictures)
     stem = model.get_layer("stem")
     assert [weight.path for weight in model.trainable_weights if weight.path.startswith("stem")] == []
-    standardized = np.asarray(augment.standardize(pictures))
+    standardized = ops.convert_to_numpy(acr.standardize(pictures))
     outputs = ops.convert_to_numpy(stem(standardized))[:, 1:-1, 1:-1].reshape(-1, 20)  # the rim has zeros around
     moments = outputs.T @ outputs / len(outputs)
     shifts = [standardized[:, i : i + 14, j : j + 14] for i in range(3) for j in range(3)]
@@ -228,7 +203,7 @@ def test_a_whitened_stem_makes_patches_white_and_is_not_trained():
     assert moments[0, 0] > 0.9
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model))
     assert not again.get_layer("stem").trainable
-    with pytest.raises(ValueError, match=r"at most those of a patch, 27\. Received: filters=28"):
+    with pytest.raises(ValueError, match=r"at most the number of values in a patch, 27\. Received: filters=28"):
         patch_whitening(standardized, 3, 28)
 
 

@@ -4,6 +4,7 @@ import pytest
 from keras import ops
 
 import allconv_resnet as acr
+from allconv_resnet.errors import BadInput
 from allconv_resnet.optimizers import orthogonalized
 
 tf = pytest.importorskip("tensorflow")
@@ -81,7 +82,7 @@ def test_config_round_trip():
 @pytest.mark.parametrize("kind", [acr.Momentum, acr.Muon])
 @pytest.mark.parametrize("arguments", [{"momentum": 1.0}, {"momentum": -0.1}, {"weight_decay": -1e-4}])
 def test_values_out_of_range_are_refused(kind, arguments):
-    with pytest.raises(ValueError, match=next(iter(arguments))):
+    with pytest.raises(BadInput, match=next(iter(arguments))):
         kind(0.1, **arguments)
 
 

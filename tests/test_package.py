@@ -6,7 +6,7 @@ GROUND_FLOOR = textwrap.dedent("""
     import sys
     sys.modules["tensorflow"] = None  # any import of it would now fail
     import numpy as np, keras, allconv_resnet as acr
-    from allconv_resnet import errors, initializers, layers, model, optimizer, recipes, schedules
+    from allconv_resnet import blocks, cpu, errors, initializers, layers, mirror, model, optimizers, recipes, schedules
     model = acr.AllConvResNet((8, 8, 3), 4, stem=(4, 3, 1, 1), stages=[(1, 8, 1), (1, 16, 2)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(acr.Momentum(acr.StepDecay(0.5, [20], 0.1), weight_decay=1e-4, global_clipnorm=1.0), loss)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import allconv_resnet as acr
+from allconv_resnet.errors import BadInput
 
 
 def test_step_decay_of_the_paper_at_before_and_after_every_boundary():
@@ -52,16 +53,30 @@ def test_config_round_trip(schedule):
 
 @pytest.mark.parametrize("boundaries", [[5, 3], [3, 3], [0], [-1]])
 def test_boundaries_must_be_positive_and_increase(boundaries):
-    with pytest.raises(ValueError, match="boundaries"):
+    with pytest.raises(BadInput, match="boundaries"):
         acr.StepDecay(0.05, boundaries, 0.1)
 
 
 def test_an_interval_below_a_step_is_refused():
-    with pytest.raises(ValueError, match="steps_per_epoch"):
+    with pytest.raises(BadInput, match="steps_per_epoch"):
         acr.EpochExponentialDecay(0.1, 0.94, 2, 0.25)
 
 
 @pytest.mark.parametrize("make", [acr.LinearDecay, acr.WarmUp], ids=["linear", "warm-up"])
 def test_a_schedule_of_no_steps_is_refused(make):
-    with pytest.raises(ValueError, match="steps must be positive"):
+    with pytest.raises(BadInput, match="steps must be positive"):
         make(0.1, 0)
+
+
+def test_schedules_are_those_of_keras():
+    schedules = keras.optimizers.schedules
+    ours, theirs = acr.LinearDecay(0.4, 30), schedules.PolynomialDecay(0.4, 30, end_learning_rate=0.0)
+    assert [float(ours(step)) for step in range(40)] == [float(theirs(step)) for step in range(40)]
+    ours, theirs = acr.EpochExponentialDecay(0.1, 0.94, 2, 2.6), schedules.ExponentialDecay(0.1, 5, 0.94, True)
+    assert [float(ours(step)) for step in range(40)] == [float(theirs(step)) for step in range(40)]
+
+
+def test_a_configuration_has_the_arguments_of_the_constructor():
+    assert acr.LinearDecay(0.4, 30).get_config() == {"initial": 0.4, "steps": 30}
+    arguments = {"initial": 0.1, "factor": 0.94, "epochs_per_decay": 2.0, "steps_per_epoch": 12.5}
+    assert acr.EpochExponentialDecay(**arguments).get_config() == arguments

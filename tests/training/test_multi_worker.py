@@ -19,7 +19,7 @@ from allconv_resnet.training.engines import distribution
 TWO = ["127.0.0.1:2222", "127.0.0.1:2223"]
 
 
-def tf_config(workers=TWO, job="worker", index=0, **jobs):
+def configured(workers=TWO, job="worker", index=0, **jobs):
     return {"TF_CONFIG": json.dumps({"cluster": {"worker": workers, **jobs}, "task": {"type": job, "index": index}})}
 
 
@@ -159,14 +159,14 @@ def test_a_run_directory_that_is_not_shared_is_refused(start_two, recipe, tmp_pa
         ({"TF_CONFIG": '{"cluster": ["a:1"]}'}, "must be lists of addresses by job"),
         ({"TF_CONFIG": '{"cluster": {"worker": "a:1"}}'}, "must be lists of addresses by job"),
         ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}, "must say which task this is"),
-        (tf_config(master=["a:1"]), "must be among chief, worker, ps, evaluator. Received: master"),
-        (tf_config(["a:1", "b"]), "must be host:port. Received: 'b' for worker 1"),
-        (tf_config(["a:1", "b:99999"]), "must be host:port. Received: 'b:99999' for worker 1"),
-        (tf_config(["a:1", 7]), "must be host:port. Received: 7 for worker 1"),
-        (tf_config(["a:1", "a:1"]), "Received: a:1 for worker 0 and worker 1"),
-        (tf_config(chief=["127.0.0.1:2223"]), "Received: 127.0.0.1:2223 for chief 0 and worker 1"),
-        (tf_config(index=2), "must be one of its cluster: worker 0 (127.0.0.1:2222), worker 1 (127.0.0.1:2223)"),
-        (tf_config(job="ps"), "Received: ps 0"),
+        (configured(master=["a:1"]), "must be among chief, worker, ps, evaluator. Received: master"),
+        (configured(["a:1", "b"]), "must be host:port. Received: 'b' for worker 1"),
+        (configured(["a:1", "b:99999"]), "must be host:port. Received: 'b:99999' for worker 1"),
+        (configured(["a:1", 7]), "must be host:port. Received: 7 for worker 1"),
+        (configured(["a:1", "a:1"]), "Received: a:1 for worker 0 and worker 1"),
+        (configured(chief=["127.0.0.1:2223"]), "Received: 127.0.0.1:2223 for chief 0 and worker 1"),
+        (configured(index=2), "must be one of its cluster: worker 0 (127.0.0.1:2222), worker 1 (127.0.0.1:2223)"),
+        (configured(job="ps"), "Received: ps 0"),
     ],
 )
 def test_a_malformed_tf_config(environment, message):
@@ -179,10 +179,10 @@ def test_a_malformed_tf_config(environment, message):
     ("strategy", "environment", "message"),
     [
         ("multi-worker", {}, "strategy multi-worker needs the environment variable TF_CONFIG"),
-        ("multi-worker", tf_config(ps=["a:1"]), "must have no parameter servers"),
-        ("parameter-server", tf_config(), "Received: 0 chief, 2 worker and 0 ps"),
-        ("auto", tf_config(ps=["a:1"]), "Received: 0 chief, 2 worker and 1 ps"),
-        ("multi-worker", tf_config(evaluator=["a:1"], job="evaluator"), "must not make this task an evaluator"),
+        ("multi-worker", configured(ps=["a:1"]), "must have no parameter servers"),
+        ("parameter-server", configured(), "Received: 0 chief, 2 worker and 0 ps"),
+        ("auto", configured(ps=["a:1"]), "Received: 0 chief, 2 worker and 1 ps"),
+        ("multi-worker", configured(evaluator=["a:1"], job="evaluator"), "must not make this task an evaluator"),
         ("many", {}, "strategy must be one of auto, one"),
     ],
 )
@@ -196,16 +196,16 @@ def test_a_tf_config_for_another_strategy(strategy, environment, message, monkey
 
 
 def test_auto_takes_the_strategy_that_tf_config_is_for(monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", tf_config(chief=["a:1"])["TF_CONFIG"])
+    monkeypatch.setenv("TF_CONFIG", configured(chief=["a:1"])["TF_CONFIG"])
     assert [task.job for task in distribution.find_cluster("auto").workers()] == ["chief", "worker", "worker"]
     assert distribution.find_cluster("one") is None
-    monkeypatch.setenv("TF_CONFIG", tf_config(["a:1"])["TF_CONFIG"])
+    monkeypatch.setenv("TF_CONFIG", configured(["a:1"])["TF_CONFIG"])
     assert distribution.find_cluster("auto") is None  # one process needs no cluster
     assert len(distribution.find_cluster("multi-worker").workers()) == 1
 
 
 def test_a_batch_that_the_replicas_do_not_divide():
-    found = tf_config.read(tf_config(["a:1", "a:2", "a:3"]))
+    found = tf_config.read(configured(["a:1", "a:2", "a:3"]))
     replicas = 3 * max(1, len(tf.config.list_physical_devices("GPU")))
     with pytest.raises(BadInput, match=f"multiple of the replicas, {replicas}. Received: batch_size=64"):
         distribution.create("multi-worker", None, 64, found, peer_timeout=0)
@@ -215,7 +215,7 @@ def test_a_batch_that_the_replicas_do_not_divide():
 
 def test_a_worker_that_does_not_answer_is_named():
     here, there, absent = free_ports(3)
-    found = tf_config.read(tf_config([f"127.0.0.1:{port}" for port in (here, there, absent)]))
+    found = tf_config.read(configured([f"127.0.0.1:{port}" for port in (here, there, absent)]))
     with socket.create_server(("127.0.0.1", there)), pytest.raises(BadInput) as refusal:
         tf_config.wait_for(found.workers(), found.this, seconds=0.3)
     assert str(refusal.value) == (
@@ -226,7 +226,7 @@ def test_a_worker_that_does_not_answer_is_named():
 
 def test_a_port_that_another_process_has_is_refused():
     (port,) = free_ports(1)
-    found = tf_config.read(tf_config([f"127.0.0.1:{port}"]))
+    found = tf_config.read(configured([f"127.0.0.1:{port}"]))
     with (
         socket.create_server(("127.0.0.1", port)),
         pytest.raises(BadInput, match="cannot be used on this machine: Address already in use"),

@@ -71,7 +71,7 @@ def test_a_resumed_run_ends_as_one_that_was_never_interrupted(finished, data_dir
 
 
 def test_a_whitened_stem_needs_images_in_memory(data_dir, tmp_path):
-    with pytest.raises(BadInput, match="A whitened stem needs a data set in memory"):
+    with pytest.raises(BadInput, match="A whitened stem needs a dataset in memory"):
         train(TINY.replace(whitened_stem=True), tmp_path / "run", data_dir)
     assert not (tmp_path / "run").exists()
 

@@ -15,7 +15,7 @@ from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.training import run_directory
 from allconv_resnet.training.engines import tf_config
 from allconv_resnet.training.engines import distribution
-from allconv_resnet.training.engines.engine import Engine
+from allconv_resnet.training.engines.engine import Engine, whitening_images
 from allconv_resnet.training.engines.parameter_server import Servers, make_worker_step
 from allconv_resnet.training.engines.steps import Totals, make_evaluate_step, sums_of
 
@@ -75,8 +75,7 @@ class AsynchronousEngine(Engine):
 
     def build(self, recipe, source, training=True):
         self.recipe, self.source = recipe, source
-        whitened = training and recipe.network.whitened_stem
-        self.model = recipe.build_model(source.arrays(recipe.data.train_split)[0] if whitened else None)
+        self.model = recipe.build_model(whitening_images(recipe, source) if training else None)
         self.optimizer = recipe.build_optimizer()
         self.optimizer.build(self.model.trainable_variables)
         self.totals = Totals()

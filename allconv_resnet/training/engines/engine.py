@@ -10,7 +10,7 @@ import contextlib
 import keras
 import numpy as np
 
-from allconv_resnet.errors import RunFailed
+from allconv_resnet.errors import BadInput, RunFailed
 
 SUMS = ("losses", "errors", "top5_errors", "images", "skipped")
 """What is summed over images. Losses are in nats; `skipped` counts the images of weight 0."""
@@ -172,3 +172,16 @@ def means(sums):
     if not images:
         raise RunFailed(f"None of {skipped:,.0f} images could be read")
     return {"loss": losses / images, "error": errors / images, "top5_error": top5_errors / images}
+
+
+def whitening_images(recipe, source):
+    """Returns the training images from which a whitened stem is made, or None where the recipe has no such stem.
+
+    Raises:
+        BadInput: if the images are not in memory.
+    """
+    if not recipe.network.whitened_stem:
+        return None
+    if source.kind != "arrays":
+        raise BadInput(f"A whitened stem needs a dataset in memory, and {source.name} is one of records")
+    return source.arrays(recipe.data.train_split)[0]

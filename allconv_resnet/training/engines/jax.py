@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from allconv_resnet.data import draws
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
-from allconv_resnet.training.engines.engine import SUMS, TOP, Engine
+from allconv_resnet.training.engines.engine import SUMS, TOP, Engine, whitening_images
 
 
 class JaxEngine(Engine):
@@ -62,9 +62,7 @@ class JaxEngine(Engine):
         self.recipe, self.source = recipe, source
         mesh = jax.sharding.Mesh(np.array(self.devices), ("batch",))
         self._everywhere, self._shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("batch",)))
-        train_split = recipe.data.train_split
-        whitened = training and recipe.network.whitened_stem
-        self.model = recipe.build_model(source.arrays(train_split)[0] if whitened else None)
+        self.model = recipe.build_model(whitening_images(recipe, source) if training else None)
         self.optimizer = recipe.build_optimizer()
         self.optimizer.build(self.model.trainable_variables)
         self._sums = np.zeros(len(SUMS))

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from allconv_resnet.data import pipeline
 from allconv_resnet.training.engines import distribution
-from allconv_resnet.training.engines.engine import SUMS, Engine
+from allconv_resnet.training.engines.engine import SUMS, Engine, whitening_images
 from allconv_resnet.training.engines.steps import Totals, make_evaluate_step, make_train_step, sums_of
 from allconv_resnet.training.engines.team import Team
 
@@ -52,8 +52,7 @@ class SynchronousEngine(Engine):
 
     def build(self, recipe, source, training=True):
         self.recipe, self.source = recipe, source
-        whitened = training and recipe.network.whitened_stem
-        images = source.arrays(recipe.data.train_split)[0] if whitened else None
+        images = whitening_images(recipe, source) if training else None
         with self.distribution.scope():
             self.model = recipe.build_model(images)
             self.optimizer = recipe.build_optimizer()
