@@ -65,7 +65,7 @@ def from_json(cls, values):
 def _numeric(cls, name, value):
     # Python's own conversions would take "5" and true for numbers.
     default = cls.__dataclass_fields__[name].default
-    return isinstance(default, int | float) and not isinstance(default, bool) and not isinstance(value, type(default))
+    return isinstance(default, int | float) and not isinstance(default, bool)
 
 
 def as_tuples(value):

@@ -7,7 +7,6 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-
 from allconv_resnet import environment, files
 from allconv_resnet.training.engines.distribution import gpu_names
 

@@ -39,7 +39,8 @@ def main():
     rates = spread([count / seconds(deliver) for _ in range(options.repeats)])
     print("images/s   min {min:,.0f}   median {median:,.0f}   max {max:,.0f}   (n = {n})".format(**rates))
     write(
-        "input_pipeline", {"images_per_second": rates, "batch_size": CIFAR10.run.batch_size, "real": bool(options.data_dir)}
+        "input_pipeline",
+        {"images_per_second": rates, "batch_size": CIFAR10.run.batch_size, "real": bool(options.data_dir)},
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from allconv_resnet import Momentum, baselines, recipes
 from allconv_resnet.errors import BadInput
+from allconv_resnet.recipes.parts.network import Baseline
 
 TINY = {
     "all_cnn_c": lambda **k: baselines.all_cnn_c(4, (16, 16, 3), **k),
@@ -138,15 +139,18 @@ def test_a_small_ablation_changes_the_network_alone(recipe):
 
 def test_the_fast_recipe_keeps_to_the_family():
     recipe = recipes.CIFAR10_FAST
-    assert (recipe.normalization, recipe.shortcut, recipe.activation) == (None, "identity", "relu")
-    assert not recipe.trainable_head and not recipe.use_bias
+    network = recipe.network
+    assert (network.normalization, network.shortcut, network.activation) == (None, "identity", "relu")
+    assert not network.trainable_head and not network.use_bias
     first = 3 * 27 + 27 * 96 + 96 * 96 + 96 * 192 + 3 * 192 * 192 + 192 * 384 + 384 * 384  # the stem's and each C1
     second = 2 * 96 * 96 + 4 * 192 * 192 + 2 * 384 * 384
     assert recipe.build_model().count_params() == 9 * first + second + 384 * 10
 
 
 def test_fields_of_the_papers_network_are_refused_for_others():
-    with pytest.raises(BadInput, match="initialization is a field of allconv_resnet, not of resnet20"):
+    with pytest.raises(
+        BadInput, match="initialization is a field of network allconv_resnet, and this recipe has network resnet"
+    ):
         recipes.RESNET20.replace(initialization="he")
     with pytest.raises(BadInput, match="network must be one of"):
         recipes.RESNET20.replace(network="vgg")

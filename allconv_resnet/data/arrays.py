@@ -131,9 +131,7 @@ def from_npz(path):
         except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
             raise BadInput(f"The array {name} of {path} cannot be read: {error}") from error
 
-    found = {
-        split: next((pair for pair in pairs if set(pair) <= names), None) for split, pairs in NPZ_SPLITS.items()
-    }
+    found = {split: next((pair for pair in pairs if set(pair) <= names), None) for split, pairs in NPZ_SPLITS.items()}
     readers = {
         split: lambda pair=pair: (read(pair[0]), read(pair[1])) for split, pair in found.items() if pair is not None
     }

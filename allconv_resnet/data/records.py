@@ -69,9 +69,7 @@ class RecordSource:
             BadInput: if there are fewer records than workers.
         """
         if self.examples(split) < workers:
-            raise BadInput(
-                f"The {split} split of {self.name} has {self.examples(split)} images for {workers} workers"
-            )
+            raise BadInput(f"The {split} split of {self.name} has {self.examples(split)} images for {workers} workers")
         part = tfds.even_splits(split, workers)[worker]
         return [(f.filename, f.skip, f.take) for f in self.builder.info.splits[part].file_instructions]
 

@@ -51,7 +51,17 @@ TRAINED_HEAD = CIFAR10.replace(name="cifar10-trained-head", trainable_head=True)
 NO_IDENTITY = HE_INITIALIZATION.replace(name="cifar10-no-identity", shortcut=None)
 """HE_INITIALIZATION without the identity: blocks of two convolutions and one ReLU."""
 
-COMPARED = (ALL_CNN_C, RESNET20, RESNET110, DENSENET_BC, BATCH_NORM, STANDARD, HE_INITIALIZATION, TRAINED_HEAD, NO_IDENTITY)
+COMPARED = (
+    ALL_CNN_C,
+    RESNET20,
+    RESNET110,
+    DENSENET_BC,
+    BATCH_NORM,
+    STANDARD,
+    HE_INITIALIZATION,
+    TRAINED_HEAD,
+    NO_IDENTITY,
+)
 """What the paper compares with, and ablations of what it claims. In all of them weight decay is on kernels alone, and
 each image is standardized by itself, where the papers subtract a mean image (He et al.), whiten (Springenberg et al.)
 or standardize each channel (Huang et al.).

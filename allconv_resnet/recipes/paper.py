@@ -20,8 +20,9 @@ IMAGENET = Recipe(
 """Section 4.2: 35.7M parameters; 35.29 % top-1 and 14.17 % top-5 error in the paper, a week on 6 machines of 8 GPUs."""
 
 IMAGENET_PLAIN = IMAGENET.replace(
-    name="imagenet-plain", stem=tuple(imagenet_stem(PLAIN_IMAGENET_WIDTHS[0])),
-    stages=tuple(map(tuple, imagenet_stages(PLAIN_IMAGENET_WIDTHS)))
+    name="imagenet-plain",
+    stem=tuple(imagenet_stem(PLAIN_IMAGENET_WIDTHS[0])),
+    stages=tuple(map(tuple, imagenet_stages(PLAIN_IMAGENET_WIDTHS))),
 )
 """As IMAGENET with the widths of He et al.: 21.1M parameters."""
 

@@ -50,8 +50,8 @@ class Recipe:
 
         Args:
             **changes: Values by the short names of fields (`steps`, `padding`, ...) or of parts. A part is given as an
-                object, or by the name of its kind (`network="resnet20"`): then it has the defaults of that kind, and
-                keeps the values of the fields that the old kind has too.
+                object, or by the name of its kind (`network="resnet20"`): then it has the defaults of that kind. Data,
+                optimizers and schedules keep the values of the fields that both kinds have.
 
         Raises:
             BadInput: if the recipe's parts have no such field, or cannot have such a value.
@@ -82,7 +82,7 @@ class Recipe:
         old, new = getattr(self, name), table[kind]
         if type(old) is type(new) and kind == new.kind:
             return self
-        if type(old) is not type(new):
+        if type(old) is not type(new) and name != "network":  # what two networks call alike is not alike
             shared = {field.name for field in dataclasses.fields(old)} & {f.name for f in dataclasses.fields(new)}
             shared -= {"centre", "test_split"}  # their meaning differs between kinds of data
             new = dataclasses.replace(new, **{field: getattr(old, field) for field in shared})
@@ -90,7 +90,15 @@ class Recipe:
 
     def fields(self):
         """Returns all fields of the parts by their short names, as a flat dictionary."""
-        return dict(_flat(self))
+        names = [field.name for field in dataclasses.fields(self)]
+        return {
+            key: value for name in names if name in (*parts.KINDS, "run") for key, value in _flat(getattr(self, name))
+        }
+
+    def flat(self):
+        """Returns the whole recipe as a flat dictionary: the kinds of its parts, all their fields, and its own."""
+        kinds = {name: getattr(self, name).kind for name in parts.KINDS}
+        return {"name": self.name, **kinds, **self.fields(), "seed": self.seed, "precision": self.precision}
 
     def build_model(self, images=None):
         """Returns the network with its initial weights, in the recipe's precision (`auto`: Keras's dtype policy).
@@ -224,6 +232,5 @@ def _no_such_field(recipe, name):
     part_name = kinds[0][0]
     owners = " and ".join(kind for _, kind in kinds)
     return (
-        f"{name} is a field of {part_name} {owners}, and this recipe has {part_name} "
-        f"{getattr(recipe, part_name).kind}"
+        f"{name} is a field of {part_name} {owners}, and this recipe has {part_name} {getattr(recipe, part_name).kind}"
     )

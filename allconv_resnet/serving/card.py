@@ -18,7 +18,7 @@ def model_card(recipe, step, test_lines, sessions, labels):
     error = f"{measured[-1]['error']:.2%}" if measured else "not measured at this step"
     last = sessions[-1]
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
-    rows = "\n".join(f"| {key} | `{json.dumps(value)}` |" for key, value in recipe.fields().items())
+    rows = "\n".join(f"| {key} | `{json.dumps(value)}` |" for key, value in recipe.flat().items())
     return f"""# {recipe.name}
 
 An all-convolutional residual network without normalization, after Hardt & Ma (arXiv 1611.04231).

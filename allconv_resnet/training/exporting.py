@@ -66,7 +66,11 @@ def _export_on_tensorflow(run_dir, checkpoint, output_dir, kind):
     command = [sys.executable, "-m", "allconv_resnet", "export", str(run_dir), "--checkpoint", checkpoint]
     command += ["--format", kind, *(["--output-dir", str(output_dir)] if output_dir else [])]
     done = subprocess.run(
-        command, env={**os.environ, "KERAS_BACKEND": "tensorflow"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"status {done.returncode}"

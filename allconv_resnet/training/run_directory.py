@@ -12,7 +12,6 @@ model.keras        the trained network, when the run has finished
 
 import fcntl
 import json
-import os
 import shutil
 import tempfile
 import zipfile
@@ -50,9 +49,7 @@ def resolve(run_dir, recipe, precision):
 
 def _differences(there, here):
     may_change = set(MAY_CHANGE) - ({"steps"} if here.schedule.depends_on_steps else set())
-    old, new = there.fields(), here.fields()
-    for part in ("data", "network", "optimizer", "schedule"):
-        old[part], new[part] = getattr(there, part).kind, getattr(here, part).kind
+    old, new = there.flat(), here.flat()
     if old.get("centre") is None:  # a run of a version that did not write it
         may_change.add("centre")
     return [

@@ -36,7 +36,9 @@ BAD = {
 }
 
 
-def write_records(data_dir, classes=30, shards=(15, 15), bad=False, name="imagenet2012", splits=("train", "validation")):
+def write_records(
+    data_dir, classes=30, shards=(15, 15), bad=False, name="imagenet2012", splits=("train", "validation")
+):
     """Writes a dataset of records, one image of each label, in order.
 
     Args:

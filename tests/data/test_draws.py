@@ -29,7 +29,7 @@ def test_uniform(key, n):
 def test_shuffled(seed, epoch, max_index):
     index = np.unique(np.linspace(0, max_index, 40).astype(np.int64))
     keys = np.tile(np.array([seed, epoch, 0], np.int64), (len(index), 1))
-    keys[:: 2, 1] += 1
+    keys[::2, 1] += 1
     expected = tf.raw_ops.RandomIndexShuffle(index=index, seed=keys, max_index=np.int64(max_index))
     np.testing.assert_array_equal(draws.shuffled(index, keys, max_index), expected)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from data.jpegs import write_records
+from data.prepared_sets import write_prepared
 
 from allconv_resnet import cli
 from allconv_resnet.data import prepared
@@ -33,7 +34,7 @@ def test_prepared_data_are_read_without_the_network(tmp_path, monkeypatch, write
     source.check(Arrays(num_classes=100), ("train", "test"))
 
 
-def test_real_cifar_10(prepared):  # noqa: F811 - the fixture
+def test_real_cifar_10(prepared):
     source = load_data("cifar10", prepared)
     source.check(Arrays(), ("train", "test"))
     images, labels = source.arrays("train")
@@ -131,9 +132,7 @@ def store(folder, features, label):
 
 
 def write_arrays(folder, **options):
-    from conftest import _write_tfds
-
-    _write_tfds(folder, **{"name": "some", "classes": 10, "shape": (8, 8, 3), "n": 20, **options})
+    write_prepared(folder, **{"name": "some", "classes": 10, "shape": (8, 8, 3), "n": 20, **options})
 
 
 def edit(folder, name, change):
@@ -204,7 +203,10 @@ IMAGES, LABELS = np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 10
 WHOLE = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS}
 NPZ_CASES = {
     "no file": (lambda f: None, "is not a .npz file that can be read"),
-    "no zip": (lambda f: (f.mkdir(), (f / "some.npz").write_bytes(b"\x00" * 99)), "is not a .npz file that can be read"),
+    "no zip": (
+        lambda f: (f.mkdir(), (f / "some.npz").write_bytes(b"\x00" * 99)),
+        "is not a .npz file that can be read",
+    ),
     "a pickle": (lambda f: npz(f, **{**WHOLE, "y_train": np.array([{}], object)}), "cannot be read"),
     "cut": (lambda f: (npz(f, **WHOLE), cut_npz(f)), "can be read: File is not a zip file"),
     "damaged": (lambda f: (npz(f, **WHOLE), flip_npz(f)), "cannot be read: Bad CRC-32"),

@@ -16,9 +16,9 @@ from training.runs import TINY
 from allconv_resnet import cli, recipes
 from allconv_resnet.data import jpeg
 from allconv_resnet.data.source import load_data
+from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
 from allconv_resnet.recipes.parts.data import STANDARD_CENTRE
-from allconv_resnet.errors import BadInput
 from allconv_resnet.serving.export import export, fit
 from allconv_resnet.serving.predict import latest_version, predict
 from allconv_resnet.training.loop import train

@@ -14,7 +14,6 @@ from training.jobs import configurations
 
 from allconv_resnet.part import as_lists
 from allconv_resnet.recipes import DIGITS
-from allconv_resnet.recipes.parts import KINDS
 from allconv_resnet.training.checkpoints import read
 
 TINY = DIGITS.replace(
@@ -56,9 +55,8 @@ def _main(names, arguments, log, file_size_limit, environment):
 
 def command_line(recipe, run_dir, *more):
     """Returns the options that ask for a recipe."""
-    options = [word for part in KINDS for word in (f"--{part}", getattr(recipe, part).kind)]
-    fields = {**recipe.fields(), "name": recipe.name, "seed": recipe.seed, "precision": recipe.precision}
-    for name, value in fields.items():
+    options = []
+    for name, value in recipe.flat().items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
             options.append(f"--{option}" if value else f"--no-{option}")

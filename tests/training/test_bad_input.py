@@ -2,13 +2,11 @@
 
 import json
 
-import numpy as np
 import pytest
 from training.runs import TINY, command_line
 
 from allconv_resnet import cli
-from allconv_resnet.data import prepared, source
-from allconv_resnet.data.arrays import ArraySource
+from allconv_resnet.data import prepared
 from allconv_resnet.errors import BadInput
 from allconv_resnet.training import run_directory
 from allconv_resnet.training.engines import distribution
@@ -41,7 +39,10 @@ def run_dir(tmp_path):
         (["--momentum", "1"], "momentum must be less than 1"),
         (["--seed", "-1"], "seed must be greater than or equal to 0"),
         (["--boundaries", "20", "10"], "boundaries must increase"),
-        (["--kernel-sizes", "3", "0"], "kernel_sizes (entry 2) must be greater than or equal to 1. Received: kernel_sizes=0"),
+        (
+            ["--kernel-sizes", "3", "0"],
+            "kernel_sizes (entry 2) must be greater than or equal to 1. Received: kernel_sizes=0",
+        ),
         (["--clip-norm", "0"], "clip_norm must be greater than 0"),
         (["--label-smoothing", "1"], "label_smoothing must be less than 1"),
         (["--cutout", "-1"], "cutout must be greater than or equal to 0"),
@@ -62,7 +63,10 @@ def run_dir(tmp_path):
         (["--activation", "rulu"], "There can be no such network: "),
         (["--stages", "1", "16", "1", "1", "8", "1"], "filters=8"),
         (["--strategy", "mirrored", "--replicas", "3"], "batch_size must be a multiple of the replicas, 3"),
-        (["--schedule", "epochs", "--decay-epochs", "0.1", "--epoch-images", "9"], "decay_epochs is shorter than one step"),
+        (
+            ["--schedule", "epochs", "--decay-epochs", "0.1", "--epoch-images", "9"],
+            "decay_epochs is shorter than one step",
+        ),
         (["--schedule", "epochs", "--decay-epochs", "inf"], "decay_epochs must be a finite number"),
         (["--name", ""], "name must not be empty"),
         (["--stages"], "stages must not be empty"),

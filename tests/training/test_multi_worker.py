@@ -13,8 +13,7 @@ from training.runs import state, wait_for_lines
 
 from allconv_resnet import recipes
 from allconv_resnet.errors import BadInput
-from allconv_resnet.training.engines import tf_config
-from allconv_resnet.training.engines import distribution
+from allconv_resnet.training.engines import create, distribution, tf_config
 
 TWO = ["127.0.0.1:2222", "127.0.0.1:2223"]
 
@@ -102,7 +101,7 @@ def test_a_sigterm_to_one_worker_stops_all_at_one_step_and_they_go_on(start, sta
     run_dir = tmp_path / "two"
     runs = start_two([recipe] * 2, [run_dir] * 2)
     wait_for_lines(runs[0], run_dir / "metrics.jsonl", 10)
-    runs[1].send( signal.SIGTERM)
+    runs[1].send(signal.SIGTERM)
     assert [run.wait() for run in runs] == [128 + signal.SIGTERM] * 2
     stopped_at = lines(run_dir)[-1]["step"]
     assert stopped_at < recipe.run.steps
@@ -191,7 +190,7 @@ def test_a_tf_config_for_another_strategy(strategy, environment, message, monkey
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(BadInput) as refusal:
-        distribution.find_cluster(strategy)
+        create(strategy)
     assert message in str(refusal.value)
 
 

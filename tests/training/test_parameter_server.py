@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from training.jobs import configurations
-from training.runs import SPAWN
-from training.runs import lines, state, wait_for, wait_for_lines
+from training.runs import SPAWN, lines, state, wait_for, wait_for_lines
 
 STEPS = 400
 

@@ -70,7 +70,13 @@ class AllConv(Network):
         arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         whitened = arguments.pop("whitened_stem")
         model = AllConvResNet(
-            data.image_size, data.num_classes, **arguments, trainable_stem=not whitened, seed=seed, dtype=dtype, name=name
+            data.image_size,
+            data.num_classes,
+            **arguments,
+            trainable_stem=not whitened,
+            seed=seed,
+            dtype=dtype,
+            name=name,
         )
         if whitened and images is not None:
             whiten_stem(model, images)

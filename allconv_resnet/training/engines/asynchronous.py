@@ -13,8 +13,7 @@ from allconv_resnet.data import pipeline
 from allconv_resnet.environment import cores
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.training import run_directory
-from allconv_resnet.training.engines import tf_config
-from allconv_resnet.training.engines import distribution
+from allconv_resnet.training.engines import distribution, tf_config
 from allconv_resnet.training.engines.engine import Engine, whitening_images
 from allconv_resnet.training.engines.parameter_server import Servers, make_worker_step
 from allconv_resnet.training.engines.steps import Totals, make_evaluate_step, sums_of

@@ -2,9 +2,10 @@
 
 import tensorflow as tf
 
-from allconv_resnet.errors import BadInput
 from allconv_resnet.environment import BFLOAT16_FLAGS, processor
+from allconv_resnet.errors import BadInput
 from allconv_resnet.training.engines import tf_config
+
 
 def find_cluster(name="auto"):
     """Returns the cluster of TF_CONFIG for a strategy of several processes, and None for one of a single process.

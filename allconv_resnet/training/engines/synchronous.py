@@ -3,11 +3,9 @@
 import contextlib
 import time
 
-import tensorflow as tf
-
 from allconv_resnet.data import pipeline
 from allconv_resnet.training.engines import distribution
-from allconv_resnet.training.engines.engine import SUMS, Engine, whitening_images
+from allconv_resnet.training.engines.engine import Engine, whitening_images
 from allconv_resnet.training.engines.steps import Totals, make_evaluate_step, make_train_step, sums_of
 from allconv_resnet.training.engines.team import Team
 
@@ -41,7 +39,7 @@ class SynchronousEngine(Engine):
         self.team = Team(self.distribution, self._cluster)
         self.chief = self.team.chief
         with self.team.together(run_dir):
-            self.require_same(replicas=self.replicas, **recipe.to_dict())
+            self.require_same(replicas=self.replicas, **recipe.flat())
             yield
 
     def require_same(self, **values):

@@ -74,7 +74,7 @@ class Team:
         for task, other in zip(self.tasks[1:], others, strict=True):
             if first != other:
                 differences = [
-                    f"{key} is {first[key]!r} and {other[key]!r}" for key in first if first[key] != other[key]
+                    f"{key} is {first[key]!r} and {other.get(key)!r}" for key in first if first[key] != other.get(key)
                 ]
                 raise BadInput(f"All workers must be alike, but on {self.tasks[0]} and {task} {'; '.join(differences)}")
 
