@@ -32,13 +32,13 @@ def part(cls):
     checked = cls.__init__
 
     @functools.wraps(checked)
-    def __init__(self, *args, **kwargs):
+    def construct(self, *args, **kwargs):
         try:
             checked(self, *args, **kwargs)
         except pydantic.ValidationError as error:
             raise BadInput(_sentence(error)) from error
 
-    cls.__init__ = __init__
+    cls.__init__ = construct
     return cls
 
 

@@ -3,7 +3,7 @@
     python benchmarks/train_step.py [--recipe cifar10-small] [--steps 300] [--pairs 5]
 
 Both make the same steps of the same network, in turn, in one process. The bare step is the compiled function called
-again and again with one batch that lies ready. The loop is the whole of `training.loop.train`, its input pipeline, metrics,
+again and again with one batch that lies ready. The loop is all of `training.loop.train`, its input pipeline, metrics,
 TensorBoard events and progress included; so that building, the evaluation at the end and the last checkpoint do not
 count, its time is that of a run of 10 + N steps minus that of a run of 10. The images are the embedded digits.
 """

@@ -137,7 +137,8 @@ def from_npz(path):
     }
     if not readers:
         raise BadInput(
-            f"{path} must have arrays named x_train and y_train, or images and labels. Received: {', '.join(sorted(names))}"
+            f"{path} must have arrays named x_train and y_train, or images and labels. "
+            f"Received: {', '.join(sorted(names))}"
         )
     if "names" in names:
         label_names = [str(name) for name in read("names")]

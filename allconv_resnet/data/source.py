@@ -4,7 +4,9 @@
 |---|---|---|
 | `digits` | arrays.py | scikit-learn's handwritten digits, embedded |
 | FILE.npz | arrays.py | arrays of NumPy, in memory |
-| NAME or NAME/CONFIG | prepared.py | what tensorflow-datasets has prepared: images of one size in memory (arrays.py), JPEG files of all sizes in records (records.py) |
+| NAME or NAME/CONFIG | prepared.py | what tensorflow-datasets has prepared |
+
+Prepared images of one size are read into memory (arrays.py), JPEG files of all sizes from records (records.py).
 
 To add a source, write a class with the members of `Source` and give `load_data` a line that recognizes its names.
 """

@@ -1,9 +1,9 @@
 """The experiments, one `Recipe` each: the paper's, what it is compared with, and small ones for a CPU."""
 
-from allconv_resnet.recipes.compared import *  # noqa: F403 - every recipe is public
+from allconv_resnet.recipes.compared import *
 from allconv_resnet.recipes.compared import COMPARED, SIXTY_MINUTES, SMALL_4000, SMALL_ABLATIONS, TWENTY_MINUTES
 from allconv_resnet.recipes.paper import CIFAR10, CIFAR100, IMAGENET, IMAGENET_PLAIN, IMAGENET_TINY, IMAGENETS
-from allconv_resnet.recipes.parts import *  # noqa: F403 - every part is public
+from allconv_resnet.recipes.parts import *
 from allconv_resnet.recipes.recipe import Recipe
 from allconv_resnet.recipes.small import CIFAR10_FAST, CIFAR10_SMALL, DIGITS
 

@@ -69,7 +69,7 @@ or standardize each channel (Huang et al.).
 
 
 def _within(minutes, recipe, steps, **changes):
-    """Returns a recipe with fewer steps: its learning rate falls at the same fractions, and it is tested eight times."""
+    """Returns a recipe with fewer steps. Its learning rate falls at the same fractions; it is tested eight times."""
     drops = tuple(round(steps * boundary / recipe.run.steps) for boundary in recipe.schedule.boundaries)
     name = f"{recipe.name}-{minutes}"
     return recipe.replace(name=name, steps=steps, boundaries=drops, evaluate_every=-(-steps // 8), **changes)

@@ -65,13 +65,8 @@ def _export_on_tensorflow(run_dir, checkpoint, output_dir, kind):
     """Exports a run in a process of its own: the exporters need Keras on TensorFlow, and a process has one backend."""
     command = [sys.executable, "-m", "allconv_resnet", "export", str(run_dir), "--checkpoint", checkpoint]
     command += ["--format", kind, *(["--output-dir", str(output_dir)] if output_dir else [])]
-    done = subprocess.run(
-        command,
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"status {done.returncode}"
         raise BadInput(f"The run cannot be exported by Keras on TensorFlow: {reason.removeprefix('error: ')}")

@@ -17,6 +17,8 @@ from allconv_resnet.recipes import IMAGENET, IMAGENET_TINY, Records
 
 RECIPE = IMAGENET_TINY.replace(image_size=(24, 24, 3), num_classes=10, batch_size=6, shuffle_buffer=5)
 
+TEST = "validation"
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -86,15 +88,11 @@ def test_skipped_images_are_not_decoded(data, monkeypatch):
 
 
 def test_evaluation_shows_every_image_once(data):
-    batches = [
-        [x.numpy() for x in batch] for batch in data.evaluation_batches("validation", RECIPE.replace(batch_size=8))
-    ]
+    batches = [[x.numpy() for x in batch] for batch in data.evaluation_batches(TEST, RECIPE.replace(batch_size=8))]
     labels, weights = (np.concatenate([batch[i] for batch in batches]) for i in (1, 2))
     assert sorted(labels[weights == 1]) == list(range(30)) and len(labels) == 32
     assert (batches[-1][0][weights[-8:] == 0] == 0).all()
-    shares = [
-        list(data.evaluation_batches("validation", RECIPE.replace(batch_size=8), worker, 4)) for worker in range(4)
-    ]
+    shares = [list(data.evaluation_batches(TEST, RECIPE.replace(batch_size=8), worker, 4)) for worker in range(4)]
     assert len({len(share) for share in shares}) == 1  # or workers in step would wait for each other
     parts = [batch[1][batch[2] == 1].numpy() for share in shares for batch in share]
     assert sorted(np.concatenate(parts)) == list(range(30))
@@ -261,7 +259,5 @@ def test_real_imagenet_files(prepared):
     data.check(IMAGENET.data, ("train", "validation"))
     assert (data.examples("train"), data.examples("validation")) == (400, 100)
     recipe = IMAGENET_TINY.replace(batch_size=100)
-    labels, weights = zip(
-        *((y.numpy(), w.numpy()) for _, y, w in data.evaluation_batches("validation", recipe)), strict=True
-    )
+    labels, weights = zip(*((y.numpy(), w.numpy()) for _, y, w in data.evaluation_batches(TEST, recipe)), strict=True)
     assert np.sum(weights) == 100 and len(set(np.concatenate(labels))) == 100

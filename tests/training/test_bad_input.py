@@ -41,7 +41,7 @@ def run_dir(tmp_path):
         (["--boundaries", "20", "10"], "boundaries must increase"),
         (
             ["--kernel-sizes", "3", "0"],
-            "kernel_sizes (entry 2) must be greater than or equal to 1. Received: kernel_sizes=0",
+            "kernel_sizes (entry 2) must be greater than or equal to 1. Received",
         ),
         (["--clip-norm", "0"], "clip_norm must be greater than 0"),
         (["--label-smoothing", "1"], "label_smoothing must be less than 1"),
