@@ -112,8 +112,9 @@ def finished(run_dir, steps):
     """
     run_dir = Path(run_dir)
     model = run_dir / MODEL
-    tested = max((line["step"] for line in read_metrics(run_dir) if line["split"] == "test"), default=0)
-    if tested < steps or not zipfile.is_zipfile(model):
+    # With held-out images the run is tested once, at its end, which comes early if patience was exhausted.
+    tests = [line for line in read_metrics(run_dir) if line["split"] == "test"]
+    if not any(line.get("planned", line["step"]) >= steps for line in tests) or not zipfile.is_zipfile(model):
         return False
     # A run that was prolonged may have ended before it wrote the network anew: its newest checkpoint is younger.
     checkpoints = run_dir / "checkpoints"
