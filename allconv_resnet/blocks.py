@@ -108,9 +108,13 @@ class ResidualBlock(Configured):
             self.check_size_in_graph(x)
         y = self.conv1(x, training=training)
         y = self.norm1(y, training=training) if self.normalization else y
-        y = self.conv2(self.activation(y), training=training)
+        y = self.second_convolution(self.activation(y), training)
         y = self.norm2(y, training=training) if self.normalization else y
         return self.reshaped(x) + y if self.shortcut else y
+
+    def second_convolution(self, y, training):
+        """Returns C2(y), with which the branch ends."""
+        return self.conv2(y, training=training)
 
     def check_size(self, shape):
         """Raises `BadInput` if `strides` does not divide a known height or width of an input's shape."""
@@ -139,6 +143,34 @@ class ResidualBlock(Configured):
         return (n, height and height // self.strides, width and width // self.strides, self.filters)
 
 
-BLOCKS = {"residual": ResidualBlock}
+@keras.saving.register_keras_serializable(package="allconv_resnet")
+class ScaledResidualBlock(ResidualBlock):
+    """The block `x + gain * C2(activation(C1(x)))` with a trained scalar (SkipInit, De & Smith 2020, arXiv 2002.10444).
+
+    Args:
+        filters: Integer, see `ResidualBlock`.
+        gain: Float, the scalar's initial value.
+        **kwargs: Arguments of `ResidualBlock`.
+
+    Example:
+
+    >>> ScaledResidualBlock(32, gain=0.4)(np.ones((1, 8, 8, 16))).shape
+    (1, 8, 8, 32)
+    """
+
+    def __init__(self, filters, gain=0.4, **kwargs):
+        super().__init__(filters, **kwargs)
+        self.gain = gain
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        initial = keras.initializers.Constant(self.gain)
+        self.scale = self.add_weight(name="gain", shape=(1,), initializer=initial)
+
+    def second_convolution(self, y, training):
+        return self.conv2(y, training=training, scale=ops.cast(self.scale, self.compute_dtype))
+
+
+BLOCKS = {"residual": ResidualBlock, "scaled": ScaledResidualBlock}
 """The block types by name. `AllConvResNet` passes `filters`, `strides`, `use_bias`, `normalization`, `initialization`,
 `seed`, `name` and `dtype` to the constructor, and whatever else it was given that the constructor takes."""

@@ -28,6 +28,7 @@ class Convolution(layers.Conv2D):
     Call arguments:
         x: Float tensor `[n, h, w, c]`.
         training: Whether gradients will be computed.
+        scale: Scalar tensor or None. The kernel is multiplied by it, which costs less than multiplying the output.
 
     Returns:
         Float tensor `[n, h', w', filters]`.
@@ -38,13 +39,19 @@ class Convolution(layers.Conv2D):
     (1, 8, 8, 96)
     """
 
-    def call(self, x, training=None):
-        if keras.backend.backend() != "tensorflow" or tf.config.list_logical_devices("GPU"):
-            return super().call(x)
-        if training and has_faster_gradient(self, x):
-            y = _convolve_with_faster_gradient(x, ops.convert_to_tensor(self.kernel))
-        else:
+    def call(self, x, training=None, scale=None):
+        on_tensorflow_cpu = keras.backend.backend() == "tensorflow" and not tf.config.list_logical_devices("GPU")
+        kernel = self.kernel if scale is None else self.kernel * scale
+        if on_tensorflow_cpu and training and has_faster_gradient(self, x):
+            y = _convolve_with_faster_gradient(x, ops.convert_to_tensor(kernel))
+        elif scale is None:
             y = super().call(x)
+        else:
+            y = self.convolution_op(x, kernel)
+            y = y if self.bias is None else y + self.bias
+            y = y if self.activation is None else self.activation(y)
+        if not on_tensorflow_cpu:
+            return y
         fusable = not self.use_bias and self.data_format == "channels_last" and tf.inside_function()
         return _with_fusable_bias(y) if fusable else y
 

@@ -125,11 +125,15 @@ class Muon(Momentum):
         momentum: Float in [0, 1).
         weight_decay: Float, at least 0. It is decoupled. Variables are excluded as in `Momentum`.
         nesterov: Boolean.
+        kernel_norm: Float or None. After each step, a kernel is scaled to the Frobenius norm of an orthogonal matrix of
+            its shape times this number, `kernel_norm * sqrt(min(m, n))`. Its direction alone is trained then (Jordan
+            2024, airbench). None leaves the norms free.
+        vector_scale: Float. The updates of one-dimensional variables are multiplied by it.
         name: String, the name of the optimizer.
         **kwargs: Arguments of `keras.optimizers.Optimizer`.
 
     Raises:
-        BadInput: if `momentum` or `weight_decay` is out of its range.
+        BadInput: if a number is out of its range.
 
     Example:
 
@@ -137,8 +141,23 @@ class Muon(Momentum):
     >>> model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     """
 
-    def __init__(self, learning_rate=0.02, momentum=0.9, weight_decay=0.0, nesterov=True, name="muon", **kwargs):
+    def __init__(
+        self,
+        learning_rate=0.02,
+        momentum=0.9,
+        weight_decay=0.0,
+        nesterov=True,
+        kernel_norm=None,
+        vector_scale=1.0,
+        name="muon",
+        **kwargs,
+    ):
         super().__init__(learning_rate, momentum, weight_decay, nesterov, name, **kwargs)
+        if kernel_norm is not None and not kernel_norm > 0:
+            raise BadInput(f"kernel_norm must be positive or None. Received: kernel_norm={kernel_norm}")
+        if not vector_scale > 0:
+            raise BadInput(f"vector_scale must be positive. Received: vector_scale={vector_scale}")
+        self.kernel_norm, self.vector_scale = kernel_norm, vector_scale
 
     def update_step(self, gradient, variable, learning_rate):
         velocity = self.velocities[self._get_variable_index(variable)]
@@ -146,10 +165,22 @@ class Muon(Momentum):
             gradient = ops.cast(gradient, variable.dtype)
             self.assign(velocity, self.momentum * velocity + gradient)
             update = gradient + self.momentum * velocity if self.nesterov else velocity
-            update = ops.reshape(orthogonalized(ops.reshape(update, (-1, variable.shape[-1]))), variable.shape)
+            matrix = ops.reshape(update, (-1, variable.shape[-1]))
+            update = ops.reshape(orthogonalized(matrix), variable.shape)
+            if len(variable.shape) < 2:
+                update = self.vector_scale * update
             if weight_decay := self.weight_decay_of(variable):
                 update = update + weight_decay * variable
-            self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * update)
+            rate = ops.cast(learning_rate, variable.dtype)
+            if self.kernel_norm is None or len(variable.shape) < 2:
+                self.assign_sub(variable, rate * update)
+            else:
+                new = variable - rate * update
+                norm = self.kernel_norm * min(matrix.shape) ** 0.5
+                self.assign(variable, new * (norm / ops.norm(ops.reshape(new, (-1,)))))
+
+    def get_config(self):
+        return {**super().get_config(), "kernel_norm": self.kernel_norm, "vector_scale": self.vector_scale}
 
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # by Jordan et al.: steep at 0, and values near 1 stay there

@@ -141,9 +141,27 @@ def test_muon_is_momentum_orthogonalized_and_decays_apart(nesterov):
     np.testing.assert_allclose(ops.convert_to_numpy(bias), expected[1], rtol=1e-4, atol=1e-5)
 
 
+def test_muon_can_fix_the_norm_of_kernels_and_scale_the_updates_of_vectors():
+    kernel = keras.Variable(RNG.standard_normal((3, 3, 4, 6)).astype("float32"), name="kernel")
+    gain = keras.Variable(np.full(1, 0.4, "float32"), name="gain")
+    optimizer = acr.Muon(0.1, kernel_norm=1.4, vector_scale=0.25)
+    before = ops.convert_to_numpy(kernel)
+    gradients = [RNG.standard_normal(v.shape).astype("float32") for v in (kernel, gain)]
+    optimizer.apply([ops.convert_to_tensor(g) for g in gradients], [kernel, gain])
+    u, s, v = np.linalg.svd(gradients[0].reshape(-1, 6), full_matrices=False)
+    moved = before - 0.1 * (u * quintic(s / np.linalg.norm(s)) @ v).reshape(before.shape)
+    expected = moved * 1.4 * 6**0.5 / np.linalg.norm(moved)
+    np.testing.assert_allclose(ops.convert_to_numpy(kernel), expected, rtol=1e-4, atol=1e-5)
+    step = 0.1 * 0.25 * quintic(np.ones(1)) * np.sign(gradients[1])
+    np.testing.assert_allclose(ops.convert_to_numpy(gain), 0.4 - step, rtol=1e-4)
+
+
 def test_muon_config_round_trip():
-    optimizer = acr.Muon(acr.LinearDecay(0.02, 10), momentum=0.8, weight_decay=0.1, nesterov=False)
+    optimizer = acr.Muon(
+        acr.LinearDecay(0.02, 10), momentum=0.8, weight_decay=0.1, nesterov=False, kernel_norm=1.4, vector_scale=0.3
+    )
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert isinstance(again, acr.Muon)
     assert again.get_config() == optimizer.get_config()
     assert (again.momentum, again.own_weight_decay, again.nesterov) == (0.8, 0.1, False)
+    assert (again.kernel_norm, again.vector_scale) == (1.4, 0.3)

@@ -6,7 +6,7 @@ from typing import ClassVar
 from allconv_resnet import baselines
 from allconv_resnet.errors import BadInput
 from allconv_resnet.model import CIFAR_STAGES, CIFAR_STEM, AllConvResNet, whiten_stem
-from allconv_resnet.part import Count, Fraction, Natural, Size, part
+from allconv_resnet.part import Count, Fraction, Natural, Positive, Size, part
 
 
 @part
@@ -23,9 +23,11 @@ class AllConv(Network):
     stages: tuple[tuple[Count, Size, Size], ...] = tuple(map(tuple, CIFAR_STAGES))
     """Stages: number of residual blocks, filters, stride of the first block."""
     block: str = "residual"
-    """Type of the blocks, by its name in `layers.BLOCKS`."""
+    """Type of the blocks, by its name in `blocks.BLOCKS`."""
     kernel_sizes: tuple[Size, Size] = (3, 3)
     """Kernel sizes of the two convolutions of a block."""
+    gain: Positive | None = None
+    """Initial value of the trained scalar of each `scaled` block; None: the block's default."""
     activation: str = "relu"
     """The one nonlinearity of a block (section 4)."""
     final_activation: str | None = None
@@ -69,6 +71,8 @@ class AllConv(Network):
         """
         arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         whitened = arguments.pop("whitened_stem")
+        if self.gain is None:
+            del arguments["gain"]  # it is an argument of some blocks alone
         model = AllConvResNet(
             data.image_size,
             data.num_classes,

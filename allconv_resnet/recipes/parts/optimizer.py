@@ -31,7 +31,7 @@ class Optimizer:
             **more: Further arguments of the Keras optimizer, such as `global_clipnorm` for `fit` on one device.
         """
         optimizer = self.optimizer_class(schedule, **{**self.arguments(), **more})
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "gain"])
         return optimizer
 
 
@@ -56,8 +56,16 @@ class Muon(Optimizer):
     """Whether the update is that of g + momentum v in place of v."""
     weight_decay: NotNegative = 0.1
     """Decoupled weight decay on kernels: w <- w - learning_rate weight_decay w."""
+    kernel_norm: Positive | None = None
+    """Frobenius norm that kernels keep, in that of an orthogonal matrix; None leaves their norms free."""
+    vector_scale: Positive = 1.0
+    """Factor of the updates of one-dimensional variables."""
 
     kind: ClassVar = "muon"
+
+    def arguments(self):
+        return {**super().arguments(), "kernel_norm": self.kernel_norm, "vector_scale": self.vector_scale}
+
     optimizer_class: ClassVar = optimizers.Muon
 
 
