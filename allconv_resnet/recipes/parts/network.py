@@ -23,7 +23,7 @@ class AllConv(Network):
     stages: tuple[tuple[Count, Size, Size], ...] = tuple(map(tuple, CIFAR_STAGES))
     """Stages: number of residual blocks, filters, stride of the first block."""
     block: str = "residual"
-    """Type of the blocks, by its name in `layers.BLOCKS`."""
+    """Type of the blocks, by its name in `blocks.BLOCKS`."""
     kernel_sizes: tuple[Size, Size] = (3, 3)
     """Kernel sizes of the two convolutions of a block."""
     activation: str = "relu"
