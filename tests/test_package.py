@@ -1,6 +1,15 @@
+import re
 import textwrap
+from configparser import ConfigParser
+from pathlib import Path
+
+from check_jsonschema.builtin_schemas import get_builtin_schema
+from jsonschema.validators import validator_for
+from ruamel.yaml import YAML
 
 import allconv_resnet as acr
+
+ROOT = Path(__file__).resolve().parent.parent
 
 GROUND_FLOOR = textwrap.dedent("""
     import sys
@@ -39,4 +48,33 @@ def test_ground_floor_trains_on_jax_where_tensorflow_cannot_be_imported(run_pyth
 
 def test_public_names_are_all_there():
     assert all(hasattr(acr, name) for name in acr.__all__)
-    assert acr.recipes.CIFAR10.dataset == "cifar10"
+    assert acr.recipes.CIFAR10.data.dataset == "cifar10"
+
+
+def test_the_citation_is_valid():
+    schema = get_builtin_schema("vendor.citation-file-format")
+    citation = YAML(typ="safe", pure=True).load(ROOT / "CITATION.cff")
+    assert [error.message for error in validator_for(schema)(schema).iter_errors(citation)] == []
+    papers = [identifier["value"] for paper in citation["references"] for identifier in paper["identifiers"]]
+    assert papers == ["arXiv:1611.04231", "arXiv:1804.06739", "arXiv:1809.08848"]
+
+
+def test_the_version_is_written_the_same_everywhere():
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    version = setup["metadata"]["version"]
+    citation = YAML(typ="safe", pure=True).load(ROOT / "CITATION.cff")
+    releases = re.findall(r"^## \[(.+?)\](?: - (\S+))?$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert releases[0] == ("Unreleased", "")
+    assert releases[1] == (version, citation["date-released"]) and citation["version"] == version
+
+
+def test_every_file_that_the_map_names_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    names = set(re.findall(r"`([\w./]+\.(?:py|md|cfg|cff)|[\w./]+/)`", text)) - {"dist/"}
+    assert len(names) > 25
+    for name in names:
+        if not re.search(r"[A-Z]{4}|seedN", name):  # PAPER, DOOR, NAME
+            assert (ROOT / name).exists() or (ROOT / "allconv_resnet" / name).exists(), name
+    for test in re.findall(r"`(test_a_new_\w+)`", text):
+        assert f"def {test}(" in (ROOT / "tests/recipes/test_parts.py").read_text()
