@@ -134,7 +134,8 @@ def test_what_cannot_be_served(tmp_path, model, capsys):
     export(model, range(10), tmp_path, 1)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert command("serve", tmp_path, "--port", taken.getsockname()[1]) == 2
-    assert "cannot be listened on: Address already in use" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "The server cannot listen on" in said and "Address already in use" in said
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"nothing")
     assert command("serve", tmp_path) == 2
     assert "cannot be loaded" in capsys.readouterr().err
