@@ -1,4 +1,4 @@
-"""The loop: restore, advance to the next mark, log, test, save, finish. It drives every engine."""
+"""The training loop, which drives every engine: restore, advance to the next mark, log, test, save, finish."""
 
 import signal
 import threading
@@ -15,23 +15,24 @@ from allconv_resnet.training.reports import Metrics, best, describe, plot, summa
 
 
 def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_timeout=300, minutes=None):
-    """Trains a recipe to its last step, beginning or continuing the run in a directory.
+    """Trains a recipe to its last step. It begins the run in a directory, or continues it.
 
     Args:
         recipe: `Recipe`.
         run_dir: Path of the run directory, see `run_directory`.
-        data_dir: Path of tensorflow-datasets, see `data.source.load_data`.
+        data_dir: Directory of tensorflow-datasets, see `data.source.load_data`.
         strategy: See `engines.create`.
         replicas: See `engines.create`.
         peer_timeout: See `engines.create`.
-        minutes: Number or None: time after which the run is stopped and saved.
+        minutes: Number or None, minutes after which the run is stopped and saved.
 
     Returns:
-        The number of the signal that stopped the run early, or None if it has finished.
+        The number of the signal that stopped the run early, or None if the run has finished.
 
     Raises:
-        BadInput: before anything is written, if something does not fit.
-        RunFailed: if the loss is not finite, the run directory can no longer be written to, or another machine is gone.
+        BadInput: if the arguments, the data and the run directory do not fit each other. Nothing has been written then.
+        RunFailed: if the loss is not finite, the run directory can no longer be written to, or another machine cannot
+            be reached.
     """
     engine = engines.create(strategy, replicas, peer_timeout)
     recipe = run_directory.resolve(run_dir, recipe, engine.resolve_precision())
@@ -55,7 +56,7 @@ def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_t
 
 
 def _train(recipe, run, source, engine, stop):
-    # 1. The state, as it was after the last checkpoint.
+    # 1. Restore the state of the last checkpoint.
     checkpoints = Checkpoints(run.path / "checkpoints")
     best_checkpoint = Checkpoints(run.path / "checkpoints" / "best", keep=1)
     step, damaged = checkpoints.restore(engine.load, run.shared / "checkpoints")
@@ -75,7 +76,7 @@ def _train(recipe, run, source, engine, stop):
     engine.begin(step, stop)
     clock = Clock()
 
-    # 2. Steps, from one mark to the next.
+    # 2. Advance from one mark to the next.
     while step < recipe.run.steps:
         before = step
         began = time.perf_counter()
@@ -91,7 +92,7 @@ def _train(recipe, run, source, engine, stop):
             metrics.flush()
             checkpoints.save(step, engine.state)
             name = signal.Signals(engine.stopped).name
-            progress.say(f"Stopped by {name} and saved at step {step:,}: the same command goes on")
+            progress.say(f"Stopped by {name} and saved at step {step:,}: the same command continues the run")
             return engine.stopped
 
         def passed(every, before=before, step=step):
@@ -107,7 +108,7 @@ def _train(recipe, run, source, engine, stop):
         if passed(recipe.run.log_every):
             sums = engine.sums()
             skipped = {"skipped": int(sums[SUMS.index("skipped")])} if sums[SUMS.index("skipped")] else {}
-            rate = float(f"{float(schedule(step - 1)):.7g}")  # the digits that float32 has
+            rate = float(f"{float(schedule(step - 1)):.7g}")  # float32 has seven digits
             rates = {"learning_rate": rate, **clock.rates(), **engine.rates()}
             metrics.add(step, "train", **means(sums), **skipped, **rates)
             engine.reset()
@@ -124,7 +125,7 @@ def _train(recipe, run, source, engine, stop):
             metrics.flush()
             checkpoints.save(step, engine.state)
 
-    # 3. The end.
+    # 3. Write the trained network.
     engine.pull()
     run.finish(engine.model)
     progress.say(
@@ -138,29 +139,32 @@ def next_mark(run, step, look_every=None):
 
     Args:
         run: Run part of a recipe.
-        step: Integer, steps made so far.
-        look_every: Integer or None: steps after which the loss is looked at, at the latest.
+        step: Integer, number of steps made so far.
+        look_every: Integer or None, most steps between two checks of the loss.
     """
     intervals = [run.log_every, run.evaluate_every, run.checkpoint_every, *([look_every] if look_every else [])]
     return min(run.steps, *((step // every + 1) * every for every in intervals))
 
 
 class Clock:
-    """The time of the steps since the last log; tests and checkpoints are not counted."""
+    """Measures the speed of the steps since the last log. The time of tests and checkpoints is not counted."""
 
     def __init__(self):
         self.images, self.seconds, self.process_began = 0, 0.0, time.process_time()
 
     def add(self, images, seconds):
-        """Counts the images of some steps, and their wall-clock seconds."""
+        """Adds the number of images of some steps and their wall-clock time in seconds."""
         self.images, self.seconds = self.images + images, self.seconds + seconds
 
     def images_per_second(self):
-        """Returns the images a second of the steps."""
+        """Returns the number of images per second, or 0 if no steps were made."""
         return self.images / self.seconds if self.seconds else 0.0
 
     def rates(self):
-        """Returns the rates for the log. `cpu_seconds` are those of all threads, with the tests between the steps."""
+        """Returns the rates for the log as a dictionary.
+
+        `cpu_seconds` is the processor time of all threads, which includes the tests between the steps.
+        """
         return {
             "images_per_second": self.images_per_second(),
             "cpu_seconds": time.process_time() - self.process_began,
@@ -168,12 +172,12 @@ class Clock:
 
 
 class StopSignal:
-    """A context that notes the first SIGTERM, SIGHUP, SIGALRM or Ctrl-C in `signal`.
+    """A context manager that stores the first SIGTERM, SIGHUP, SIGALRM or Ctrl-C in its attribute `signal`.
 
-    A second signal acts as if nobody had listened.
+    A second signal has its usual effect.
 
     Args:
-        minutes: Number or None: time after which the process gets a SIGALRM.
+        minutes: Number or None, minutes after which the process gets a SIGALRM.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
@@ -183,7 +187,7 @@ class StopSignal:
 
     def __enter__(self):
         self.handlers = {}
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+        if threading.current_thread() is threading.main_thread():  # Python allows no handlers in other threads
             self.handlers = {number: signal.signal(number, self._note) for number in self.SIGNALS}
             if self.minutes is not None:
                 signal.setitimer(signal.ITIMER_REAL, max(60 * self.minutes, 1e-6))

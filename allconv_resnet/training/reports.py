@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard events and curves.png."""
+"""Logs of a run: metrics.jsonl, TensorBoard events and curves.png."""
 
 import json
 import os
@@ -7,35 +7,41 @@ from pathlib import Path
 from allconv_resnet import files
 from allconv_resnet.training.run_directory import read_metrics
 
-EVALUATIONS = "evaluations.jsonl"  # of a process beside training, see evaluate.follow
+EVALUATIONS = "evaluations.jsonl"  # written by a process beside training, see evaluate.follow
 
 
 class Metrics:
-    """metrics.jsonl and the TensorBoard events of a run.
+    """Writes metrics.jsonl and the TensorBoard events of a run.
 
     Args:
-        run_dir: Path.
-        step: Integer. Lines of later steps, left by a process that was killed after its last checkpoint, are dropped:
-            they will be written again.
-        say: Function of a message, for what the user should know.
+        run_dir: Path of the run directory.
+        step: Integer, step from which the run continues. Lines of later steps, which a process wrote after its last
+            checkpoint, are dropped because they will be written again.
+        say: Function that shows a message to the user.
     """
 
     def __init__(self, run_dir, step, say=print):
         self.path = Path(run_dir) / "metrics.jsonl"
         self.lines = [line for line in read_metrics(run_dir) if line["step"] <= step]
         files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
-        self._file = open(self.path, "a")  # noqa: SIM115 - open as long as the run
+        self._file = open(self.path, "a")  # noqa: SIM115 - it stays open as long as the run
         self._writers = {}
         try:
             from tensorboard.summary import Writer
         except ImportError:
-            say("TensorBoard events are not written: the package tensorboard is not installed")
+            say("TensorBoard events are not written, since the package tensorboard is not installed")
         else:
             folder = self.path.parent / "tensorboard"
             self._writers = {split: Writer(str(folder / split)) for split in ("train", "test")}
 
     def add(self, step, split, **values):
-        """Writes one line. The loss is in nats, errors are fractions: means over the images since the last line."""
+        """Writes one line.
+
+        Args:
+            step: Integer, number of steps made.
+            split: `"train"` or `"test"`.
+            **values: Numbers by name, means over the images since the last line: losses in nats, errors as fractions.
+        """
         self.lines.append({"step": step, "split": split, **values})
         self._file.write(json.dumps(self.lines[-1]) + "\n")
         self._file.flush()
@@ -44,19 +50,19 @@ class Metrics:
                 self._writers[split].add_scalar(name, value, step)
 
     def flush(self):
-        """Puts all lines on the disk."""
+        """Makes sure that all lines are on the disk."""
         os.fsync(self._file.fileno())
         for writer in self._writers.values():
             writer.flush()
 
 
 def best(lines):
-    """Returns the test line with the lowest error (the first of equals), or None."""
+    """Returns the first of the test lines with the lowest error, or None if there are no test lines."""
     return min((line for line in lines if line["split"] == "test"), key=lambda line: line["error"], default=None)
 
 
 def summary(lines):
-    """Returns how well a run did, in a sentence."""
+    """Returns a sentence with the last and the best test accuracy of a run."""
     tests = [line for line in lines if line["split"] == "test"]
     if not tests:
         return "It was never evaluated."
@@ -67,7 +73,7 @@ def summary(lines):
 
 
 def describe(result, split):
-    """Returns the loss and the errors of an evaluation in words."""
+    """Returns the loss and the errors of an evaluation as text."""
     return (
         f"{split} loss {result['loss']:.4f}, {split} error {result['error']:.2%}, "
         f"top-5 {result['top5_error']:.2%} ({result['images']:,} images)"
@@ -75,14 +81,15 @@ def describe(result, split):
 
 
 def plot(run_dir, title=""):
-    """Draws curves.png, the paper's figure 1: training and test error, and losses, against steps.
+    """Draws curves.png: training and test error (figure 1 of the paper) and losses against steps.
 
     Args:
-        run_dir: Path with a metrics.jsonl, and an evaluations.jsonl if its checkpoints were evaluated beside it.
+        run_dir: Path of a directory with a metrics.jsonl, and an evaluations.jsonl if another process evaluated the
+            checkpoints.
         title: String.
 
     Returns:
-        Path of the picture.
+        Path of the figure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

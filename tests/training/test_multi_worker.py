@@ -106,7 +106,7 @@ def test_a_sigterm_to_one_worker_stops_all_at_one_step_and_they_go_on(start, sta
     stopped_at = lines(run_dir)[-1]["step"]
     assert stopped_at < recipe.run.steps
     for run in runs:
-        assert f"saved at step {stopped_at}: the same command goes on" in run.output()
+        assert f"saved at step {stopped_at}: the same command continues the run" in run.output()
     runs = start_two([recipe] * 2, [run_dir] * 2)
     assert [run.wait() for run in runs] == [0, 0]
     assert all(f"from step {stopped_at} to 60" in run.output() for run in runs)
