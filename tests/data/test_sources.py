@@ -208,7 +208,7 @@ NPZ_CASES = {
         "cannot be read as a .npz file",
     ),
     "a pickle": (lambda f: npz(f, **{**WHOLE, "y_train": np.array([{}], object)}), "cannot be read"),
-    "cut": (lambda f: (npz(f, **WHOLE), cut_npz(f)), "can be read: File is not a zip file"),
+    "cut": (lambda f: (npz(f, **WHOLE), cut_npz(f)), "cannot be read as a .npz file: File is not a zip file"),
     "damaged": (lambda f: (npz(f, **WHOLE), flip_npz(f)), "cannot be read: Bad CRC-32"),
     "other names": (lambda f: npz(f, a=IMAGES, b=LABELS), "must have arrays named x_train and y_train"),
     "no test split": (lambda f: npz(f, x_train=IMAGES, y_train=LABELS), "has no split 'test'"),

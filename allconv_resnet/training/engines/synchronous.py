@@ -1,4 +1,4 @@
-"""Synchronous training over `tf.distribute`: one device, all devices of a machine, or those of several machines."""
+"""Synchronous training with `tf.distribute` on one device, all devices of a machine, or those of several machines."""
 
 import contextlib
 import time
@@ -11,7 +11,7 @@ from allconv_resnet.training.engines.team import Team
 
 
 class SynchronousEngine(Engine):
-    """Replicas share every batch, and all of them apply the same gradient.
+    """Trains on replicas that share every batch and all apply the same gradient.
 
     Args:
         strategy: See `engines.create`.
