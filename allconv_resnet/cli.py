@@ -136,7 +136,7 @@ def _refuse_other_kinds(recipe, arguments):
 def evaluate(
     run_dir: tyro.conf.Positional[Path],
     data_dir: Path | None = None,
-    split: Literal["train", "test"] = "test",
+    split: Literal["train", "test", "holdout"] = "test",
     checkpoint: Literal["latest", "best"] = "latest",
     follow: bool = False,
 ) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from allconv_resnet.data import arrays
+from allconv_resnet.data.holdout import hold_out
 from allconv_resnet.errors import BadInput
 
 
@@ -102,13 +103,14 @@ def load_data(name, data_dir=None):
     return prepared.load(name, data_dir)
 
 
-def load_for_recipe(data, splits, data_dir=None):
+def load_for_recipe(data, splits, data_dir=None, seed=0):
     """Returns the source of a recipe after checking that it fits the recipe.
 
     Args:
         data: Data part of the recipe.
         splits: Names of the splits that will be read.
         data_dir: See `load_data`.
+        seed: Integer, seed of the recipe, which determines the images that `data.holdout` holds out.
 
     Returns:
         `Source`.
@@ -120,6 +122,8 @@ def load_for_recipe(data, splits, data_dir=None):
     if source.kind != data.kind:
         what = {"arrays": "images of one size in memory", "records": "JPEG files of all sizes in records"}
         raise BadInput(f"{source.name} has {what[source.kind]}: it needs --data {source.kind}, not {data.kind}")
+    if data.holdout:
+        source = hold_out(source, data.train_split, data.holdout, seed)
     if missing := [split for split in splits if split not in source.splits]:
         raise BadInput(f"{source.name} has no split {missing[0]!r}. Its splits are: {', '.join(source.splits)}")
     source.check(data, splits)

@@ -44,6 +44,8 @@ class Recipe:
         if not self.name.strip():
             raise BadInput(f"name must not be empty. Received: name={self.name!r}")
         self.schedule.check(self.run)
+        if self.run.patience and not self.data.holdout:
+            raise BadInput("patience needs --holdout, since a run that stops by its test error would choose by the test set")
 
     def replace(self, **changes):
         """Returns the recipe with some fields changed.

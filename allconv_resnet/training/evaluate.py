@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+from allconv_resnet.data.holdout import HOLDOUT
 from allconv_resnet.data.source import load_for_recipe
 from allconv_resnet.errors import BadInput
 from allconv_resnet.training import engines, run_directory
@@ -62,7 +63,7 @@ def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest"):
     Args:
         run_dir: Path of the run directory.
         data_dir: Directory of tensorflow-datasets, see `data.source.load_data`.
-        split: `"train"` or `"test"`, the split that the recipe trains or tests on.
+        split: `"train"`, `"test"` or `"holdout"`, the split that the recipe trains on, tests on, or holds out.
         checkpoint: See `load_model`.
 
     Returns:
@@ -72,10 +73,13 @@ def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest"):
         BadInput: if the run or the data cannot be read, or do not fit each other.
     """
     recipe = run_directory.read_recipe(run_dir)
-    name = recipe.data.train_split if split == "train" else recipe.data.test_split
+    if split == HOLDOUT and not recipe.data.holdout:
+        raise BadInput(f"The run in {run_dir} was trained without a holdout")
+    names = {"train": recipe.data.train_split, "test": recipe.data.test_split, HOLDOUT: HOLDOUT}
+    name = names[split]
     engine = engines.create("one")
     with engine.job(recipe, run_dir):
-        engine.build(recipe, load_for_recipe(recipe.data, (name,), data_dir), training=False)
+        engine.build(recipe, load_for_recipe(recipe.data, (name,), data_dir, recipe.seed), training=False)
         step = restore(run_dir, checkpoint, lambda state: engine.load(state, training=False))
         sums = engine.test(name)
     return {"step": step, **means(sums), "images": int(sums[SUMS.index("images")])}

@@ -5,6 +5,7 @@ import threading
 import time
 
 from allconv_resnet import environment
+from allconv_resnet.data.holdout import HOLDOUT
 from allconv_resnet.data.source import load_for_recipe
 from allconv_resnet.errors import RunFailed
 from allconv_resnet.progress import Progress, duration
@@ -42,8 +43,8 @@ def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_t
         Progress(0).say(f"{run_dir} has already finished. {summary(run_directory.read_metrics(run_dir))}")
         return None
     with engine.job(recipe, run_dir):
-        splits = (recipe.data.train_split, recipe.data.test_split)
-        source = load_for_recipe(recipe.data, splits, data_dir)
+        splits = dict.fromkeys((recipe.data.train_split, recipe.data.watched_split, recipe.data.test_split))
+        source = load_for_recipe(recipe.data, splits, data_dir, recipe.seed)
         engine.build(recipe, source)
         with run_directory.RunDirectory(run_dir, engine.chief) as run, StopSignal(minutes) as stop:
             engine.require_shared(run_dir)
@@ -73,11 +74,18 @@ def _train(recipe, run, source, engine, stop):
         f"{recipe.precision}, {engine.replicas} device(s), {engine.describe()['strategy']}, in {run.shared}"
     )
     schedule = recipe.build_schedule()
+    watched = HOLDOUT if recipe.data.holdout else "test"
     engine.begin(step, stop)
     clock = Clock()
 
+    def test(split, name, **more):
+        sums = engine.test(split)
+        result = {**means(sums), "images": int(sums[SUMS.index("images")])}
+        progress.say(f"step {step:,}: {describe(result, name)}")
+        metrics.add(step, name, **result, **more)
+
     # 2. Advance from one mark to the next.
-    while step < recipe.run.steps:
+    while step < recipe.run.steps and not exhausted(metrics.lines, recipe.run.patience):
         before = step
         began = time.perf_counter()
         step = engine.advance(step, next_mark(recipe.run, step, engine.look_every))
@@ -114,10 +122,7 @@ def _train(recipe, run, source, engine, stop):
             engine.reset()
             clock = Clock()
         if passed(recipe.run.evaluate_every):
-            sums = engine.test(recipe.data.test_split)
-            test = {**means(sums), "images": int(sums[SUMS.index("images")])}
-            progress.say(f"step {step:,}: {describe(test, 'test')}")
-            metrics.add(step, "test", **test)
+            test(recipe.data.watched_split, watched)
             if best(metrics.lines) is metrics.lines[-1]:
                 best_checkpoint.save(step, engine.weights)
             plot(run.path, recipe.name)
@@ -126,12 +131,30 @@ def _train(recipe, run, source, engine, stop):
             checkpoints.save(step, engine.state)
 
     # 3. Write the trained network.
+    if step < recipe.run.steps:
+        progress.say(f"No lower {watched} error in {recipe.run.patience} tests: the run ends at step {step:,}")
+        metrics.flush()
+        checkpoints.save(step, engine.state)
+    if recipe.data.holdout:
+        test(recipe.data.test_split, "test", planned=recipe.run.steps)
+        metrics.flush()
     engine.pull()
     run.finish(engine.model)
     progress.say(
         f"{run.shared} has finished, in {duration(progress.elapsed())} of this session. {summary(metrics.lines)}"
     )
     return None
+
+
+def exhausted(lines, patience):
+    """Returns whether the last `patience` tests on the held-out images brought no lower error.
+
+    Args:
+        lines: Lines of metrics.jsonl.
+        patience: Integer, or None for no limit.
+    """
+    errors = [line["error"] for line in lines if line["split"] == HOLDOUT]
+    return patience is not None and bool(errors) and len(errors) - 1 - errors.index(min(errors)) >= patience
 
 
 def next_mark(run, step, look_every=None):

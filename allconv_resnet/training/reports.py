@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from allconv_resnet import files
+from allconv_resnet.data.holdout import HOLDOUT
 from allconv_resnet.training.run_directory import read_metrics
 
 EVALUATIONS = "evaluations.jsonl"  # written by a process beside training, see evaluate.follow
@@ -25,27 +26,28 @@ class Metrics:
         self.lines = [line for line in read_metrics(run_dir) if line["step"] <= step]
         files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
         self._file = open(self.path, "a")  # noqa: SIM115 - it stays open as long as the run
-        self._writers = {}
+        self._writers, self._new_writer = {}, None
         try:
             from tensorboard.summary import Writer
         except ImportError:
             say("TensorBoard events are not written, since the package tensorboard is not installed")
         else:
-            folder = self.path.parent / "tensorboard"
-            self._writers = {split: Writer(str(folder / split)) for split in ("train", "test")}
+            self._new_writer = Writer
 
     def add(self, step, split, **values):
         """Writes one line.
 
         Args:
             step: Integer, number of steps made.
-            split: `"train"` or `"test"`.
+            split: `"train"`, `"test"` or `"holdout"`.
             **values: Numbers by name, means over the images since the last line: losses in nats, errors as fractions.
         """
         self.lines.append({"step": step, "split": split, **values})
         self._file.write(json.dumps(self.lines[-1]) + "\n")
         self._file.flush()
-        if split in self._writers:
+        if self._new_writer:
+            if split not in self._writers:
+                self._writers[split] = self._new_writer(str(self.path.parent / "tensorboard" / split))
             for name, value in values.items():
                 self._writers[split].add_scalar(name, value, step)
 
@@ -56,9 +58,15 @@ class Metrics:
             writer.flush()
 
 
+def watched(lines):
+    """Returns the lines by which a run in progress is judged: the holdout lines or, without any, the test lines."""
+    held_out = [line for line in lines if line["split"] == HOLDOUT]
+    return held_out or [line for line in lines if line["split"] == "test"]
+
+
 def best(lines):
-    """Returns the first of the test lines with the lowest error, or None if there are no test lines."""
-    return min((line for line in lines if line["split"] == "test"), key=lambda line: line["error"], default=None)
+    """Returns the first of the lines with the lowest error among those that `watched` returns, or None."""
+    return min(watched(lines), key=lambda line: line["error"], default=None)
 
 
 def summary(lines):
@@ -66,9 +74,10 @@ def summary(lines):
     tests = [line for line in lines if line["split"] == "test"]
     if not tests:
         return "It was never evaluated."
+    name = "held-out accuracy" if any(line["split"] == HOLDOUT for line in lines) else "accuracy"
     return (
         f"Test accuracy {1 - tests[-1]['error']:.2%} at step {tests[-1]['step']:,}; "
-        f"best {1 - best(tests)['error']:.2%} at step {best(tests)['step']:,}."
+        f"best {name} {1 - best(lines)['error']:.2%} at step {best(lines)['step']:,}."
     )
 
 
@@ -100,10 +109,13 @@ def plot(run_dir, title=""):
     for axes, name, scale, label in zip(
         figure.subplots(1, 2), ("error", "loss"), (100, 1), ("error (%)", "cross-entropy (nats)"), strict=True
     ):
-        for split, style in (("train", {"color": "C0", "lw": 1}), ("test", {"color": "C3", "marker": "o", "ms": 3})):
+        dots = {"marker": "o", "ms": 3}
+        styles = {"train": {"color": "C0", "lw": 1}, HOLDOUT: {"color": "C2", **dots}, "test": {"color": "C3", **dots}}
+        for split, style in styles.items():
             _draw(axes, lines, split, name, scale, label=split, **style)
         if name == "error":
-            _draw(axes, lines, "test", "top5_error", scale, label="test, top-5", color="C3", ls=":", lw=1)
+            split = HOLDOUT if any(line["split"] == HOLDOUT for line in lines) else "test"
+            _draw(axes, lines, split, "top5_error", scale, label=f"{split}, top-5", color="C3", ls=":", lw=1)
         axes.set(xlabel="step", ylabel=label, ylim=(0, None))
         axes.grid(alpha=0.3)
         axes.legend()

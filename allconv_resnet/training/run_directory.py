@@ -121,8 +121,9 @@ def finished(run_dir, steps):
     """
     run_dir = Path(run_dir)
     model = run_dir / MODEL
-    tested = max((line["step"] for line in read_metrics(run_dir) if line["split"] == "test"), default=0)
-    if tested < steps or not zipfile.is_zipfile(model):
+    # With held-out images the run is tested once, at its end, which comes early if patience was exhausted.
+    tests = [line for line in read_metrics(run_dir) if line["split"] == "test"]
+    if not any(line.get("planned", line["step"]) >= steps for line in tests) or not zipfile.is_zipfile(model):
         return False
     # A prolonged run may have been stopped before it wrote the network again. Then its newest checkpoint is newer.
     checkpoints = run_dir / "checkpoints"

@@ -3,8 +3,9 @@
 from typing import ClassVar, Literal
 
 from allconv_resnet.data.augment import CropAndFlip, Cutout
+from allconv_resnet.data.holdout import HOLDOUT
 from allconv_resnet.errors import BadInput
-from allconv_resnet.part import Count, Positive, Size, part
+from allconv_resnet.part import Count, NotNegative, Positive, Size, part
 
 STANDARD_CENTRE = 224 / 256
 """The standard centre crop: 224 pixels of an image that was resized to 256 on its shorter side."""
@@ -22,6 +23,14 @@ class Images:
     """Height, width (pixels) and channels of the network's images."""
     train_split: str = "train"
     """Name of the split that is trained on."""
+    holdout: NotNegative = 0
+    """Training images, or a fraction of them below 1, that are never trained on: curves, the best checkpoint and
+    patience look at them, and the test split is read once, at the end. The part is stratified and fixed by the seed."""
+
+    @property
+    def watched_split(self):
+        """The split that is tested on during the run, by which the best checkpoint is chosen."""
+        return HOLDOUT if self.holdout else self.test_split
 
 
 @part

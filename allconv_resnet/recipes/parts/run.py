@@ -17,5 +17,7 @@ class Run:
     """Steps between two lines of training loss and error."""
     evaluate_every: Count = 1_000
     """Steps between two evaluations on the test split."""
+    patience: Count | None = None
+    """Tests without a lower error after which the run ends early; it needs a holdout."""
     checkpoint_every: Count = 1_000
     """Steps between two checkpoints."""

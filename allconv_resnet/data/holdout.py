@@ -1,0 +1,61 @@
+"""Holds out a part of the training images (`--holdout`), which is never trained on and serves for choices."""
+
+import numpy as np
+
+from allconv_resnet.data.arrays import ArraySource
+from allconv_resnet.errors import BadInput
+
+HOLDOUT = "holdout"
+"""Name of the split of the images that are held out."""
+
+
+def hold_out(source, train_split, amount, seed):
+    """Returns a source in which some training images have been moved to a new split, `HOLDOUT`.
+
+    The part is stratified: each class loses the same fraction of its images, to within one image.
+
+    Args:
+        source: `ArraySource`.
+        train_split: Name of the split that is divided.
+        amount: Number of images, or their fraction if it is below 1.
+        seed: Integer that determines which images are held out.
+
+    Returns:
+        `ArraySource`.
+
+    Raises:
+        BadInput: if the images are not in memory. Reading either part raises it if one of them would be empty.
+    """
+    if source.kind != "arrays":
+        raise BadInput(f"--holdout needs a dataset in memory, but {source.name} is read from records")
+
+    def part(held_out):
+        images, labels = source.arrays(train_split)
+        count = round(amount * len(labels)) if amount < 1 else int(amount)
+        if not 0 < count < len(labels):
+            raise BadInput(f"holdout must leave some of the {len(labels):,} images for each part. Received: holdout={amount:g}")
+        held = stratified(labels, count, seed)
+        return (images[held], labels[held]) if held_out else (images[~held], labels[~held])
+
+    read = {split: lambda split=split: source.arrays(split) for split in source.splits}
+    read |= {train_split: lambda: part(False), HOLDOUT: lambda: part(True)}
+    return ArraySource(source.name, source.label_names, read)
+
+
+def stratified(labels, count, seed):
+    """Returns which images are held out: a boolean array `[n]` with `count` entries that are True.
+
+    Args:
+        labels: Integer array `[n]`.
+        count: Integer, number of images to hold out.
+        seed: Integer.
+    """
+    # Images are ranked within their class in a random order. Those of the lowest relative ranks are held out.
+    order = np.random.default_rng([seed, len(labels)]).permutation(len(labels))
+    ranks = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        ranks[members] = (np.arange(len(members)) + 0.5) / len(members)
+    held = np.zeros(len(labels), bool)
+    held[order[np.argsort(ranks[order], kind="stable")[:count]]] = True
+    return held
