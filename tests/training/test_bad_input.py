@@ -52,15 +52,15 @@ def run_dir(tmp_path):
         (["--depth", "20"], "--depth is an option of --network resnet or densenet_bc"),
         (["--warmup-steps", "-1"], "warmup_steps must be greater than or equal to 0"),
         (["--optimizer", "adam"], "optimizer must be one of"),
-        (["--whitened-stem", "--stem", "13", "2", "2", "1"], "There can be no such network: filters must be at most"),
+        (["--whitened-stem", "--stem", "13", "2", "2", "1"], "The network cannot be built: filters must be at most"),
         (["--shortcut", "dense"], "shortcut must be"),
         (["--precision", "float8"], "invalid choice"),
         (["--normalization", "layer"], "normalization must be"),
         (
             ["--initialization", "tiny"],
-            "There can be no such network: Could not interpret initializer identifier: tiny",
+            "The network cannot be built: Could not interpret initializer identifier: tiny",
         ),
-        (["--activation", "rulu"], "There can be no such network: "),
+        (["--activation", "rulu"], "The network cannot be built: "),
         (["--stages", "1", "16", "1", "1", "8", "1"], "filters=8"),
         (["--strategy", "mirrored", "--replicas", "3"], "batch_size must be a multiple of the replicas, 3"),
         (

@@ -138,7 +138,7 @@ def test_the_recipes_are_those_of_the_paper():
 
 
 def test_boundaries_belong_to_another_schedule():
-    with pytest.raises(BadInput, match="boundaries is a field of schedule steps, and this recipe has schedule epochs"):
+    with pytest.raises(BadInput, match="boundaries is a field of schedule steps, but this recipe has schedule epochs"):
         recipes.IMAGENET.replace(boundaries=(5,))
     assert recipes.IMAGENET.replace(schedule="steps", boundaries=(5,)).schedule.boundaries == (5,)
 
