@@ -1,4 +1,4 @@
-"""What `import allconv_resnet` adds to `import keras`, in new processes, in turn.
+"""Measures the time that `import allconv_resnet` adds to `import keras`, alternating between new processes.
 
 python benchmarks/import_time.py [--pairs 9]
 """
@@ -22,7 +22,7 @@ def main():
     imports("keras"), imports("allconv_resnet")  # compiles the bytecode
     pairs = [(imports("keras"), imports("allconv_resnet")) for _ in range(options.pairs)]
     keras, extra = spread([a for a, _ in pairs]), spread([b - a for a, b in pairs])
-    for name, values in (("import keras", keras), ("import allconv_resnet, more than that", extra)):
+    for name, values in (("import keras", keras), ("added by import allconv_resnet", extra)):
         print(
             "{name:40} min {min:.3f} s   median {median:.3f} s   max {max:.3f} s   (n = {n})".format(
                 name=name, **values

@@ -1,8 +1,8 @@
-"""How many augmented, standardized images a second the CIFAR pipeline alone delivers.
+"""Measures how many augmented, standardized images per second the CIFAR pipeline delivers without training.
 
     python benchmarks/input_pipeline.py [--data-dir ../shared/tfds]
 
-Without --data-dir the images are random numbers of CIFAR-10's size, which take the same time.
+Without --data-dir the images are random bytes of the size of CIFAR-10, which take the same time.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from allconv_resnet.recipes import CIFAR10
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir")
-    parser.add_argument("--batches", type=int, default=400, help="batches of 128 a measurement")
-    parser.add_argument("--repeats", type=int, default=7, help="measurements")
+    parser.add_argument("--batches", type=int, default=400, help="batches of 128 images in a measurement")
+    parser.add_argument("--repeats", type=int, default=7, help="number of measurements")
     options = parser.parse_args()
     if options.data_dir:
         images, labels = load_data("cifar10", options.data_dir).arrays("train")

@@ -33,9 +33,7 @@ def hold_out(source, train_split, amount, seed):
         images, labels = source.arrays(train_split)
         count = round(amount * len(labels)) if amount < 1 else int(amount)
         if not 0 < count < len(labels):
-            raise BadInput(
-                f"holdout must leave images of the {len(labels):,} for training. Received: holdout={amount:g}"
-            )
+            raise BadInput(f"holdout must be at least 1 and below {len(labels):,} images. Received: holdout={amount:g}")
         held = stratified(labels, count, seed)
         return (images[held], labels[held]) if held_out else (images[~held], labels[~held])
 

@@ -31,14 +31,7 @@ def latest_version(export):
 
 
 def image_files(paths):
-    """Yields the name and the content of each image file.
-
-    Args:
-        paths: Sequence of paths of files or of directories, which are searched for JPEG and PNG files, or `-` for
-            standard input.
-
-    Yields:
-        Pairs of a string and bytes.
+    """Yields the names and contents of image files: files as they are, directories searched, `-` standard input.
 
     Raises:
         BadInput: if a path does not exist, or a directory has no JPEG or PNG file.

@@ -89,7 +89,7 @@ def test_patience_ends_the_run_early_and_for_good(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--holdout", "1437"], "holdout must leave images of the 1,437 for training. Received: holdout=1437"),
+        (["--holdout", "1437"], "holdout must be at least 1 and below 1,437 images. Received: holdout=1437"),
         (["--holdout", "-1"], "holdout must be greater than or equal to 0"),
         (["--patience", "3"], "patience needs --holdout"),
     ],
