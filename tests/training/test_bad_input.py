@@ -73,7 +73,7 @@ def run_dir(tmp_path):
         (["--strategy", "one", "--replicas", "2"], "strategy one has one replica"),
         (["--num-classes", "7"], "num_classes=7, but digits has 10 classes"),
         (["--image-size", "28", "28", "1"], "expects uint8 images of shape (28, 28, 1)"),
-        (["--dataset", "cifra10"], "no data set 'cifra10'"),
+        (["--dataset", "cifra10"], "no dataset 'cifra10'"),
     ],
     ids=lambda value: "-".join(value)[2:] if isinstance(value, list) else "",
 )
@@ -131,7 +131,7 @@ def test_a_directory_that_is_no_run(tmp_path, capsys):
     assert stop.value.code == 2
     assert "has no config.json" in capsys.readouterr().err
     (tmp_path / "config.json").write_text('{"name": "x"')
-    with pytest.raises(BadInput, match="not a recipe"):
+    with pytest.raises(BadInput, match="cannot be read as a recipe"):
         run_directory.read_recipe(tmp_path)
 
 
