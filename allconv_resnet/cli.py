@@ -79,7 +79,7 @@ def train(names, arguments=None):
     if os.environ.get("TF_CONFIG"):
         from allconv_resnet.training.engines import tf_config
 
-        tf_config.leave(lambda: guarded(run))
+        tf_config.run_and_exit(lambda: guarded(run))
     sys.exit(guarded(run))
 
 
@@ -150,14 +150,14 @@ def evaluate(
         follow: Evaluate each new checkpoint while the run trains, until its last step.
     """
     from allconv_resnet.training import evaluate
-    from allconv_resnet.training.reports import describe
+    from allconv_resnet.training.reports import describe_evaluation
 
     if follow:
-        results = evaluate.follow(run_dir, data_dir, split)
+        results = evaluate.follow_run(run_dir, data_dir, split)
     else:
         results = [evaluate.evaluate_run(run_dir, data_dir, split, checkpoint)]
     for result in results:
-        print(f"step {result['step']:,}: {describe(result, split)}", flush=True)
+        print(f"step {result['step']:,}: {describe_evaluation(result, split)}", flush=True)
 
 
 def plot(run_dir: tyro.conf.Positional[Path]) -> None:
@@ -168,7 +168,7 @@ def plot(run_dir: tyro.conf.Positional[Path]) -> None:
     """
     from allconv_resnet.training import reports, run_directory
 
-    print(reports.plot(run_dir, run_directory.read_recipe(run_dir).name))
+    print(reports.plot_curves(run_dir, run_directory.read_recipe(run_dir).name))
 
 
 def export(

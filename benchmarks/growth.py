@@ -12,7 +12,7 @@ import argparse
 import keras
 import numpy as np
 import tensorflow as tf
-from harness import seconds, spread, write
+from harness import elapsed_seconds, spread, write_figures
 
 import allconv_resnet as acr
 from allconv_resnet.training.engines import steps
@@ -41,7 +41,7 @@ def main():
         slope = float(np.polyfit(np.log(sizes), np.log([row["step_seconds"]["median"] for row in rows]), 1)[0])
         print(f"step time grows with {name}^{slope:.2f}")
         figures[name] = {"rows": rows, "exponent": slope}
-    write("growth", {"step_precision": options.precision, "base": BASE, **figures})
+    write_figures("growth", {"step_precision": options.precision, "base": BASE, **figures})
 
 
 def step_seconds(batch, depth, width, precision, repeats):
@@ -62,8 +62,8 @@ def step_seconds(batch, depth, width, precision, repeats):
         optimizer.iterations.numpy()
 
     run(), run()
-    count = max(1, round(1.0 / seconds(run)))
-    return spread([seconds(run) / count for _ in range(repeats)])
+    count = max(1, round(1.0 / elapsed_seconds(run)))
+    return spread([elapsed_seconds(run) / count for _ in range(repeats)])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from allconv_resnet.training.engines.distribution import gpu_names
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 
 
-def seconds(function, repeats=1):
+def elapsed_seconds(function, repeats=1):
     """Returns the wall-clock time in seconds of calling a function several times."""
     began = time.perf_counter()
     for _ in range(repeats):
@@ -26,26 +26,30 @@ def spread(values):
     return {"min": min(values), "median": statistics.median(values), "max": max(values), "n": len(values)}
 
 
-def write(name, figures):
+def write_figures(name, figures):
     """Writes the figures and the environment in which they were measured to results/benchmarks/NAME.json."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    content = {"measured": datetime.now(UTC).isoformat(timespec="seconds"), "environment": here(), **figures}
+    content = {
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": this_environment(),
+        **figures,
+    }
     files.write_json(RESULTS / f"{name}.json", content)
 
 
-def read(name):
+def read_figures(name):
     """Returns the content of results/benchmarks/NAME.json, or an empty dictionary if there is no such file."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def here():
+def this_environment():
     """Returns the environment of this process, without a precision, which each benchmark records itself."""
     return environment.describe(gpus=gpu_names())
 
 
 def hardware():
     """Returns the kind of this machine as a part of a file name."""
-    where = here()
+    where = this_environment()
     parts = where["gpus"] or [str(where["cores"]), where["cpu"], *where["bfloat16_instructions"]]
     return re.sub(r"[^a-z0-9_]+", "-", " ".join(parts).lower()).strip("-")

@@ -23,7 +23,7 @@ import time
 
 import numpy as np
 import tensorflow as tf
-from harness import spread, write
+from harness import spread, write_figures
 
 from allconv_resnet.data import jpeg, records
 from allconv_resnet.data.source import load_data
@@ -101,7 +101,7 @@ def main():
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
     data = load_data("imagenet2012", options.data_dir)
-    examples = records.read(data.share("train", 0, 1), [0]).take(options.images)
+    examples = records.read_records(data.share("train", 0, 1), [0]).take(options.images)
     contents = [tf.io.parse_single_example(record, records.FIELDS)["image"].numpy() for record in examples]
     shapes = [tf.io.extract_jpeg_shape(content) for content in contents]
     windows = np.stack([jpeg.random_window(shape, IMAGENET.smallest_crop, [0, i]) for i, shape in enumerate(shapes)])
@@ -134,7 +134,7 @@ def main():
     for peer, ratio in ratios.items():
         print(f"ours / {peer:9}" + "min {min:.2f}   median {median:.2f}   max {max:.2f}   (n = {n})".format(**ratio))
     best = max(peers, key=lambda peer: statistics.median(rates[peer]))
-    write(
+    write_figures(
         "imagenet_input",
         {
             "images": len(contents),

@@ -7,7 +7,7 @@ import argparse
 import subprocess
 import sys
 
-from harness import seconds, spread, write
+from harness import elapsed_seconds, spread, write_figures
 
 
 def main():
@@ -17,7 +17,7 @@ def main():
 
     def imports(module):
         command = [sys.executable, "-c", f"import {module}"]
-        return seconds(lambda: subprocess.run(command, check=True, stderr=subprocess.DEVNULL))
+        return elapsed_seconds(lambda: subprocess.run(command, check=True, stderr=subprocess.DEVNULL))
 
     imports("keras"), imports("allconv_resnet")  # compiles the bytecode
     pairs = [(imports("keras"), imports("allconv_resnet")) for _ in range(options.pairs)]
@@ -28,7 +28,7 @@ def main():
                 name=name, **values
             )
         )
-    write("import_time", {"keras_seconds": keras, "extra_seconds": extra})
+    write_figures("import_time", {"keras_seconds": keras, "extra_seconds": extra})
 
 
 if __name__ == "__main__":

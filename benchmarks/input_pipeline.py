@@ -9,7 +9,7 @@ import argparse
 import itertools
 
 import numpy as np
-from harness import seconds, spread, write
+from harness import elapsed_seconds, spread, write_figures
 
 from allconv_resnet.data import pipeline
 from allconv_resnet.data.source import load_data
@@ -36,9 +36,9 @@ def main():
             pass
 
     count = options.batches * CIFAR10.run.batch_size
-    rates = spread([count / seconds(deliver) for _ in range(options.repeats)])
+    rates = spread([count / elapsed_seconds(deliver) for _ in range(options.repeats)])
     print("images/s   min {min:,.0f}   median {median:,.0f}   max {max:,.0f}   (n = {n})".format(**rates))
-    write(
+    write_figures(
         "input_pipeline",
         {"images_per_second": rates, "batch_size": CIFAR10.run.batch_size, "real": bool(options.data_dir)},
     )

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from harness import write
+from harness import write_figures
 
 from allconv_resnet.recipes import RECIPES
 from allconv_resnet.training.loop import train
@@ -56,7 +56,7 @@ def main():
         f"{outside} of {len(difference)} intervals differ by more than their own standard deviation, "
         f"{outside_pooled} by more than the root mean square"
     )
-    write(
+    write_figures(
         "precision",
         {
             "recipe": recipe.name,

@@ -15,7 +15,7 @@ import heapq
 import statistics
 
 import numpy as np
-from harness import write
+from harness import write_figures
 from loopback import check
 
 MACHINES = (2, 6, 16, 64)
@@ -147,7 +147,7 @@ def main():
     figures = {"gradient_bytes": BYTES, "synchronous": synchronous, "asynchronous": asynchronous}
     if options.check:
         figures["check"] = check(simulate)
-    write("scaling", figures)
+    write_figures("scaling", figures)
 
 
 if __name__ == "__main__":

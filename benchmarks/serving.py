@@ -23,11 +23,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from harness import spread, write
+from harness import spread, write_figures
 
 from allconv_resnet.data import augment
 from allconv_resnet.recipes import RECIPES
-from allconv_resnet.serving.export import export
+from allconv_resnet.serving.export import export_savedmodel
 from allconv_resnet.serving.options import ServeOptions
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
@@ -49,7 +49,7 @@ def main():
     options = parser.parse_args()
     results = {name: measure(RECIPES[name].replace(precision="float32"), options) for name in options.recipes}
     figures = {"load_average": os.getloadavg(), "seconds": options.seconds, "batch": BATCH, "networks": results}
-    write("serving", figures)
+    write_figures("serving", figures)
 
 
 def measure(recipe, options):
@@ -58,7 +58,7 @@ def measure(recipe, options):
     logits = model.predict(augment.standardize(IMAGES), verbose=0)
     figures = {}
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
-        export(model, range(recipe.data.num_classes), directory, version=1)
+        export_savedmodel(model, range(recipe.data.num_classes), directory, version=1)
         model.save(Path(directory) / "model.keras")
         ports = {name: stack.enter_context(running(directory, *server)) for name, server in SERVERS.items()}
         for port in ports.values():

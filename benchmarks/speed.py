@@ -84,16 +84,18 @@ def main():
         networks.save(task, weights)
         check(task, options.peers, weights)
         name = f"speed-{options.what}-{harness.hardware()}"
-        entries = {(e["precision"], e["batch"]): e for e in harness.read(name).get("entries", [])}
+        entries = {(e["precision"], e["batch"]): e for e in harness.read_figures(name).get("entries", [])}
         for precision in options.precision:
             for batch in options.batch:
                 measure = start_up if options.what == "start-up" else throughput
                 entry = measure(options, task, batch, precision, weights)
-                commit = harness.here()["commit"]
+                commit = harness.this_environment()["commit"]
                 kept = entries.get((precision, batch), {"contenders": {}})["contenders"]
                 measured = {name: values | {"commit": commit} for name, values in entry["contenders"].items()}
                 entries[precision, batch] = entry | {"contenders": kept | measured}
-                harness.write(name, {"what": options.what, "entries": [entries[key] for key in sorted(entries)]})
+                harness.write_figures(
+                    name, {"what": options.what, "entries": [entries[key] for key in sorted(entries)]}
+                )
 
 
 def check(task, peers, weights):

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import tensorflow as tf
-from harness import seconds, spread, write
+from harness import elapsed_seconds, spread, write_figures
 
 from allconv_resnet.data import pipeline
 from allconv_resnet.data.source import load_data
@@ -63,10 +63,10 @@ def main():
     bare(), run(WARM_UP)
     pairs = []
     for pair in range(options.pairs):
-        shorter = seconds(lambda: run(WARM_UP))
-        before = seconds(bare)
-        within = (seconds(lambda: run(WARM_UP + options.steps)) - shorter) / options.steps
-        without = (before + seconds(bare)) / 2 / options.steps  # before and after, against drift of the machine's speed
+        shorter = elapsed_seconds(lambda: run(WARM_UP))
+        before = elapsed_seconds(bare)
+        within = (elapsed_seconds(lambda: run(WARM_UP + options.steps)) - shorter) / options.steps
+        without = (before + elapsed_seconds(bare)) / 2 / options.steps  # before and after, against drift
         pairs.append((without, within))
         print(
             f"pair {pair + 1}: bare {without:.4f} s, loop {within:.4f} s per step, ratio {within / without:.4f}",
@@ -75,7 +75,7 @@ def main():
     ratios = spread([within / without for without, within in pairs])
     print("loop / bare   min {min:.4f}   median {median:.4f}   max {max:.4f}   (n = {n})".format(**ratios))
     bare_seconds = spread([without for without, _ in pairs])
-    write(
+    write_figures(
         "train_step",
         {
             "recipe": recipe.name,

@@ -61,7 +61,7 @@ def test_tensorboard_has_the_same_numbers(finished):
 def test_evaluate_repeats_what_training_measured(finished, capsys, checkpoint):
     assert command("evaluate", finished, "--checkpoint", checkpoint) == 0
     tests = lines(finished, "test")
-    line = tests[-1] if checkpoint == "latest" else reports.best(tests)
+    line = tests[-1] if checkpoint == "latest" else reports.best_line(tests)
     expected = f"step {line['step']}: test loss {line['loss']:.4f}, test error {line['error']:.2%}, "
     expected += f"top-5 {line['top5_error']:.2%} (360 images)"
     assert expected in capsys.readouterr().out

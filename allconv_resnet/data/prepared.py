@@ -19,7 +19,7 @@ ORIGINS = {
 }
 
 
-def load(name, data_dir=None):
+def load_prepared(name, data_dir=None):
     """Returns the source of a dataset of tensorflow-datasets, see `source.load_data`.
 
     Args:
@@ -36,7 +36,7 @@ def load(name, data_dir=None):
     if not name.strip("/. ") or ".." in name.split("/"):
         raise BadInput(f"dataset must be the name of a dataset. Received: dataset={name!r}")
     data_dir = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    return read(prepared_directory(name, data_dir) or download(name, data_dir))
+    return read_prepared(prepared_directory(name, data_dir) or download(name, data_dir))
 
 
 def prepared_directory(name, data_dir):
@@ -62,7 +62,7 @@ def _version(path):
     return [int(part) if part.isdigit() else -1 for part in path.name.split(".")]
 
 
-def read(directory):
+def read_prepared(directory):
     """Returns the source in a directory that tensorflow-datasets prepared, without using the network.
 
     Args:

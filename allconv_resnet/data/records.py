@@ -105,7 +105,7 @@ class RecordSource:
             key = tf.stack([tf.cast(recipe.seed, tf.int64), number])
             order = tf.argsort(tf.random.stateless_uniform([len(files)], key))
             seed = tf.random.stateless_uniform([], key, None, None, tf.int64)
-            records = read(files, order).shuffle(data.shuffle_buffer, seed, reshuffle_each_iteration=False)
+            records = read_records(files, order).shuffle(data.shuffle_buffer, seed, reshuffle_each_iteration=False)
             return records.skip(tf.where(number == first_epoch, seen, 0))
 
         def prepare(contents, position):
@@ -152,7 +152,7 @@ class RecordSource:
             return decode_batch(records, positions, prepare, data.image_size, data.bad_images)
 
         fillers = tf.data.Dataset.from_tensors(tf.constant(FILLER)).repeat()
-        records = read(files, tf.range(len(files))).concatenate(fillers)
+        records = read_records(files, tf.range(len(files))).concatenate(fillers)
         return _mapped(records.batch(share, drop_remainder=True).take(-(-most // share)).enumerate(), batch)
 
 
@@ -161,7 +161,7 @@ def _mapped(dataset, batch):
     return dataset.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
 
 
-def read(files, order):
+def read_records(files, order):
     """Returns a dataset of undecoded records, interleaved from several files at a time.
 
     Args:

@@ -100,7 +100,7 @@ def load_data(name, data_dir=None):
         return arrays.from_npz(Path(name).expanduser())
     from allconv_resnet.data import prepared  # the only source that needs TensorFlow
 
-    return prepared.load(name, data_dir)
+    return prepared.load_prepared(name, data_dir)
 
 
 def load_for_recipe(data, splits, data_dir=None, seed=0):

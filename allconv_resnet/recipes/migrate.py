@@ -24,7 +24,7 @@ NETWORKS = {
 }
 
 
-def nested(values, sessions=()):
+def nest_fields(values, sessions=()):
     """Returns the content of a config.json in today's form, which has a dictionary for each part.
 
     Version 0.1 had all fields in one flat dictionary. `centre`, the fraction of an image that evaluation shows, was in

@@ -11,7 +11,7 @@ from typing import Literal
 from allconv_resnet.errors import BadInput
 from allconv_resnet.part import Natural, as_lists, as_tuples, from_json, part
 from allconv_resnet.recipes import parts
-from allconv_resnet.recipes.migrate import nested
+from allconv_resnet.recipes.migrate import nest_fields
 from allconv_resnet.recipes.parts.data import Arrays, Images
 from allconv_resnet.recipes.parts.network import AllConv, Network
 from allconv_resnet.recipes.parts.optimizer import Momentum, Optimizer
@@ -157,7 +157,7 @@ class Recipe:
         """
         if not isinstance(values, dict):
             raise BadInput(f"A recipe must be a JSON object. Received: {values!r}")
-        values = dict(nested(values))
+        values = dict(nest_fields(values))
         content = {}
         for name, table in {**parts.KINDS, "run": {"run": Run()}}.items():
             fields = dict(values.pop(name, {}))

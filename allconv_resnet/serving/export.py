@@ -16,7 +16,7 @@ MAX_PIXELS = 2**25  # encoded images that claim to be larger are not decoded
 TOP = 5  # most classes in an answer
 
 
-def export(model, labels, directory, version, centre=1.0):
+def export_savedmodel(model, labels, directory, version, centre=1.0):
     """Writes `directory/version`, a SavedModel that TensorFlow Serving or `tf.saved_model.load` runs without Keras.
 
     | signature | takes |
@@ -60,13 +60,13 @@ def export(model, labels, directory, version, centre=1.0):
         }
 
     def serve(images):
-        return answer(fit(images, height, width, centre))
+        return answer(fit_to_size(images, height, width, centre))
 
     def serve_bytes(images):
         spec = tf.TensorSpec((height, width, channels), tf.float32)
 
         def read(image):
-            return decode(image, height, width, channels, centre)
+            return decode_image(image, height, width, channels, centre)
 
         # Only two images are decoded at a time, since each may need 100 MB (three bytes for each of `MAX_PIXELS`).
         return answer(tf.map_fn(read, images, fn_output_signature=spec, parallel_iterations=2))
@@ -85,7 +85,8 @@ def export(model, labels, directory, version, centre=1.0):
     temporary = target.with_name(f".{version}.{os.getpid()}")
     try:
         archive.write_out(str(temporary), verbose=False)
-        write_warmup(temporary, {name: {"images": images} for name, images in samples(height, width, channels).items()})
+        samples = sample_inputs(height, width, channels)
+        write_warmup(temporary, {name: {"images": images} for name, images in samples.items()})
         replace_directory(temporary, target)
     except (OSError, tf.errors.OpError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -93,7 +94,7 @@ def export(model, labels, directory, version, centre=1.0):
     return target
 
 
-def samples(height, width, channels):
+def sample_inputs(height, width, channels):
     """Returns a dictionary from the name of each signature to a batch of one black image for it."""
     image = tf.zeros((1, height, width, channels), tf.uint8)
     file = tf.io.encode_png(image[0])
@@ -109,7 +110,7 @@ def replace_directory(new, target):
     shutil.rmtree(old, ignore_errors=True)
 
 
-def fit(images, height, width, centre=1.0):
+def fit_to_size(images, height, width, centre=1.0):
     """Crops images in the middle to the aspect ratio of the given size, and resizes them to it.
 
     Args:
@@ -117,7 +118,7 @@ def fit(images, height, width, centre=1.0):
             resized.
         height: Integer, pixels.
         width: Integer, pixels.
-        centre: Float, see `export`.
+        centre: Float, see `export_savedmodel`.
 
     Returns:
         float32 tensor `[n, height, width, c]`.
@@ -133,15 +134,15 @@ def fit(images, height, width, centre=1.0):
     return tf.ensure_shape(images, (None, height, width, None))
 
 
-def decode(contents, height, width, channels, centre=1.0):
-    """Decodes a JPEG or PNG file, and crops and resizes the image as `fit` does.
+def decode_image(contents, height, width, channels, centre=1.0):
+    """Decodes a JPEG or PNG file, and crops and resizes the image as `fit_to_size` does.
 
     Args:
         contents: String scalar, the contents of the file.
         height: Integer, pixels.
         width: Integer, pixels.
         channels: Integer.
-        centre: Float, see `export`.
+        centre: Float, see `export_savedmodel`.
 
     Returns:
         float32 tensor `[height, width, channels]`.
@@ -163,7 +164,7 @@ def decode(contents, height, width, channels, centre=1.0):
 
     def whole():
         image = tf.io.decode_image(contents, channels=channels, expand_animations=False)
-        return fit(tf.ensure_shape(image, (None, None, channels))[None], height, width, centre)[0]
+        return fit_to_size(tf.ensure_shape(image, (None, None, channels))[None], height, width, centre)[0]
 
     def window():
         return jpeg.decode_window(contents, jpeg.centre_window(size, (height, width), centre), (height, width))

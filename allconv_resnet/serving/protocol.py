@@ -36,7 +36,7 @@ class Request:
     """Whether the answer is a list with one object for each image, and not an object with one list for each output."""
 
 
-def parse(body, signatures):
+def parse_request(body, signatures):
     """Returns the `Request` in the body of a POST to `:predict`.
 
     Args:
@@ -71,7 +71,7 @@ def parse(body, signatures):
     return Request(signature, convert(images, spec), rows)
 
 
-def answer(outputs, rows):
+def encode_answer(outputs, rows):
     """Returns the body of an answer, as bytes of JSON.
 
     Args:

@@ -29,7 +29,7 @@ from allconv_resnet.serving.batching import Batcher
 from allconv_resnet.serving.freezing import freeze
 from allconv_resnet.serving.limits import Bodies, guarded_protocol
 from allconv_resnet.serving.predict import latest_version, reason
-from allconv_resnet.serving.protocol import Refused, answer, parse
+from allconv_resnet.serving.protocol import Refused, encode_answer, parse_request
 
 SLICE = 256  # most images in one call of the network, which bounds its memory; the largest batch of benchmarks/speed.py
 BACKLOG = 256  # connections accepted at once; each has a file descriptor before the limit on connections applies
@@ -110,12 +110,12 @@ def application(model, options):
         _require_model(request, model, options)
         async with bodies.read(request) as body:
             run = asyncio.get_running_loop().run_in_executor
-            asked = await run(pool, parse, body, model.signatures)
+            asked = await run(pool, parse_request, body, model.signatures)
             if len(asked.images) > options.max_images:
                 count = f"Received: {len(asked.images):,}"
                 raise Refused(413, f"A request must have at most {options.max_images:,} images. {count}")
             outputs = await batcher(asked.signature, asked.images)
-            return Response(await run(pool, answer, outputs, asked.rows), media_type="application/json")
+            return Response(await run(pool, encode_answer, outputs, asked.rows), media_type="application/json")
 
     async def status(request):
         _require_model(request, model, options)

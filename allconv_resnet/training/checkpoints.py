@@ -82,7 +82,7 @@ class Checkpoints:
         damaged = []
         for step in reversed(steps_on_disk(directory)):
             try:
-                load(read(directory / f"step-{step}.npz"))
+                load(read_checkpoint(directory / f"step-{step}.npz"))
                 self.step = step
                 return step, damaged
             except UNREADABLE as error:
@@ -94,7 +94,7 @@ class Checkpoints:
         return None, damaged
 
 
-def read(path):
+def read_checkpoint(path):
     """Returns a dictionary of all arrays of a checkpoint. Reading them verifies every checksum."""
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}

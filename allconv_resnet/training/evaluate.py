@@ -36,10 +36,10 @@ def load_model(run_dir, checkpoint="latest"):
         for variable, weight in zip(model.variables, weights, strict=True):
             variable.assign(weight)
 
-    return model, recipe, restore(run_dir, checkpoint, load)
+    return model, recipe, restore_checkpoint(run_dir, checkpoint, load)
 
 
-def restore(run_dir, checkpoint, load):
+def restore_checkpoint(run_dir, checkpoint, load):
     """Loads a checkpoint of a run and returns its step.
 
     Args:
@@ -77,15 +77,15 @@ def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest"):
         raise BadInput(f"The run in {run_dir} was trained without a holdout")
     names = {"train": recipe.data.train_split, "test": recipe.data.test_split, HOLDOUT: HOLDOUT}
     name = names[split]
-    engine = engines.create("one")
+    engine = engines.create_engine("one")
     with engine.job(recipe, run_dir):
         engine.build(recipe, load_for_recipe(recipe.data, (name,), data_dir, recipe.seed), training=False)
-        step = restore(run_dir, checkpoint, lambda state: engine.load(state, training=False))
+        step = restore_checkpoint(run_dir, checkpoint, lambda state: engine.load(state, training=False))
         sums = engine.test(name)
     return {"step": step, **means(sums), "images": int(sums[SUMS.index("images")])}
 
 
-def follow(run_dir, data_dir=None, split="test", pause=30):
+def follow_run(run_dir, data_dir=None, split="test", pause=30):
     """Evaluates each new checkpoint of a run while it trains, until its last step.
 
     The results are added to the run's evaluations.jsonl. A checkpoint with a result there is not evaluated again.

@@ -41,7 +41,7 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
     if keras.backend.backend() != "tensorflow":
         return _export_on_tensorflow(run_dir, checkpoint, output_dir, kind)
     from allconv_resnet.serving.card import model_card
-    from allconv_resnet.serving.export import export
+    from allconv_resnet.serving.export import export_savedmodel
     from allconv_resnet.serving.formats import export_file
 
     model, recipe, step = load_model(run_dir, checkpoint)
@@ -54,7 +54,7 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
         return export_file(model, directory, step, kind)
     labels = run_directory.read_labels(run_dir)
     sessions = run_directory.read_sessions(run_dir)
-    path = export(model, labels, directory, version=step, centre=centre)
+    path = export_savedmodel(model, labels, directory, version=step, centre=centre)
     tests = [line for line in run_directory.read_metrics(run_dir) if line["split"] == "test"]
     card = model_card(recipe, step, tests, sessions, labels)
     files.write_text(path / "MODEL_CARD.md", card)

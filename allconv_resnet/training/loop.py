@@ -12,7 +12,7 @@ from allconv_resnet.progress import Progress, duration
 from allconv_resnet.training import engines, run_directory
 from allconv_resnet.training.checkpoints import Checkpoints
 from allconv_resnet.training.engines.engine import SUMS, means
-from allconv_resnet.training.reports import Metrics, best, describe, plot, summary
+from allconv_resnet.training.reports import Metrics, best_line, describe_evaluation, plot_curves, summary
 
 
 def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_timeout=300, minutes=None):
@@ -22,9 +22,9 @@ def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_t
         recipe: `Recipe`.
         run_dir: Path of the run directory, see `run_directory`.
         data_dir: Directory of tensorflow-datasets, see `data.source.load_data`.
-        strategy: See `engines.create`.
-        replicas: See `engines.create`.
-        peer_timeout: See `engines.create`.
+        strategy: See `engines.create_engine`.
+        replicas: See `engines.create_engine`.
+        peer_timeout: See `engines.create_engine`.
         minutes: Number or None, minutes after which the run is stopped and saved.
 
     Returns:
@@ -35,8 +35,8 @@ def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_t
         RunFailed: if the loss is not finite, the run directory can no longer be written to, or another machine cannot
             be reached.
     """
-    engine = engines.create(strategy, replicas, peer_timeout)
-    recipe = run_directory.resolve(run_dir, recipe, engine.resolve_precision())
+    engine = engines.create_engine(strategy, replicas, peer_timeout)
+    recipe = run_directory.resolve_recipe(run_dir, recipe, engine.resolve_precision())
     if engine.serve(recipe, run_dir):
         return None
     if run_directory.finished(run_dir, recipe.run.steps):
@@ -49,14 +49,14 @@ def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_t
         with run_directory.RunDirectory(run_dir, engine.chief) as run, StopSignal(minutes) as stop:
             engine.require_shared(run_dir)
             try:
-                return _train(recipe, run, source, engine, stop)
+                return _run_loop(recipe, run, source, engine, stop)
             except OSError as error:
                 raise RunFailed(
                     f"{run_dir} can no longer be written to ({error}): the last checkpoint is kept"
                 ) from error
 
 
-def _train(recipe, run, source, engine, stop):
+def _run_loop(recipe, run, source, engine, stop):
     # 1. Restore the state of the last checkpoint.
     checkpoints = Checkpoints(run.path / "checkpoints")
     best_checkpoint = Checkpoints(run.path / "checkpoints" / "best", keep=1)
@@ -81,7 +81,7 @@ def _train(recipe, run, source, engine, stop):
     def test(split, name, **more):
         sums = engine.test(split)
         result = {**means(sums), "images": int(sums[SUMS.index("images")])}
-        progress.say(f"step {step:,}: {describe(result, name)}")
+        progress.say(f"step {step:,}: {describe_evaluation(result, name)}")
         metrics.add(step, name, **result, **more)
 
     # 2. Advance from one mark to the next.
@@ -123,9 +123,9 @@ def _train(recipe, run, source, engine, stop):
             clock = Clock()
         if passed(recipe.run.evaluate_every):
             test(recipe.data.watched_split, watched)
-            if best(metrics.lines) is metrics.lines[-1]:
+            if best_line(metrics.lines) is metrics.lines[-1]:
                 best_checkpoint.save(step, engine.weights)
-            plot(run.path, recipe.name)
+            plot_curves(run.path, recipe.name)
         if passed(recipe.run.checkpoint_every):
             metrics.flush()
             checkpoints.save(step, engine.state)

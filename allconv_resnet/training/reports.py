@@ -8,7 +8,7 @@ from allconv_resnet import files
 from allconv_resnet.data.holdout import HOLDOUT
 from allconv_resnet.training.run_directory import read_metrics
 
-EVALUATIONS = "evaluations.jsonl"  # written by a process beside training, see evaluate.follow
+EVALUATIONS = "evaluations.jsonl"  # written by a process beside training, see evaluate.follow_run
 
 
 class Metrics:
@@ -64,7 +64,7 @@ def watched(lines):
     return held_out or [line for line in lines if line["split"] == "test"]
 
 
-def best(lines):
+def best_line(lines):
     """Returns the first of the lines with the lowest error among those that `watched` returns, or None."""
     return min(watched(lines), key=lambda line: line["error"], default=None)
 
@@ -77,11 +77,11 @@ def summary(lines):
     name = "held-out accuracy" if any(line["split"] == HOLDOUT for line in lines) else "accuracy"
     return (
         f"Test accuracy {1 - tests[-1]['error']:.2%} at step {tests[-1]['step']:,}; "
-        f"best {name} {1 - best(lines)['error']:.2%} at step {best(lines)['step']:,}."
+        f"best {name} {1 - best_line(lines)['error']:.2%} at step {best_line(lines)['step']:,}."
     )
 
 
-def describe(result, split):
+def describe_evaluation(result, split):
     """Returns the loss and the errors of an evaluation as text."""
     return (
         f"{split} loss {result['loss']:.4f}, {split} error {result['error']:.2%}, "
@@ -89,7 +89,7 @@ def describe(result, split):
     )
 
 
-def plot(run_dir, title=""):
+def plot_curves(run_dir, title=""):
     """Draws curves.png: training and test error (figure 1 of the paper) and losses against steps.
 
     Args:

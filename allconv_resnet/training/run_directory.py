@@ -19,14 +19,14 @@ from pathlib import Path
 
 from allconv_resnet import files
 from allconv_resnet.errors import BadInput
-from allconv_resnet.recipes.migrate import nested
+from allconv_resnet.recipes.migrate import nest_fields
 from allconv_resnet.recipes.recipe import MAY_CHANGE, Recipe
 from allconv_resnet.training.checkpoints import steps_on_disk
 
 MODEL = "model.keras"
 
 
-def resolve(run_dir, recipe, precision):
+def resolve_recipe(run_dir, recipe, precision):
     """Returns the recipe with which a run begins or continues. It writes nothing.
 
     Args:
@@ -72,7 +72,7 @@ def read_recipe(run_dir):
     path = Path(run_dir) / "config.json"
     try:
         values = json.loads(path.read_text())
-        values = nested(values, read_sessions(run_dir))
+        values = nest_fields(values, read_sessions(run_dir))
         values["data"].setdefault("centre", None)
         return Recipe.from_dict(values)
     except FileNotFoundError as error:

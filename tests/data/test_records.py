@@ -206,7 +206,7 @@ def test_bad_images_can_end_the_run(tmp_path):
 
 def test_a_batch_without_one_good_image(tmp_path):
     write_records(tmp_path, classes=30, shards=(30,), bad=True)
-    examples = list(records.read([(_files(tmp_path, "train")[0], 3, len(BAD))], [0]))
+    examples = list(records.read_records([(_files(tmp_path, "train")[0], 3, len(BAD))], [0]))
     images, _, weights = tf.function(records.decode_batch, reduce_retracing=True)(
         tf.stack(examples), tf.range(len(BAD), dtype=tf.int64), _whole, (24, 24, 3), "skip"
     )

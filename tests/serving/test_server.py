@@ -13,7 +13,7 @@ from serving.servers import IMAGES, Server, b64, encode
 
 from allconv_resnet import cli
 from allconv_resnet.data import augment
-from allconv_resnet.serving.export import export
+from allconv_resnet.serving.export import export_savedmodel
 from allconv_resnet.serving.options import ServeOptions
 
 RNG = np.random.default_rng(1)
@@ -131,7 +131,7 @@ def test_what_cannot_be_served(tmp_path, model, capsys):
     assert "batch must be positive" in capsys.readouterr().err
     assert command("serve", tmp_path, "--name", "a/b") == 2
     assert "name must be made of" in capsys.readouterr().err
-    export(model, range(10), tmp_path, 1)
+    export_savedmodel(model, range(10), tmp_path, 1)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert command("serve", tmp_path, "--port", taken.getsockname()[1]) == 2
     said = capsys.readouterr().err

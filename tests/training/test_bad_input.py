@@ -155,4 +155,4 @@ def test_precision_auto_follows_the_hardware():
 
 def test_a_run_keeps_the_precision_that_it_began_with(run_dir):
     train(TINY.replace(precision="bfloat16", steps=2), run_dir)
-    assert run_directory.resolve(run_dir, TINY.replace(precision="auto"), "float32").precision == "bfloat16"
+    assert run_directory.resolve_recipe(run_dir, TINY.replace(precision="auto"), "float32").precision == "bfloat16"

@@ -47,7 +47,7 @@ def test_the_test_set_is_read_once_at_the_end(finished):
     assert [(line["step"], line["images"]) for line in lines(finished, HOLDOUT)] == [(s, 200) for s in (10, 20, 30, 40)]
     (test,) = lines(finished, "test")
     assert (test["step"], test["images"]) == (40, 360)
-    assert reports.best(lines(finished))["split"] == HOLDOUT
+    assert reports.best_line(lines(finished))["split"] == HOLDOUT
     assert "held-out accuracy" in reports.summary(lines(finished))
     assert (finished / "tensorboard" / HOLDOUT).is_dir()
     assert run_directory.finished(finished, 40) and not run_directory.finished(finished, 41)

@@ -97,7 +97,7 @@ def test_every_checkpoint_is_evaluated_beside_the_training(finished, data_dir, t
     seen = []
 
     def watch():
-        seen.extend(result["step"] for result in evaluate.follow(run_dir, data_dir, pause=0.05))
+        seen.extend(result["step"] for result in evaluate.follow_run(run_dir, data_dir, pause=0.05))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -114,7 +114,7 @@ def test_every_checkpoint_is_evaluated_beside_the_training(finished, data_dir, t
     assert not watcher.is_alive() and seen == [5, 10, 12]
     evaluated = {line["step"]: line for line in run_directory.read_metrics(run_dir, reports.EVALUATIONS)}
     assert evaluated[12] == pytest.approx(lines(finished, "test")[-1])
-    assert list(evaluate.follow(run_dir, data_dir)) == []  # nothing is evaluated twice
+    assert list(evaluate.follow_run(run_dir, data_dir)) == []  # nothing is evaluated twice
 
 
 def test_a_damaged_newest_checkpoint_does_not_keep_the_evaluation_busy(finished, data_dir, tmp_path):
@@ -122,7 +122,7 @@ def test_a_damaged_newest_checkpoint_does_not_keep_the_evaluation_busy(finished,
     shutil.copytree(finished, run_dir)
     (run_dir / "checkpoints" / "step-12.npz").write_bytes(b"")
     for expected in ([10], []):
-        assert [result["step"] for result in evaluate.follow(run_dir, data_dir)] == expected
+        assert [result["step"] for result in evaluate.follow_run(run_dir, data_dir)] == expected
     assert [line["step"] for line in run_directory.read_metrics(run_dir, reports.EVALUATIONS)] == [10]
 
 

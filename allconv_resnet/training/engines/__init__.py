@@ -7,7 +7,7 @@ from allconv_resnet.errors import BadInput
 STRATEGIES = ("auto", "one", "mirrored", "multi-worker", "parameter-server")
 
 
-def create(strategy="auto", replicas=None, peer_timeout=300):
+def create_engine(strategy="auto", replicas=None, peer_timeout=300):
     """Returns the engine for a strategy and for the backend that Keras uses.
 
     Args:

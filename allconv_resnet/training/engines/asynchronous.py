@@ -46,7 +46,7 @@ class AsynchronousEngine(Engine):
         return distribution.resolve_precision("auto")
 
     def describe(self):
-        return {**super().describe(), "workers": len(self.cluster.of("worker")), "gpus": distribution.gpu_names()}
+        return {**super().describe(), "workers": len(self.cluster.tasks_of("worker")), "gpus": distribution.gpu_names()}
 
     def serve(self, recipe, run_dir):
         _require_momentum(recipe)
@@ -68,9 +68,9 @@ class AsynchronousEngine(Engine):
             raise pipeline.unreadable(error) from error
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
             raise RunFailed(
-                f"A parameter server of {', '.join(map(str, self.cluster.of('ps')))} has ended or cannot be reached "
-                f"({error.message.splitlines()[0]}): the last checkpoint in {run_dir} is kept, and the same commands "
-                f"on all machines continue from it"
+                f"A parameter server of {', '.join(map(str, self.cluster.tasks_of('ps')))} has ended or cannot be "
+                f"reached ({error.message.splitlines()[0]}): the last checkpoint in {run_dir} is kept, and the same "
+                f"commands on all machines continue from it"
             ) from error
 
     def build(self, recipe, source, training=True):
@@ -141,12 +141,12 @@ def serve_chief(cluster, steps, run_dir, peer_timeout):
     """
     tf_config.wait_for([], cluster.this, 0)  # checks the port
     seen, met = time.time(), False
-    spec = {job: [task.address for task in cluster.of(job)] for job in ("chief", "worker", "ps")}
+    spec = {job: [task.address for task in cluster.tasks_of(job)] for job in ("chief", "worker", "ps")}
     # On few cores TensorFlow has few threads, and steps that wait for a server would block all of them forever.
     config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=_threads(cluster))
     server = tf.distribute.Server(spec, cluster.this.job, cluster.this.index, protocol="grpc", config=config)
     print(f"{cluster.this} serves at {server.target}", flush=True)
-    (chief,) = cluster.of("chief")
+    (chief,) = cluster.tasks_of("chief")
     while True:
         if not tf_config.unreachable(chief):
             seen, met = time.time(), True
@@ -166,7 +166,7 @@ def _threads(cluster):
 def _scheduler(engine, learning_rate):
     """Returns a function of `count` by which the workers make so many steps, or fewer if the run is stopped."""
     recipe, servers, strategy = engine.recipe, engine.servers, engine.distribution
-    workers = engine.cluster.of("worker")
+    workers = engine.cluster.tasks_of("worker")
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
     worker_step = make_worker_step(
         strategy,

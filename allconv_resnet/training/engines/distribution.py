@@ -11,7 +11,7 @@ def find_cluster(name="auto"):
     """Returns the cluster of TF_CONFIG for a strategy of several processes, and None for one of a single process.
 
     Args:
-        name: Name of the strategy, see `create`. `"auto"` means the strategy that TF_CONFIG describes.
+        name: Name of the strategy, see `create_strategy`. `"auto"` means the strategy that TF_CONFIG describes.
 
     Returns:
         `Cluster` or None.
@@ -21,12 +21,12 @@ def find_cluster(name="auto"):
     """
     if name in ("one", "mirrored"):
         return None
-    found = tf_config.read()
+    found = tf_config.read_cluster()
     if found is None:
         if name != "auto":
             raise BadInput(f"strategy {name} needs the environment variable TF_CONFIG, such as {tf_config.EXAMPLE}")
         return None
-    jobs = [len(found.of(job)) for job in ("chief", "worker", "ps")]
+    jobs = [len(found.tasks_of(job)) for job in ("chief", "worker", "ps")]
     received = "Received: {} chief, {} worker and {} ps".format(*jobs)
     if name == "multi-worker" and found.asynchronous():
         raise BadInput(f"strategy multi-worker must have no parameter servers in TF_CONFIG. {received}")
@@ -39,7 +39,7 @@ def find_cluster(name="auto"):
     return found if name != "auto" or found.asynchronous() or len(found.workers()) > 1 else None
 
 
-def create(name="auto", replicas=None, batch_size=None, cluster=None, peer_timeout=300):
+def create_strategy(name="auto", replicas=None, batch_size=None, cluster=None, peer_timeout=300):
     """Returns the `tf.distribute.Strategy` of a synchronous run.
 
     Args:

@@ -22,8 +22,8 @@ class JaxEngine(Engine):
     """Trains on devices that share every batch through JAX's sharding.
 
     Args:
-        strategy: `"auto"`, `"one"` or `"mirrored"`, see `engines.create`.
-        replicas: See `engines.create`.
+        strategy: `"auto"`, `"one"` or `"mirrored"`, see `engines.create_engine`.
+        replicas: See `engines.create_engine`.
     """
 
     def __init__(self, strategy="auto", replicas=None):
@@ -67,7 +67,7 @@ class JaxEngine(Engine):
         self.optimizer.build(self.model.trainable_variables)
         self._sums = np.zeros(len(SUMS))
         self._recent, self._first_bad = [], 0
-        self._evaluate_step = jax.jit(partial(_evaluate, self.model))
+        self._evaluate_step = jax.jit(partial(_evaluate_batch, self.model))
         self.push()
 
     def begin(self, step, stop):
@@ -75,7 +75,7 @@ class JaxEngine(Engine):
         images, labels = self.source.arrays(self.recipe.data.train_split)
         self._images, self._labels = jax.device_put((images, labels.astype(np.int32)), self._everywhere)
         self._train_step = jax.jit(
-            partial(_train, self.model, self.optimizer, self.recipe),
+            partial(_train_once, self.model, self.optimizer, self.recipe),
             donate_argnums=0,
             out_shardings=self._everywhere,
         )
@@ -148,7 +148,7 @@ class JaxEngine(Engine):
         return sums
 
 
-def _train(model, optimizer, recipe, state, images, labels, rows, drawn):
+def _train_once(model, optimizer, recipe, state, images, labels, rows, drawn):
     """Makes one step. This pure function of the state and the batch returns the new state and `SUMS`."""
     weights, others, slots = state
     images, labels = _augmented(images[rows], recipe.data.augmentations(), drawn), labels[rows]
@@ -175,7 +175,7 @@ def _augmented(images, augmentations, drawn):
     return images
 
 
-def _evaluate(model, state, images, labels, weights):
+def _evaluate_batch(model, state, images, labels, weights):
     logits, _ = model.stateless_call(*state, standardize(images), training=False)
     return _batch_sums(labels, logits, _cross_entropy(labels, logits), weights)
 

@@ -38,20 +38,20 @@ class Cluster:
     tasks: tuple[Task, ...]  # the chief is the first, as in TensorFlow
     this: Task  # the task of this process
 
-    def of(self, *jobs):
+    def tasks_of(self, *jobs):
         """Returns the tasks with some kinds of job, such as `"worker"` or `"ps"`."""
         return [task for task in self.tasks if task.job in jobs]
 
     def workers(self):
         """Returns the tasks that train synchronously. The first of them leads the job."""
-        return self.of("chief", "worker")
+        return self.tasks_of("chief", "worker")
 
     def asynchronous(self):
         """Returns whether there are parameter servers."""
-        return bool(self.of("ps"))
+        return bool(self.tasks_of("ps"))
 
 
-def read(environment=None):
+def read_cluster(environment=None):
     """Returns the cluster that TF_CONFIG describes, or None if it is not set or has no cluster.
 
     Args:
@@ -152,7 +152,7 @@ def _listen(task):
         raise BadInput(f"The port of {task} cannot be used on this machine: {error.strerror}") from error
 
 
-def leave(run):
+def run_and_exit(run):
     """Runs a function and ends this process of a cluster with the exit status that it returns.
 
     TensorFlow's server cannot be stopped. At the end of the interpreter it would wait for peers that may have ended.
