@@ -39,7 +39,7 @@ class Progress:
         self._print(f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal else "\n")
 
     def say(self, message):
-        """Shows a message on a line of its own."""
+        """Shows a message on a separate line."""
         self._print(f"\r\033[K{message}" if self.terminal else message, end="\n")
 
     def _print(self, text, end):

@@ -81,7 +81,7 @@ class Cutout:
         """Returns the squares' centres, int32 `[count, 2]`. The arguments are those of `CropAndFlip.draw`."""
         if not self.cutout:
             return ()
-        # Negative keys are different from those of CropAndFlip.
+        # The keys are negative, so that they differ from those of CropAndFlip.
         places = random.uniform((count, 2), (-1 - seed, step))
         return (ops.cast(places * ops.convert_to_tensor(image_size[:2], "float32"), "int32"),)
 

@@ -141,7 +141,7 @@ class RecordSource:
         """
         data, share = recipe.data, recipe.run.batch_size // workers
         files = self.share(split, worker, workers)
-        most = -(-self.examples(split) // workers)  # the largest share: all workers make as many batches
+        most = -(-self.examples(split) // workers)  # the largest share, so that workers make equal numbers
 
         def prepare(contents, _):
             window = jpeg.centre_window(tf.io.extract_jpeg_shape(contents), data.image_size[:2], data.centre)

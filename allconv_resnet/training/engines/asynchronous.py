@@ -164,7 +164,7 @@ def _threads(cluster):
 
 
 def _scheduler(engine, learning_rate):
-    """Returns a function of `count` by which the workers make so many steps, or fewer if the run is stopped."""
+    """Returns a function (count) -> None that lets the workers make `count` steps, or fewer if the run is stopped."""
     recipe, servers, strategy = engine.recipe, engine.servers, engine.distribution
     workers = engine.cluster.tasks_of("worker")
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
