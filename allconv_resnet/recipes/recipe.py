@@ -45,7 +45,9 @@ class Recipe:
             raise BadInput(f"name must not be empty. Received: name={self.name!r}")
         self.schedule.check(self.run)
         if self.run.patience and not self.data.holdout:
-            raise BadInput("patience needs --holdout, since it must not choose by the test set")
+            raise BadInput(
+                f"patience needs --holdout, since it must not choose by the test set. Received: patience={self.run.patience}"
+            )
 
     def replace(self, **changes):
         """Returns the recipe with some fields changed.

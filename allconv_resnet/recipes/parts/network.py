@@ -51,7 +51,7 @@ class AllConv(Network):
 
     def __post_init__(self):
         if not self.stages:
-            raise BadInput("stages must not be empty")
+            raise BadInput(f"stages must not be empty. Received: stages={self.stages}")
 
     def build(self, data, seed, dtype=None, name="allconv_resnet", images=None):
         """Returns the network.
