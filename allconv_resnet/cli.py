@@ -191,7 +191,7 @@ def export(
 
 
 def predict(
-    export: tyro.conf.Positional[Path],
+    network: tyro.conf.Positional[Path],
     images: tyro.conf.Positional[tuple[str, ...]],
     top: int = 5,
     json_lines: bool = False,
@@ -199,14 +199,20 @@ def predict(
     """Shows the most probable classes of images.
 
     Args:
-        export: Directory of an export, or of one version of it.
+        network: Directory of an export, of one version of it, or of a run.
         images: JPEG or PNG files, directories of them, or - for standard input.
         top: How many classes.
         json_lines: One JSON object a line instead of a table.
     """
-    from allconv_resnet.serving.predict import predict
+    if (network / "config.json").exists():
+        from allconv_resnet.training.predict import predict_run
 
-    for answer in predict(export, images, top):
+        answers = predict_run(network, images, top)
+    else:
+        from allconv_resnet.serving.predict import predict_export
+
+        answers = predict_export(network, images, top)
+    for answer in answers:
         if json_lines:
             print(json.dumps(answer))
         else:

@@ -25,7 +25,7 @@ import keras
 import numpy as np
 from harness import spread, write_figures
 
-from allconv_resnet.data import augment
+from allconv_resnet.layers import standardize
 from allconv_resnet.recipes import RECIPES
 from allconv_resnet.serving.export import export_savedmodel
 from allconv_resnet.serving.options import ServeOptions
@@ -55,7 +55,7 @@ def main():
 def measure(recipe, options):
     """Returns the spread of the figures over the repeats for each server and number of clients."""
     model = recipe.build_model()
-    logits = model.predict(augment.standardize(IMAGES), verbose=0)
+    logits = model.predict(standardize(IMAGES), verbose=0)
     figures = {}
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         export_savedmodel(model, range(recipe.data.num_classes), directory, version=1)
@@ -151,7 +151,7 @@ class Predict:
 
     def __call__(self, signature, images):
         with self.lock:  # predict is not thread-safe
-            return {"logits": self.model.predict(augment.standardize(images), verbose=0)}
+            return {"logits": self.model.predict(standardize(images), verbose=0)}
 
 
 def predict_server():

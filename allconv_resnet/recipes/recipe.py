@@ -45,9 +45,7 @@ class Recipe:
             raise BadInput(f"name must not be empty. Received: name={self.name!r}")
         self.schedule.check(self.run)
         if self.run.patience and not self.data.holdout:
-            raise BadInput(
-                f"patience needs --holdout, since it must not choose by the test set. Received: patience={self.run.patience}"
-            )
+            raise BadInput(f"patience needs --holdout to choose by. Received: patience={self.run.patience}, holdout=0")
 
     def replace(self, **changes):
         """Returns the recipe with some fields changed.

@@ -1,14 +1,13 @@
 """Predictions of an exported network for image files. They need only TensorFlow and the export."""
 
 import re
-import sys
 from pathlib import Path
 
 import tensorflow as tf
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.serving.images import image_files
 
-SUFFIXES = {".jpg", ".jpeg", ".png"}
 BATCH = 64
 
 
@@ -30,34 +29,7 @@ def latest_version(export):
     return max(versions, key=lambda path: int(path.parent.name)).parent
 
 
-def image_files(paths):
-    """Yields the names and contents of image files: files as they are, directories searched, `-` standard input.
-
-    Raises:
-        BadInput: if a path does not exist, or a directory has no JPEG or PNG file.
-    """
-    for path in map(Path, paths):
-        if str(path) == "-":
-            yield "-", sys.stdin.buffer.read()
-        elif path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-            if not files:
-                raise BadInput(f"The directory {path} has no JPEG or PNG file")
-            yield from ((str(file), _content(file)) for file in files)
-        elif path.exists():
-            yield str(path), _content(path)
-        else:
-            raise BadInput(f"There is no image {path}")
-
-
-def _content(path):
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"The image {path} cannot be read: {error.strerror}") from error
-
-
-def predict(export, paths, top=5):
+def predict_export(export, paths, top=5):
     """Yields, for each image, its name and its most probable classes.
 
     Args:

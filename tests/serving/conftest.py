@@ -5,7 +5,7 @@ import pytest
 from serving.servers import BATCH, IMAGES, LIMITS, MB, Server, b64
 from training.runs import TINY
 
-from allconv_resnet.data import augment
+from allconv_resnet.layers import standardize
 from allconv_resnet.serving.export import export_savedmodel
 
 
@@ -17,7 +17,7 @@ def model():
 @pytest.fixture(scope="session")
 def expected(model):
     """The logits of the network for the images, after the evaluation pipeline."""
-    return model.predict(augment.standardize(IMAGES), verbose=0)
+    return model.predict(standardize(IMAGES), verbose=0)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
 from allconv_resnet.recipes.parts.data import STANDARD_CENTRE
 from allconv_resnet.serving.export import export_savedmodel, fit_to_size
-from allconv_resnet.serving.predict import latest_version, predict
+from allconv_resnet.serving.predict import latest_version, predict_export
 from allconv_resnet.training.loop import train
 
 RNG = np.random.default_rng(0)
@@ -254,7 +254,7 @@ def test_a_version_is_replaced_whole_and_the_newest_is_used(tmp_path):
         assert export_savedmodel(model, range(10), tmp_path, version) == tmp_path / str(version)
     assert latest_version(tmp_path) == tmp_path / "10"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "9"]
-    assert len(list(predict(tmp_path, [], 5))) == 0
+    assert len(list(predict_export(tmp_path, [], 5))) == 0
 
 
 def test_an_export_that_cannot_be_written(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from serving.servers import IMAGES, Server, b64, encode
 
 from allconv_resnet import cli
-from allconv_resnet.data import augment
+from allconv_resnet.layers import standardize
 from allconv_resnet.serving.export import export_savedmodel
 from allconv_resnet.serving.options import ServeOptions
 
@@ -61,7 +61,7 @@ def test_status_and_metadata(server):
 
 def test_each_of_many_clients_gets_its_own_answer(server, model, survives):
     images = RNG.integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
-    expected = model.predict(augment.standardize(images), verbose=0)
+    expected = model.predict(standardize(images), verbose=0)
     with ThreadPoolExecutor(24) as clients:
         answers = list(clients.map(lambda image: server.predict(instances=[image.tolist()]), images))
     assert [status for status, _ in answers] == [200] * 200

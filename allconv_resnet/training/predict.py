@@ -1,0 +1,78 @@
+"""Predictions of a run's own network, without an export and on any backend of Keras."""
+
+import io
+
+import keras
+import numpy as np
+
+from allconv_resnet.errors import BadInput
+from allconv_resnet.layers import standardize
+from allconv_resnet.serving.images import image_files
+from allconv_resnet.training import run_directory
+from allconv_resnet.training.evaluate import load_model
+
+
+def predict_run(run_dir, paths, top=5, checkpoint="latest"):
+    """Yields, for each image, its name and its most probable classes.
+
+    Images of another size than the network's are cropped in the middle, as evaluation does, and resized by Pillow.
+    The SavedModel of an export resizes with TensorFlow, whose pixels differ a little.
+
+    Args:
+        run_dir: Path of a run directory.
+        paths: Image files, directories, or `-`, see `serving.images.image_files`.
+        top: Integer, the number of classes, at most those of the network.
+        checkpoint: See `evaluate.load_model`.
+
+    Yields:
+        `{"image": name, "predictions": [{"class": int, "label": str, "probability": float}, ...]}`.
+
+    Raises:
+        BadInput: if there is no such run, no such image, or a file is not an image; images before it have been yielded.
+    """
+    if top < 1:
+        raise BadInput(f"top must be positive. Received: top={top}")
+    model, recipe, _ = load_model(run_dir, checkpoint)
+    if recipe.data.centre is None:
+        raise BadInput(f'{run_dir}/config.json does not say "centre", the part of an image that evaluation showed')
+    labels = run_directory.read_labels(run_dir)
+    for name, content in image_files(paths):
+        image = decode(name, content, recipe.data.image_size, recipe.data.centre)
+        logits = model(standardize(image[None]), training=False)
+        probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))[0]
+        classes = np.argsort(-probabilities, kind="stable")[:top]
+        yield {
+            "image": name,
+            "predictions": [
+                {"class": int(c), "label": labels[c], "probability": float(probabilities[c])} for c in classes
+            ],
+        }
+
+
+def decode(name, content, image_size, centre):
+    """Returns an image file as the network sees it: float32 `[h, w, c]`, pixels from 0 to 255.
+
+    Args:
+        name: String, for messages.
+        content: Bytes of a JPEG or PNG file.
+        image_size: `(height, width, channels)`.
+        centre: Float, part of the largest window of that aspect that is shown, on each side.
+
+    Raises:
+        BadInput: if the file is not an image.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    height, width, channels = image_size
+    try:
+        picture = Image.open(io.BytesIO(content)).convert("L" if channels == 1 else "RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        raise BadInput(f"{name} is not an image that can be read: {error}") from error
+    if (picture.height, picture.width) != (height, width):
+        scale = centre * min(picture.height / height, picture.width / width)
+        rows, columns = (max(1, min(size, round(scale * part))) for size, part in zip(
+            (picture.height, picture.width), (height, width), strict=True))  # fmt: skip
+        top, left = (picture.height - rows) // 2, (picture.width - columns) // 2
+        box = (left, top, left + columns, top + rows)
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(picture, np.float32).reshape(height, width, channels)
