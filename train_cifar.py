@@ -14,4 +14,4 @@ The same command with the same run directory continues the run. results/README.m
 from allconv_resnet import cli, recipes
 
 if __name__ == "__main__":
-    cli.train(tuple(recipe.name for recipe in recipes.SMALL_IMAGES))
+    cli.train_command(tuple(recipe.name for recipe in recipes.SMALL_IMAGES))

@@ -13,4 +13,4 @@ continues the run. `allconv-resnet evaluate RUN_DIR --follow` evaluates its chec
 from allconv_resnet import cli, recipes
 
 if __name__ == "__main__":
-    cli.train(tuple(recipe.name for recipe in recipes.IMAGENETS))
+    cli.train_command(tuple(recipe.name for recipe in recipes.IMAGENETS))

@@ -54,7 +54,7 @@ class Job:
     """Export the network when the run has finished, to RUN_DIR/export."""
 
 
-def train(names, arguments=None):
+def train_command(names, arguments=None):
     """Runs a training script with the recipe of the command line, and exits.
 
     Args:
@@ -87,8 +87,8 @@ def parse_job(names, arguments=None):
     """Returns the `Job` of a command line, in which every field of the recipe's parts is an option.
 
     Args:
-        names: See `train`.
-        arguments: See `train`.
+        names: See `train_command`.
+        arguments: See `train_command`.
 
     Raises:
         BadInput: if the recipe or a kind is unknown, or an option belongs to a kind that was not chosen.
@@ -133,7 +133,7 @@ def _refuse_other_kinds(recipe, arguments):
                 )
 
 
-def evaluate(
+def evaluate_command(
     run_dir: tyro.conf.Positional[Path],
     data_dir: Path | None = None,
     split: Literal["train", "test", "holdout"] = "test",
@@ -160,7 +160,7 @@ def evaluate(
         print(f"step {result['step']:,}: {describe_evaluation(result, split)}", flush=True)
 
 
-def plot(run_dir: tyro.conf.Positional[Path]) -> None:
+def plot_command(run_dir: tyro.conf.Positional[Path]) -> None:
     """Draws curves.png, the training and test errors of a run against steps.
 
     Args:
@@ -171,7 +171,7 @@ def plot(run_dir: tyro.conf.Positional[Path]) -> None:
     print(reports.plot_curves(run_dir, run_directory.read_recipe(run_dir).name))
 
 
-def export(
+def export_command(
     run_dir: tyro.conf.Positional[Path],
     checkpoint: Literal["latest", "best"] = "latest",
     output_dir: Path | None = None,
@@ -190,7 +190,7 @@ def export(
     print(export_run(run_dir, checkpoint, output_dir, format))
 
 
-def predict(
+def predict_command(
     network: tyro.conf.Positional[Path],
     images: tyro.conf.Positional[tuple[str, ...]],
     top: int = 5,
@@ -201,8 +201,8 @@ def predict(
     Args:
         network: Directory of an export, of one version of it, or of a run.
         images: JPEG or PNG files, directories of them, or - for standard input.
-        top: How many classes.
-        json_lines: One JSON object a line instead of a table.
+        top: Number of classes.
+        json_lines: Print one JSON object per line instead of a table.
     """
     if (network / "config.json").exists():
         from allconv_resnet.training.predict import predict_run
@@ -220,7 +220,7 @@ def predict(
             print(f"{answer['image']}: {', '.join(classes)}")
 
 
-def serve(
+def serve_command(
     export: tyro.conf.Positional[Path],
     options: Annotated[ServeOptions, tyro.conf.arg(name="")] = ServeOptions(),  # noqa: B008 - frozen
 ) -> None:
@@ -262,7 +262,7 @@ def save_arrays(
     print(output)
 
 
-def report(directory: tyro.conf.Positional[Path] = Path("results")) -> None:
+def report_command(directory: tyro.conf.Positional[Path] = Path("results")) -> None:
     """Writes README.md and the figures of a directory of runs, from the logs in it.
 
     Args:
@@ -287,15 +287,15 @@ def main(arguments=None):
 
     def run():
         if arguments[:1] == ["theory"]:
-            return theory(arguments[1:])
+            return theory_command(arguments[1:])
         commands = {
-            "evaluate": evaluate,
-            "plot": plot,
-            "export": export,
-            "predict": predict,
-            "report": report,
+            "evaluate": evaluate_command,
+            "plot": plot_command,
+            "export": export_command,
+            "predict": predict_command,
+            "report": report_command,
             "save-arrays": save_arrays,
-            "serve": serve,
+            "serve": serve_command,
         }
         description = f"Also: allconv-resnet theory {{{','.join(THEORY)}}} ..."
         tyro.extras.subcommand_cli_from_dict(commands, prog="allconv-resnet", description=description, args=arguments)
@@ -304,7 +304,7 @@ def main(arguments=None):
     sys.exit(guarded(run))
 
 
-def theory(arguments):
+def theory_command(arguments):
     """Runs `allconv-resnet theory NAME ...`, an experiment of `allconv_resnet.theory.commands`.
 
     Args:

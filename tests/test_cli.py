@@ -138,7 +138,9 @@ def test_cifar_100_trains_from_a_prepared_directory(tmp_path, write_tfds, capsys
     write_tfds(tmp_path / "data", name="cifar100", classes=100)
     options = shlex.split("--recipe cifar100 --steps 2 --batch-size 8 --stem 4 3 2 1 --stages 1 8 2")
     with pytest.raises(SystemExit) as stop:
-        cli.train(("cifar100",), [*options, "--data-dir", str(tmp_path / "data"), "--run-dir", str(tmp_path / "run")])
+        cli.train_command(
+            ("cifar100",), [*options, "--data-dir", str(tmp_path / "data"), "--run-dir", str(tmp_path / "run")]
+        )
     assert stop.value.code == 0
     assert command("evaluate", tmp_path / "run", "--data-dir", tmp_path / "data") == 0
     assert "step 2: test loss" in capsys.readouterr().out

@@ -266,7 +266,7 @@ def refuse(options, message, folder, capsys):
     options = [*options, "--image-size", "8", "8", "3", "--stem", "4", "3", "1", "1", "--stages", "1", "8", "1"]
     capsys.readouterr()  # what was said while the data were written
     with pytest.raises(SystemExit) as stop:
-        cli.train(("digits",), [str(option) for option in [*options, "--run-dir", folder / "run"]])
+        cli.train_command(("digits",), [str(option) for option in [*options, "--run-dir", folder / "run"]])
     said = capsys.readouterr()
     said = " ".join((said.out + said.err).split())
     assert stop.value.code == 2 and message in said and "Traceback" not in said

@@ -80,7 +80,7 @@ def test_a_configuration_that_fits_no_recipe_ends_in_one_sentence(change, messag
         content[key] = {**content[key], **value} if isinstance(value, dict) and "kind" not in value else value
     (tmp_path / "some.json").write_text(json.dumps(content))
     with pytest.raises(SystemExit) as stop:
-        cli.train(NAMES, ["--recipe", str(tmp_path / "some.json"), "--run-dir", str(tmp_path / "run")])
+        cli.train_command(NAMES, ["--recipe", str(tmp_path / "some.json"), "--run-dir", str(tmp_path / "run")])
     said = " ".join(capsys.readouterr().err.split())
     assert stop.value.code == 2 and message in said and "Traceback" not in said
     assert not (tmp_path / "run").exists()

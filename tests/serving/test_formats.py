@@ -103,7 +103,7 @@ def test_every_run_is_exported_at_its_end(tmp_path, capsys):
 
     def run(*more):
         with pytest.raises(SystemExit) as stop:
-            cli.train(("digits",), [*arguments, *more])
+            cli.train_command(("digits",), [*arguments, *more])
         assert stop.value.code == 0
         return capsys.readouterr().err
 

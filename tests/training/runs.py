@@ -49,8 +49,8 @@ def _main(names, arguments, log, file_size_limit, environment):
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
         with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-            cli.train(names, arguments)
-    sys.exit("cli.train returned")
+            cli.train_command(names, arguments)
+    sys.exit("cli.train_command returned")
 
 
 def command_line(recipe, run_dir, *more):

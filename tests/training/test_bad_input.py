@@ -18,7 +18,7 @@ NAMES = ("cifar10", "cifar100", "cifar10-small", "digits")
 def refuse(arguments, capsys, status=2):
     """Runs a training command that must fail; returns what it says."""
     with pytest.raises(SystemExit) as stop:
-        cli.train(NAMES, [str(argument) for argument in arguments])
+        cli.train_command(NAMES, [str(argument) for argument in arguments])
     assert stop.value.code == status
     said = capsys.readouterr()
     return said.out + said.err

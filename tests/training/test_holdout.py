@@ -97,6 +97,6 @@ def test_patience_ends_the_run_early_and_for_good(tmp_path, capsys):
 )
 def test_bad_input(options, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.train(("digits",), [*options, "--run-dir", str(tmp_path / "run")])
+        cli.train_command(("digits",), [*options, "--run-dir", str(tmp_path / "run")])
     assert stop.value.code == 2 and message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
