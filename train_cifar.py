@@ -3,15 +3,15 @@
 
     python train_cifar.py --data-dir DIR                          table 1: 13.5M parameters, for a GPU
     python train_cifar.py --data-dir DIR --recipe cifar100        the same with 100 classes
-    python train_cifar.py --data-dir DIR --recipe cifar10-small   a sibling for CPUs
-    python train_cifar.py --data-dir DIR --recipe resnet20        what the paper compares with, and its ablations
+    python train_cifar.py --data-dir DIR --recipe cifar10-small   a smaller network for CPUs
+    python train_cifar.py --data-dir DIR --recipe resnet20        a network that the paper compares with
     python train_cifar.py --recipe digits                         embedded data, under a minute on a CPU
     python train_cifar.py --recipe digits --steps 900 --flip      any field of a recipe is an option
 
-The same command on the same run directory continues the run. results/README.md has what was measured.
+The same command with the same run directory continues the run. results/README.md has the measured accuracies.
 """
 
 from allconv_resnet import cli, recipes
 
 if __name__ == "__main__":
-    cli.train(tuple(recipe.name for recipe in recipes.SMALL_IMAGES))
+    cli.train_command(tuple(recipe.name for recipe in recipes.SMALL_IMAGES))

@@ -1,4 +1,4 @@
-"""The command lines: of the training scripts, and of `allconv-resnet`."""
+"""The command lines of the training scripts and of `allconv-resnet`."""
 
 import argparse
 import json
@@ -22,44 +22,44 @@ THEORY = ("linear", "expressivity", "landscape", "isometry")
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe, and where it runs. Where it runs does not change the weights."""
+    """A recipe, and options of where it runs, which do not change the weights."""
 
     recipe: Recipe
     base: Annotated[str, tyro.conf.arg(name="recipe", metavar="NAME|FILE.json")] = "cifar10"
-    """Recipe that sets the defaults of the options: a name, or a JSON file such as the config.json of a run."""
+    """Recipe with the defaults of the options: a name, or a JSON file such as the config.json of a run."""
     data_kind: Annotated[Literal[tuple(KINDS["data"])], tyro.conf.arg(name="data")] = "arrays"
-    """Kind of the images: of one size in memory, or JPEG files of all sizes in records."""
+    """Kind of data: images of one size in memory (arrays), or JPEG files of all sizes (records)."""
     network_kind: Annotated[Literal[tuple(KINDS["network"])], tyro.conf.arg(name="network")] = "allconv_resnet"
-    """Kind of the network: the paper's, or one that it is compared with."""
+    """Kind of network: the paper's, or one that it is compared with."""
     optimizer_kind: Annotated[Literal[tuple(KINDS["optimizer"])], tyro.conf.arg(name="optimizer")] = "momentum"
-    """Kind of the optimizer."""
+    """Kind of optimizer."""
     schedule_kind: Annotated[Literal[tuple(KINDS["schedule"])], tyro.conf.arg(name="schedule")] = "steps"
-    """Kind of the learning-rate schedule."""
+    """Kind of learning-rate schedule."""
     run_dir: Path | None = None
-    """Run directory; the same command on the same directory continues the run. Default: runs/NAME."""
+    """Run directory. The same command with the same directory continues the run. Default: runs/NAME."""
     data_dir: Path | None = None
     """Directory of tensorflow-datasets. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     strategy: Literal["auto", "one", "mirrored", "multi-worker", "parameter-server"] = "auto"
-    """One device, mirrored over the accelerators of this machine, or over several machines, synchronous (multi-worker)
-    or asynchronous (parameter-server), as TF_CONFIG says. auto: what TF_CONFIG is for, else all accelerators of this
-    machine."""
+    """One device, mirrored over the accelerators of this machine, or several machines of TF_CONFIG, synchronous
+    (multi-worker) or asynchronous (parameter-server). auto means the strategy that TF_CONFIG describes or, if it is not
+    set, all accelerators of this machine."""
     replicas: int | None = None
-    """Devices to mirror over. Default: all accelerators. Without any the CPU is split, which is of use for tests
-    alone."""
+    """Number of devices to mirror over. Default: all accelerators. Without accelerators the CPU is split, which is only
+    useful for tests."""
     peer_timeout: float = 300
     """Seconds to wait for the other machines of TF_CONFIG."""
     minutes: float | None = None
-    """Stop and save after so many minutes of steps; the same command goes on. Default: no limit."""
+    """Stop and save after this many minutes. The same command continues the run. Default: no limit."""
     export: bool = True
     """Export the network when the run has finished, to RUN_DIR/export."""
 
 
-def train(names, arguments=None):
-    """Runs a training script: command line -> recipe -> training. Does not return.
+def train_command(names, arguments=None):
+    """Runs a training script with the recipe of the command line, and exits.
 
     Args:
-        names: Names of the recipes that the script offers, in `RECIPES`; the first is the default.
-        arguments: Strings. Defaults to the command line.
+        names: Names in `RECIPES` of the recipes of the script. The first is the default.
+        arguments: List of strings. Defaults to the command line.
     """
 
     def run():
@@ -73,13 +73,13 @@ def train(names, arguments=None):
             from allconv_resnet.training.exporting import export_at_the_end
 
             export_at_the_end(run_dir)
-        # As shells count: a run that was stopped has not succeeded, so that a supervisor starts it again.
+        # A stopped run must fail, as in a shell, so that a supervisor starts it again.
         return 128 + stopped_by if stopped_by else 0
 
     if os.environ.get("TF_CONFIG"):
         from allconv_resnet.training.engines import tf_config
 
-        tf_config.leave(lambda: guarded(run))
+        tf_config.run_and_exit(lambda: guarded(run))
     sys.exit(guarded(run))
 
 
@@ -87,14 +87,14 @@ def parse_job(names, arguments=None):
     """Returns the `Job` of a command line, in which every field of the recipe's parts is an option.
 
     Args:
-        names: As in `train`.
-        arguments: As in `train`.
+        names: See `train_command`.
+        arguments: See `train_command`.
 
     Raises:
         BadInput: if the recipe or a kind is unknown, or an option belongs to a kind that was not chosen.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    # The recipe and the kinds are read first: they decide which options there are, and give them their defaults.
+    # The recipe and the kinds are read first because they determine the options and their defaults.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe", default=names[0])
     for part in KINDS:
@@ -112,7 +112,7 @@ def parse_job(names, arguments=None):
     _refuse_other_kinds(recipe, rest)
     kinds = {f"{part}_kind": getattr(chosen, part) or getattr(recipe, part).kind for part in KINDS}
     description = f"The recipes are: {', '.join(names)}."
-    options = (tyro.conf.OmitArgPrefixes,)  # short names; the help groups them by part all the same
+    options = (tyro.conf.OmitArgPrefixes,)  # short names, which the help still groups by part
     default = Job(recipe, chosen.recipe, **kinds)
     return tyro.cli(Job, default=default, args=rest, description=description, config=options)
 
@@ -133,56 +133,56 @@ def _refuse_other_kinds(recipe, arguments):
                 )
 
 
-def evaluate(
+def evaluate_command(
     run_dir: tyro.conf.Positional[Path],
     data_dir: Path | None = None,
     split: Literal["train", "test", "holdout"] = "test",
     checkpoint: Literal["latest", "best"] = "latest",
     follow: bool = False,
 ) -> None:
-    """Measures the loss and the errors of a run's network.
+    """Evaluates the loss and the errors of a run's network.
 
     Args:
         run_dir: Run directory.
         data_dir: Directory of tensorflow-datasets.
-        split: The images that the recipe trains on, or those that it tests on.
+        split: The split that the recipe trains on, tests on, or holds out.
         checkpoint: Which checkpoint: the latest or the best.
-        follow: Evaluate each new latest checkpoint, beside the training, until its last step.
+        follow: Evaluate each new checkpoint while the run trains, until its last step.
     """
     from allconv_resnet.training import evaluate
-    from allconv_resnet.training.reports import describe
+    from allconv_resnet.training.reports import describe_evaluation
 
     if follow:
-        results = evaluate.follow(run_dir, data_dir, split)
+        results = evaluate.follow_run(run_dir, data_dir, split)
     else:
         results = [evaluate.evaluate_run(run_dir, data_dir, split, checkpoint)]
     for result in results:
-        print(f"step {result['step']:,}: {describe(result, split)}", flush=True)
+        print(f"step {result['step']:,}: {describe_evaluation(result, split)}", flush=True)
 
 
-def plot(run_dir: tyro.conf.Positional[Path]) -> None:
-    """Draws curves.png, training and test error against steps, from a run's metrics.
+def plot_command(run_dir: tyro.conf.Positional[Path]) -> None:
+    """Draws curves.png, the training and test errors of a run against steps.
 
     Args:
         run_dir: Run directory.
     """
     from allconv_resnet.training import reports, run_directory
 
-    print(reports.plot(run_dir, run_directory.read_recipe(run_dir).name))
+    print(reports.plot_curves(run_dir, run_directory.read_recipe(run_dir).name))
 
 
-def export(
+def export_command(
     run_dir: tyro.conf.Positional[Path],
     checkpoint: Literal["latest", "best"] = "latest",
     output_dir: Path | None = None,
     format: Literal["savedmodel", "onnx", "litert"] = "savedmodel",
 ) -> None:
-    """Writes a run's network as a SavedModel that takes images as they come, and its model card.
+    """Exports a run's network, by default as a SavedModel that preprocesses images itself, with a model card.
 
     Args:
         run_dir: Run directory.
         checkpoint: Which checkpoint: the latest or the best.
-        output_dir: Where the versions lie; the version is the step. Default: RUN_DIR/export.
+        output_dir: Directory of all versions; the version is the step. Default: RUN_DIR/export.
         format: SavedModel, or one file VERSION.onnx or VERSION.tflite for images of the network's size.
     """
     from allconv_resnet.training.exporting import export_run
@@ -190,7 +190,7 @@ def export(
     print(export_run(run_dir, checkpoint, output_dir, format))
 
 
-def predict(
+def predict_command(
     network: tyro.conf.Positional[Path],
     images: tyro.conf.Positional[tuple[str, ...]],
     top: int = 5,
@@ -201,8 +201,8 @@ def predict(
     Args:
         network: Directory of an export, of one version of it, or of a run.
         images: JPEG or PNG files, directories of them, or - for standard input.
-        top: How many classes.
-        json_lines: One JSON object a line instead of a table.
+        top: Number of classes.
+        json_lines: Print one JSON object per line instead of a table.
     """
     if (network / "config.json").exists():
         from allconv_resnet.training.predict import predict_run
@@ -220,21 +220,21 @@ def predict(
             print(f"{answer['image']}: {', '.join(classes)}")
 
 
-def serve(
+def serve_command(
     export: tyro.conf.Positional[Path],
     options: Annotated[ServeOptions, tyro.conf.arg(name="")] = ServeOptions(),  # noqa: B008 - frozen
 ) -> None:
-    """Answers predictions over HTTP in the protocol of TensorFlow Serving's REST, until SIGTERM or Ctrl-C.
+    """Serves predictions over HTTP with TensorFlow Serving's REST protocol until SIGTERM or Ctrl-C.
 
     Args:
-        export: Directory of an export, or of one version of it; the newest version is served.
+        export: Directory of an export, of which the newest version is served, or of one version of it.
         options: Options of the server.
     """
     try:
         from allconv_resnet.serving.server import SavedModel, serve
     except ModuleNotFoundError as error:
         raise BadInput(
-            f"allconv-resnet serve needs the package {error.name}: pip install 'allconv_resnet[serve]' installs it"
+            f"allconv-resnet serve needs the package {error.name}. Install it with pip install 'allconv_resnet[serve]'"
         ) from error
 
     serve(SavedModel(export), options)
@@ -243,10 +243,10 @@ def serve(
 def save_arrays(
     dataset: tyro.conf.Positional[str], output: tyro.conf.Positional[Path], data_dir: Path | None = None
 ) -> None:
-    """Writes the images and labels of a dataset to one .npz file, which trains on machines without TensorFlow.
+    """Writes the images and labels of a dataset to one .npz file, for training on machines without TensorFlow.
 
     Args:
-        dataset: Name of a dataset of images of one size, as --dataset has it.
+        dataset: Name of a dataset of images of one size, as in --dataset NAME.
         output: File to write, FILE.npz.
         data_dir: Directory of tensorflow-datasets.
     """
@@ -255,43 +255,47 @@ def save_arrays(
 
     found = load_data(dataset, data_dir)
     if found.kind != "arrays":
-        raise BadInput(f"{dataset} has JPEG files of all sizes in records, which do not fit in one array")
+        raise BadInput(f"{dataset} has JPEG files of all sizes, which do not fit into one array")
     if output.suffix != ".npz":
         raise BadInput(f"The file to write must end with .npz. Received: {output}")
     arrays.save_npz(found, output)
     print(output)
 
 
-def report(directory: tyro.conf.Positional[Path] = Path("results")) -> None:
+def report_command(directory: tyro.conf.Positional[Path] = Path("results")) -> None:
     """Writes README.md and the figures of a directory of runs, from the logs in it.
 
     Args:
-        directory: Directory with the runs of each training at NAME or NAME/*. If it has a page.py, this says what the
-            README.md must show; otherwise the README.md has one table of all trainings.
+        directory: Directory with the runs of each training at NAME or NAME/*. If it has a page.py, that file determines
+            the content of README.md. Otherwise README.md has one table of all trainings.
     """
     from allconv_resnet.report import read_page, write_report
 
     page = read_page(directory)
     if page:
-        print(f"{directory / 'page.py'} says what the page must show.")
+        print(f"The content of the page is determined by {directory / 'page.py'}.")
     print(write_report(directory, page))
 
 
 def main(arguments=None):
-    """Runs `allconv-resnet COMMAND ...`. Does not return."""
+    """Runs `allconv-resnet COMMAND ...` and exits.
+
+    Args:
+        arguments: List of strings. Defaults to the command line.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
 
     def run():
         if arguments[:1] == ["theory"]:
-            return theory(arguments[1:])
+            return theory_command(arguments[1:])
         commands = {
-            "evaluate": evaluate,
-            "plot": plot,
-            "export": export,
-            "predict": predict,
-            "report": report,
+            "evaluate": evaluate_command,
+            "plot": plot_command,
+            "export": export_command,
+            "predict": predict_command,
+            "report": report_command,
             "save-arrays": save_arrays,
-            "serve": serve,
+            "serve": serve_command,
         }
         description = f"Also: allconv-resnet theory {{{','.join(THEORY)}}} ..."
         tyro.extras.subcommand_cli_from_dict(commands, prog="allconv-resnet", description=description, args=arguments)
@@ -300,7 +304,7 @@ def main(arguments=None):
     sys.exit(guarded(run))
 
 
-def theory(arguments):
+def theory_command(arguments):
     """Runs `allconv-resnet theory NAME ...`, an experiment of `allconv_resnet.theory.commands`.
 
     Args:
@@ -316,7 +320,7 @@ def theory(arguments):
 
 
 def guarded(run):
-    """Returns the exit status of `run()`: bad input and failed runs end in one sentence, bugs in a traceback."""
+    """Returns the exit status of `run()`. Bad input and failed runs print one sentence, and bugs a traceback."""
     try:
         return run()
     except BadInput as error:

@@ -1,4 +1,4 @@
-"""What a process runs on: versions, processor, code version. Runs, benchmarks and theory commands file it."""
+"""The environment of a process, which runs, benchmarks and theory commands record: versions, processor and commit."""
 
 import importlib.metadata
 import os
@@ -19,7 +19,7 @@ def describe(**more):
 
     Returns:
         Dictionary with `command`, `commit`, `python`, `versions` (of the installed packages among `PACKAGES`),
-        `platform`, `cpu`, `cores`, `bfloat16_instructions`, `gpus`, and what `more` has.
+        `platform`, `cpu`, `cores`, `bfloat16_instructions`, `gpus`, and the entries of `more`.
     """
     name, flags = processor()
     return {
@@ -37,12 +37,12 @@ def describe(**more):
 
 
 def cores():
-    """Returns how many processor cores this process may use."""
+    """Returns the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def commit():
-    """Returns the commit of the package's checkout, with `+changes` if files differ from it; None outside of one."""
+    """Returns the commit of the package's checkout, with `+changes` if files differ from it, or None outside of Git."""
     here = Path(__file__).parent
 
     def git(*arguments):
@@ -57,10 +57,13 @@ def commit():
 
 
 def processor(cpuinfo=Path("/proc/cpuinfo")):
-    """Returns the processor's name and the set of its flags; the flags are empty where the system does not tell.
+    """Returns the name of the processor and the set of its flags, which is empty if the system does not list them.
 
     Cloud machines hide the generation of their processor. The name of an x86 processor therefore includes the family
     and model numbers, which identify it.
+
+    Args:
+        cpuinfo: Path of the file with the description.
     """
     try:
         lines = [line.partition(":") for line in cpuinfo.read_text().splitlines()]

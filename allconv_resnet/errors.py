@@ -2,8 +2,8 @@
 
 
 class BadInput(ValueError):
-    """What the user gave cannot be used. The message names what was received and what was expected, in one sentence."""
+    """The user's input cannot be used. The message says in one sentence what was expected and what was received."""
 
 
 class RunFailed(RuntimeError):
-    """The run cannot go on (a non-finite loss, a full disk). The message says what was kept and what to do next."""
+    """The run cannot continue (a non-finite loss, a full disk). The message says what was kept and what to do next."""

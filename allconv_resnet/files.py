@@ -1,4 +1,4 @@
-"""Atomic writes: after a kill or on a full disk a file is the old one or the new one, never a part."""
+"""Atomic writes: after a kill or on a full disk a file is either the old one or the new one, and never incomplete."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path):
-    """Yields a temporary path beside `path`; what is written there takes the place of `path` when the block ends.
+    """Yields a temporary path beside `path`. What is written there replaces `path` when the block ends.
 
     The temporary path has the suffix of `path`, since some writers choose a format by it. If the block raises, the
     temporary file or directory is removed and `path` stays as it was.
@@ -22,7 +22,7 @@ def replacing(path):
     old = path.with_name(f".{os.getpid()}.old.{path.name}")
     try:
         yield temporary
-        if path.is_dir():  # a directory cannot be replaced in one step: it makes room first
+        if path.is_dir():  # a directory cannot be replaced in one step
             os.rename(path, old)
         os.replace(temporary, path)
     finally:
@@ -31,7 +31,12 @@ def replacing(path):
 
 
 def write_text(path, text):
-    """Writes a text file atomically."""
+    """Writes a text file atomically, in UTF-8.
+
+    Args:
+        path: Path.
+        text: String.
+    """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

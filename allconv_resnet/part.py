@@ -1,7 +1,7 @@
-"""What the parts of a recipe have in common: frozen dataclasses that check their fields.
+"""The decorator of the parts of a recipe, which are frozen dataclasses that check their fields.
 
-pydantic checks types and ranges. Each range stands in the annotation of its field, and is checked here and nowhere
-else, whether the value comes from Python, from the command line or from a JSON file.
+pydantic checks types and ranges. The annotation of a field states its range. It is checked only here, whether the value
+comes from Python, from the command line or from a JSON file.
 """
 
 import functools
@@ -16,7 +16,7 @@ from allconv_resnet.errors import BadInput
 LARGEST = 2**40  # steps, images and seeds beyond it overflow 64-bit products
 
 Count = Annotated[int, Ge(1), Lt(LARGEST)]
-Size = Annotated[int, Ge(1), Lt(2**16)]  # of a kernel, a width, an image
+Size = Annotated[int, Ge(1), Lt(2**16)]  # size of a kernel or an image, or number of channels
 Natural = Annotated[int, Ge(0), Lt(LARGEST)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
@@ -24,9 +24,15 @@ Fraction = Annotated[float, Ge(0), Lt(1)]
 
 
 def part(cls):
-    """Makes a class a frozen dataclass whose constructor raises `BadInput` where a value does not fit its annotation.
+    """Makes a class a frozen dataclass whose constructor raises `BadInput` if a value does not fit its annotation.
 
-    A `__post_init__` may check fields against each other, and raises `BadInput` itself.
+    A method `__post_init__` may check fields against each other. It raises `BadInput` itself.
+
+    Args:
+        cls: Class with annotated fields.
+
+    Returns:
+        The dataclass.
     """
     cls = dataclass(cls, frozen=True, config=pydantic.ConfigDict(extra="forbid", allow_inf_nan=False))
     checked = cls.__init__
@@ -47,10 +53,10 @@ def from_json(cls, values):
 
     Args:
         cls: Class of the part.
-        values: Dictionary of its fields. Fields that are not there have their default.
+        values: Dictionary of its fields. Missing fields have their defaults.
 
     Raises:
-        BadInput: if a field is unknown, or a value is of another type than its field or out of its range.
+        BadInput: if a field is unknown, or a value has another type than its field or is out of range.
     """
     unknown = sorted(set(values) - set(cls.__dataclass_fields__))
     if unknown:
@@ -63,7 +69,7 @@ def from_json(cls, values):
 
 
 def _numeric(cls, name, value):
-    # Python's own conversions would take "5" and true for numbers.
+    # Python's own conversions would accept "5" and true as numbers.
     default = cls.__dataclass_fields__[name].default
     return isinstance(default, int | float) and not isinstance(default, bool)
 
@@ -74,13 +80,13 @@ def as_tuples(value):
 
 
 def as_lists(value):
-    """Returns nested tuples as nested lists, as JSON has them."""
+    """Returns nested tuples as nested lists, which JSON can represent."""
     return list(map(as_lists, value)) if isinstance(value, list | tuple) else value
 
 
 def _sentence(error):
     first = error.errors()[0]
-    if first["type"] == "value_error":  # of a __post_init__
+    if first["type"] == "value_error":  # raised by a __post_init__
         return str(first["ctx"]["error"])
     name = str(first["loc"][0]) if first["loc"] else error.title
     message = first["msg"].removeprefix("Input ").removeprefix("Value ").removeprefix("Tuple ")

@@ -1,16 +1,16 @@
-"""How far a long job is: a line that is rewritten in a terminal, else a line every half minute."""
+"""Progress of a long job. A terminal shows one line that is rewritten; other streams get a line every 30 seconds."""
 
 import sys
 import time
 
 
 class Progress:
-    """Shows on a stream how far a job is.
+    """Shows the progress of a job on a stream.
 
     Args:
         total: Integer, units of work of the whole job.
-        done: Integer, units that were done before this process began.
-        stream: Where to write. Defaults to standard error.
+        done: Integer, units of work done before this process began.
+        stream: Text stream to write to. Defaults to standard error.
     """
 
     def __init__(self, total, done=0, stream=None):
@@ -27,7 +27,7 @@ class Progress:
         return time.monotonic() - self.shown >= (1 if self.terminal else 30)
 
     def show(self, done, message):
-        """Shows a message and the time that is left.
+        """Shows a message and the estimated time that is left.
 
         Args:
             done: Integer, units of work done.
@@ -39,7 +39,7 @@ class Progress:
         self._print(f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal else "\n")
 
     def say(self, message):
-        """Shows a message on a line of its own."""
+        """Shows a message on a separate line."""
         self._print(f"\r\033[K{message}" if self.terminal else message, end="\n")
 
     def _print(self, text, end):
@@ -47,7 +47,7 @@ class Progress:
 
 
 def duration(seconds):
-    """Returns a time in words, for instance `2 h 05 min`."""
+    """Returns a time in seconds as text, for instance `2 h 05 min`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

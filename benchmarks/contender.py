@@ -1,17 +1,17 @@
-"""One contender in a process of its own, told on standard input what to do. For `speed.py`.
+"""Runs one contender of `speed.py` in its own process, controlled by standard input.
 
     python benchmarks/contender.py NAME TASK BATCH PRECISION WEIGHTS
 
-It answers each line with one line of JSON: "train N" and "infer N" with the seconds they took, "check" with the logits
-of the shared images, "memory" with the process's largest resident size and how much of that came after the imports, in
-bytes. The first line says how long the imports and the building took, in seconds.
+The process answers each line with one line of JSON: "train N" and "infer N" with the time they took in seconds, "check"
+with the logits of the shared images, and "memory" with the largest resident size of the process and its growth since
+the imports in bytes. Its first line has the times of the imports and of building the network in seconds.
 """
 
 import time
 
 BEGAN = time.perf_counter()
 
-import contextlib  # noqa: E402 - the clock starts first
+import contextlib  # noqa: E402 - the clock must start first
 import importlib  # noqa: E402
 import json  # noqa: E402
 import re  # noqa: E402
@@ -43,7 +43,7 @@ def main():
 
 
 def peak_bytes():
-    """Returns the largest resident size of this process so far. `ru_maxrss` would begin with that of its parent."""
+    """Returns the largest resident size of this process in bytes. `ru_maxrss` would begin with that of its parent."""
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 

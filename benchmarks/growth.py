@@ -1,9 +1,10 @@
-"""How the time of a train step grows with the batch, the depth and the width of the network.
+"""Measures how the time of a train step grows with the batch size and with the depth and the width of the network.
 
     python benchmarks/growth.py [--precision bfloat16]
 
-One size is varied at a time around blocks of (3, 3, 3) and widths of (32, 64, 128) at batch 64, on 32x32 images.
-Exponents are slopes of least squares in log-log; 1 is what the arithmetic asks of batch and depth, and 2 of the width.
+One size is varied at a time. The base is (3, 3, 3) blocks of widths (32, 64, 128) at batch size 64 on 32x32 images. The
+exponents are least-squares slopes of the logarithms. The number of operations grows with exponent 1 in the batch size
+and the depth, and with exponent 2 in the width.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import argparse
 import keras
 import numpy as np
 import tensorflow as tf
-from harness import seconds, spread, write
+from harness import elapsed_seconds, spread, write_figures
 
 import allconv_resnet as acr
 from allconv_resnet.training.engines import steps
@@ -40,11 +41,11 @@ def main():
         slope = float(np.polyfit(np.log(sizes), np.log([row["step_seconds"]["median"] for row in rows]), 1)[0])
         print(f"step time grows with {name}^{slope:.2f}")
         figures[name] = {"rows": rows, "exponent": slope}
-    write("growth", {"step_precision": options.precision, "base": BASE, **figures})
+    write_figures("growth", {"step_precision": options.precision, "base": BASE, **figures})
 
 
 def step_seconds(batch, depth, width, precision, repeats):
-    """Returns the spread of the seconds of one step."""
+    """Returns the spread of the time of one step in seconds."""
     stages = [(depth, width, 1), (depth, 2 * width, 2), (depth, 4 * width, 2)]
     policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
     keras.backend.clear_session()
@@ -61,8 +62,8 @@ def step_seconds(batch, depth, width, precision, repeats):
         optimizer.iterations.numpy()
 
     run(), run()
-    count = max(1, round(1.0 / seconds(run)))
-    return spread([seconds(run) / count for _ in range(repeats)])
+    count = max(1, round(1.0 / elapsed_seconds(run)))
+    return spread([elapsed_seconds(run) / count for _ in range(repeats)])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: paired timing, and a JSON beside the table that says where it was measured."""
+"""Functions that the benchmarks share: timing, and JSON files with the figures and the environment."""
 
 import json
 import re
@@ -13,8 +13,8 @@ from allconv_resnet.training.engines.distribution import gpu_names
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 
 
-def seconds(function, repeats=1):
-    """Returns the wall-clock seconds of calling `function` so many times."""
+def elapsed_seconds(function, repeats=1):
+    """Returns the wall-clock time in seconds of calling a function several times."""
     began = time.perf_counter()
     for _ in range(repeats):
         function()
@@ -22,30 +22,34 @@ def seconds(function, repeats=1):
 
 
 def spread(values):
-    """Returns the minimum, median and maximum of a list, and how many there are."""
+    """Returns the minimum, median, maximum and number of the values of a list."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values), "n": len(values)}
 
 
-def write(name, figures):
-    """Writes results/benchmarks/NAME.json: the figures, and the environment they were measured in."""
+def write_figures(name, figures):
+    """Writes the figures and the environment in which they were measured to results/benchmarks/NAME.json."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    content = {"measured": datetime.now(UTC).isoformat(timespec="seconds"), "environment": here(), **figures}
+    content = {
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": this_environment(),
+        **figures,
+    }
     files.write_json(RESULTS / f"{name}.json", content)
 
 
-def read(name):
-    """Returns what `write` wrote, or an empty dictionary."""
+def read_figures(name):
+    """Returns the content of results/benchmarks/NAME.json, or an empty dictionary if there is no such file."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def here():
-    """Returns the environment of this process; each benchmark says its own precision."""
+def this_environment():
+    """Returns the environment of this process, without a precision, which each benchmark records itself."""
     return environment.describe(gpus=gpu_names())
 
 
 def hardware():
-    """Returns the name of this machine's kind, for the name of a file."""
-    where = here()
+    """Returns the kind of this machine as a part of a file name."""
+    where = this_environment()
     parts = where["gpus"] or [str(where["cores"]), where["cpu"], *where["bfloat16_instructions"]]
     return re.sub(r"[^a-z0-9_]+", "-", " ".join(parts).lower()).strip("-")

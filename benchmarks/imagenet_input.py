@@ -1,18 +1,18 @@
-"""How many crops a core takes out of real JPEG files in a second, by this project and by what is commonly used.
+"""Compares how many crops of real JPEG files per second this project and common libraries decode on one core.
 
     pip install -e '.[bench]'
     python benchmarks/imagenet_input.py --data-dir ../shared/tfds
 
-All four get the same files and the same windows of the random-resized crop, and deliver float32 batches of 20 times
-224x224x3 pixels, in this process and on one core, in turn; the files lie in memory. The seconds are those that the core
-worked for this process (CPU time of all its threads), so that other work on the machine does not count.
+All four get the same files and the same windows of the random-resized crop. They take turns in this process on one
+core, and deliver float32 batches of 20 images of 224x224x3 pixels. The files are in memory. The processor time of all
+threads of this process is measured, so that other work on the machine does not count.
 
-    ours     data/jpeg.py: decodes the window alone, shrunk by libjpeg where it is twice as large or more
+    ours     data/jpeg.py: decodes only the window, and libjpeg shrinks it if it is at least twice as large
     tf.image decodes the whole image, crops, resizes (bilinear)
     opencv   cv2.imdecode, BGR to RGB, crop, cv2.resize (bilinear)
-    pillow   Image.open, convert, Image.resize(box=) (bilinear, which in Pillow averages what it shrinks)
+    pillow   Image.open, convert, Image.resize(box=) (bilinear, which in Pillow averages when it shrinks)
 
-A last line has the whole pipeline (records, shuffling, crops, flips, standardization, batches of 256) on the same core.
+The last line is the whole pipeline (records, shuffling, crops, flips, standardization, batches of 256), on that core.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import time
 
 import numpy as np
 import tensorflow as tf
-from harness import spread, write
+from harness import spread, write_figures
 
 from allconv_resnet.data import jpeg, records
 from allconv_resnet.data.source import load_data
@@ -47,7 +47,7 @@ def on_one_thread(dataset):
 
 
 def with_tensorflow(decode, contents, windows):
-    """Returns a function that decodes all files in tf.data, where both of TensorFlow's ways run when they train."""
+    """Returns a function that decodes all files in tf.data, as both methods of TensorFlow do in training."""
     dataset = on_one_thread(tf.data.Dataset.from_tensor_slices((contents, windows)).map(decode).batch(BATCH))
 
     def run():
@@ -63,7 +63,7 @@ def tf_image(content, window):
 
 
 def with_python(decode, contents, windows):
-    """Returns a function that decodes all files in a Python loop, as the workers of a data loader do."""
+    """Returns a function that decodes all files in a Python loop, like a worker of a data loader."""
     batch = np.empty((BATCH, *SIZE, 3), np.float32)
 
     def run():
@@ -101,7 +101,7 @@ def main():
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
     data = load_data("imagenet2012", options.data_dir)
-    examples = records.read(data.share("train", 0, 1), [0]).take(options.images)
+    examples = records.read_records(data.share("train", 0, 1), [0]).take(options.images)
     contents = [tf.io.parse_single_example(record, records.FIELDS)["image"].numpy() for record in examples]
     shapes = [tf.io.extract_jpeg_shape(content) for content in contents]
     windows = np.stack([jpeg.random_window(shape, IMAGENET.smallest_crop, [0, i]) for i, shape in enumerate(shapes)])
@@ -123,7 +123,7 @@ def main():
         for _ in range(4):
             next(batches)
 
-    whole_pipeline()  # apart from the others, since it works ahead
+    whole_pipeline()  # not in turn with the others, since it prefetches
     rates["whole pipeline"] = [4 * IMAGENET.batch_size / core_seconds(whole_pipeline) for _ in range(5)]
     for name, values in rates.items():
         print(f"{name:16}" + "min {min:7.0f}   median {median:7.0f}   max {max:7.0f} images/s".format(**spread(values)))
@@ -134,7 +134,7 @@ def main():
     for peer, ratio in ratios.items():
         print(f"ours / {peer:9}" + "min {min:.2f}   median {median:.2f}   max {max:.2f}   (n = {n})".format(**ratio))
     best = max(peers, key=lambda peer: statistics.median(rates[peer]))
-    write(
+    write_figures(
         "imagenet_input",
         {
             "images": len(contents),

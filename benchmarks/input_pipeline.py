@@ -1,15 +1,15 @@
-"""How many augmented, standardized images a second the CIFAR pipeline alone delivers.
+"""Measures how many augmented, standardized images per second the CIFAR pipeline delivers without training.
 
     python benchmarks/input_pipeline.py [--data-dir ../shared/tfds]
 
-Without --data-dir the images are random numbers of CIFAR-10's size, which take the same time.
+Without --data-dir the images are random bytes of the size of CIFAR-10, which take the same time.
 """
 
 import argparse
 import itertools
 
 import numpy as np
-from harness import seconds, spread, write
+from harness import elapsed_seconds, spread, write_figures
 
 from allconv_resnet.data import pipeline
 from allconv_resnet.data.source import load_data
@@ -19,8 +19,8 @@ from allconv_resnet.recipes import CIFAR10
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir")
-    parser.add_argument("--batches", type=int, default=400, help="batches of 128 a measurement")
-    parser.add_argument("--repeats", type=int, default=7, help="measurements")
+    parser.add_argument("--batches", type=int, default=400, help="batches of 128 images in a measurement")
+    parser.add_argument("--repeats", type=int, default=7, help="number of measurements")
     options = parser.parse_args()
     if options.data_dir:
         images, labels = load_data("cifar10", options.data_dir).arrays("train")
@@ -36,9 +36,9 @@ def main():
             pass
 
     count = options.batches * CIFAR10.run.batch_size
-    rates = spread([count / seconds(deliver) for _ in range(options.repeats)])
+    rates = spread([count / elapsed_seconds(deliver) for _ in range(options.repeats)])
     print("images/s   min {min:,.0f}   median {median:,.0f}   max {max:,.0f}   (n = {n})".format(**rates))
-    write(
+    write_figures(
         "input_pipeline",
         {"images_per_second": rates, "batch_size": CIFAR10.run.batch_size, "real": bool(options.data_dir)},
     )

@@ -44,7 +44,7 @@ def main():
         "largest": values["dense"][:K].tolist(),
         "smallest": values["dense"][K:].tolist(),
     }
-    harness.write("jacobians", figures)
+    harness.write_figures("jacobians", figures)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Real jobs of two workers on this machine's loopback, to hold the model of `scaling.py` against.
+"""Runs real jobs of two workers on this machine's loopback interface, to check the model of `scaling.py`.
 
-What it costs to exchange gradients is taken from jobs with small batches; what jobs with large batches then take is
-predicted, and measured. Every worker is bound to a core of its own, so that two of them compute as two machines would.
+The cost of exchanging gradients is measured in jobs with small batches. The times of jobs with large batches are
+predicted from it and then measured. Every worker is bound to its own core, so that two of them compute like two
+machines.
 """
 
 import json
@@ -14,17 +15,17 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL, LARGE = 4, 64  # images of one worker's step
+SMALL, LARGE = 4, 64  # images in a step of one worker
 STEPS = {SMALL: 150, LARGE: 60}
 LOG = 10
 REPEATS = 3
 
 
 def check(simulate):
-    """Returns what was measured and predicted: seconds a step in step, and updates a second and staleness without.
+    """Returns the measured and predicted seconds of a synchronous step, and asynchronous updates/s and staleness.
 
     Args:
-        simulate: Of `scaling.py`.
+        simulate: Function `simulate` of `scaling.py`.
     """
     repeats = [_measure() for _ in range(REPEATS)]
 
@@ -35,8 +36,8 @@ def check(simulate):
         {batch: median(key, batch) for batch in (SMALL, LARGE)} for key in ("alone", "in_step", "rate", "staleness")
     )
     exchange = in_step[SMALL] - alone[SMALL]
-    # A cycle of a worker is its computation, and a rest: the exchange with the server, and a pause until it is told
-    # what to do next. The staleness says how long the pause is: nobody's weights are out of date in a pause.
+    # The cycle of a worker consists of its computation, the exchange with the server, and a pause until the next step
+    # is scheduled. The staleness determines the length of the pause, in which no worker's weights become stale.
     cycle = 2 / rates[SMALL]
     pause = min(max(0, 1 - staleness[SMALL]) * cycle, cycle - alone[SMALL])
     rest = max(1e-6, cycle - alone[SMALL] - pause)
@@ -54,7 +55,9 @@ def check(simulate):
 
 
 def _measure():
-    """Returns, by batch, the seconds of a step alone and in step, and the updates a second and staleness without."""
+    """Returns dictionaries by batch size: seconds of a step of one worker and of a synchronous step, asynchronous
+    updates per second, and staleness.
+    """
     alone, in_step, rates, staleness = {}, {}, {}, {}
     for batch in (SMALL, LARGE):
         alone[batch] = batch / _speed(_run({("one", 0): {}, ("one", 1): {}}, batch))[0]
@@ -107,13 +110,13 @@ def _run(tasks, batch):
             for process in processes:
                 process.kill()
         if any(statuses):
-            raise SystemExit(f"the job {sorted(tasks)} failed: {statuses}")
+            raise SystemExit(f"The job {sorted(tasks)} failed with the statuses {statuses}")
         texts = [(run_dir / "metrics.jsonl").read_text() for run_dir in run_dirs]
     lines = [json.loads(line) for text in texts for line in text.splitlines()]
     return [line for line in lines if line["split"] == "train" and line["step"] > 2 * LOG]
 
 
 def _speed(lines):
-    """Returns the medians of the images a second, and of the staleness."""
+    """Returns the medians of the images per second and of the staleness."""
     staleness = statistics.median(line.get("staleness", 0.0) for line in lines)
     return statistics.median(line["images_per_second"] for line in lines), staleness

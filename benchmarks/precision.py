@@ -1,10 +1,10 @@
-"""Whether bfloat16 trains as float32 does: both loss curves over the first steps, under several seeds.
+"""Compares the training losses of bfloat16 and float32 over the first steps with several seeds.
 
     python benchmarks/precision.py --data-dir DIR [--recipe cifar10-small] [--steps 200] [--seeds 3]
 
-The same seed gives both precisions the same weights and the same batches. The difference between their losses, averaged
-over the seeds, is compared with the deviation of the float32 losses from seed to seed: that of the same interval, which
-so few seeds give roughly, and the root mean square over all intervals.
+With the same seed both precisions have the same initial weights and batches. The difference between their losses,
+averaged over the seeds, is compared with the standard deviation of the float32 losses over the seeds: that of the same
+interval, which is a rough estimate from so few seeds, and the root mean square over all intervals.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from harness import write
+from harness import write_figures
 
 from allconv_resnet.recipes import RECIPES
 from allconv_resnet.training.loop import train
@@ -26,7 +26,7 @@ def main():
     parser.add_argument("--data-dir")
     parser.add_argument("--recipe", default="cifar10-small", choices=RECIPES)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--every", type=int, default=20, help="steps of an interval")
+    parser.add_argument("--every", type=int, default=20, help="steps in an interval")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     recipe = RECIPES[options.recipe].replace(
@@ -42,8 +42,9 @@ def main():
     deviations = losses["float32"].std(axis=0, ddof=1)
     deviation = float(np.sqrt(np.mean(deviations**2)))
     difference = (losses["bfloat16"] - losses["float32"]).mean(axis=0)
-    print(f"{recipe.name}, {options.seeds} seeds, deviation {deviation:.4f}: mean training loss of each interval")
-    print(" steps   float32  bfloat16  difference / deviation")
+    print(f"{recipe.name}, {options.seeds} seeds: mean training loss of each interval")
+    print(f"(the root mean square of the standard deviations is {deviation:.4f})")
+    print(" steps   float32  bfloat16  difference / standard deviation")
     for i in range(len(difference)):
         print(
             f"{(i + 1) * options.every:6}  {means['float32'][i]:8.4f}  {means['bfloat16'][i]:8.4f}  "
@@ -52,9 +53,10 @@ def main():
     outside = int(np.sum(np.abs(difference) > deviations))
     outside_pooled = int(np.sum(np.abs(difference) > deviation))
     print(
-        f"of {len(difference)} intervals {outside} differ by more than their own deviation, {outside_pooled} than that"
+        f"{outside} of {len(difference)} intervals differ by more than their own standard deviation, "
+        f"{outside_pooled} by more than the root mean square"
     )
-    write(
+    write_figures(
         "precision",
         {
             "recipe": recipe.name,

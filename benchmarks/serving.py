@@ -1,11 +1,11 @@
-"""Latency and throughput of the server, batching of requests on and off, against plain `model.predict` behind it.
+"""Measures latency and throughput of the server with and without batching, and of the same server on `model.predict`.
 
     python benchmarks/serving.py [--recipes cifar10-small cifar10] [--clients 1 8 32] [--seconds 3] [--repeats 3]
 
-Each client keeps one connection and sends one image a request, as a JSON tensor, as fast as it is answered. All servers
-of a network are up from the beginning and are measured in turn. The weights are random: they change no time. Clients
-and servers share the machine. A request counts only if its answer has the logits of its own image; any that has not, or
-has none, ends the benchmark.
+Each client keeps one connection and sends one image per request as a JSON tensor, and the next one as soon as it has
+the answer. All servers of a network run from the beginning and are measured in turn. The weights are random, which does
+not affect the times. Clients and servers share the machine. A request without an answer, or with other logits than
+those of its own image, ends the benchmark.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from harness import spread, write
+from harness import spread, write_figures
 
 from allconv_resnet.layers import standardize
 from allconv_resnet.recipes import RECIPES
-from allconv_resnet.serving.export import export
+from allconv_resnet.serving.export import export_savedmodel
 from allconv_resnet.serving.options import ServeOptions
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
@@ -44,25 +44,25 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", nargs="+", default=["cifar10-small", "cifar10"], choices=RECIPES)
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])
-    parser.add_argument("--seconds", type=float, default=3, help="of one measurement")
-    parser.add_argument("--repeats", type=int, default=3, help="measurements of each")
+    parser.add_argument("--seconds", type=float, default=3, help="seconds of one measurement")
+    parser.add_argument("--repeats", type=int, default=3, help="measurements of each server")
     options = parser.parse_args()
     results = {name: measure(RECIPES[name].replace(precision="float32"), options) for name in options.recipes}
     figures = {"load_average": os.getloadavg(), "seconds": options.seconds, "batch": BATCH, "networks": results}
-    write("serving", figures)
+    write_figures("serving", figures)
 
 
 def measure(recipe, options):
-    """Returns, for each server and number of clients, the spread of the figures over the repeats."""
+    """Returns the spread of the figures over the repeats for each server and number of clients."""
     model = recipe.build_model()
     logits = model.predict(standardize(IMAGES), verbose=0)
     figures = {}
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
-        export(model, range(recipe.data.num_classes), directory, version=1)
+        export_savedmodel(model, range(recipe.data.num_classes), directory, version=1)
         model.save(Path(directory) / "model.keras")
         ports = {name: stack.enter_context(running(directory, *server)) for name, server in SERVERS.items()}
         for port in ports.values():
-            drive(port, logits, clients=32, seconds=1)  # every size of a batch has been seen
+            drive(port, logits, clients=32, seconds=1)  # so that every batch size has been compiled
         for repeat, clients in itertools.product(range(options.repeats), options.clients):
             for name, port in ports.items():
                 latencies, seconds = drive(port, logits, clients, options.seconds)
@@ -76,7 +76,7 @@ def measure(recipe, options):
                 print(
                     f"{recipe.name:14} {name:28} {clients:3} clients, {repeat + 1}: p50 {once['p50_ms']:7.1f} ms, "
                     f"p99 {once['p99_ms']:7.1f} ms, {once['requests_per_second']:7.1f} requests/s "
-                    f"({once['requests']} sent and answered right)",
+                    f"({once['requests']} answered correctly)",
                     flush=True,
                 )
     return {
@@ -86,10 +86,10 @@ def measure(recipe, options):
 
 
 def drive(port, logits, clients, seconds):
-    """Sends requests for some seconds; returns the latencies (seconds) of all of them, and the time it took.
+    """Sends requests for some seconds, and returns the latencies of all of them and the total time in seconds.
 
     Raises:
-        AssertionError: if a request has no answer, or another one's.
+        AssertionError: if a request has no answer or that of another request.
     """
     bodies = [json.dumps({"signature_name": "serve_uint8", "instances": [image.tolist()]}) for image in IMAGES]
     began = time.perf_counter()
@@ -118,13 +118,13 @@ def drive(port, logits, clients, seconds):
     for thread in threads:
         thread.join()
     if failures:
-        raise AssertionError("a request was lost or answered wrongly") from failures[0]
+        raise AssertionError("A request has no answer or a wrong one") from failures[0]
     return latencies, time.perf_counter() - began
 
 
 @contextlib.contextmanager
 def running(directory, kind, arguments):
-    """Runs a server in a process of its own; gives its port."""
+    """Returns a context manager that runs a server in its own process and yields its port."""
     code = (
         "from allconv_resnet import cli; cli.main()" if kind == "serve" else "import serving; serving.predict_server()"
     )
@@ -141,7 +141,7 @@ def running(directory, kind, arguments):
 
 
 class Predict:
-    """`model.predict` in the place of the exported network."""
+    """A model for the server that calls `model.predict` instead of the exported network."""
 
     def __init__(self, path):
         from allconv_resnet.serving.server import SavedModel
@@ -150,12 +150,12 @@ class Predict:
         self.version, self.signatures, self.outputs = exported.version, exported.signatures, exported.outputs
 
     def __call__(self, signature, images):
-        with self.lock:  # predict is not made for several threads
+        with self.lock:  # predict is not thread-safe
             return {"logits": self.model.predict(standardize(images), verbose=0)}
 
 
 def predict_server():
-    """Serves a `.keras` file by `model.predict`, with the options of `allconv-resnet serve`."""
+    """Serves a `.keras` file with `model.predict` and the options of `allconv-resnet serve`."""
     import tyro
 
     from allconv_resnet.serving.server import serve

@@ -1,16 +1,18 @@
-"""This project against its peers, in turn, on one machine in one run: ratios, with their spread.
+"""Compares the speed of this project with that of its peers, which take turns on one machine.
 
     python benchmarks/speed.py cifar-train      --batch 128 --precision bfloat16 float32
     python benchmarks/speed.py imagenet-train   --batch 32
     python benchmarks/speed.py cifar-infer      --batch 1 32 256
     python benchmarks/speed.py start-up
 
-Each contender is a process of its own (`contender.py`), all alive at the same time, of which one works at a time. First
-all must compute the same logits from the same weights, to 1e-4 of their size in float32. Then they take turns; a ratio
-is that of ours and the peer's images a second in one turn. Peers need the extra `bench` (and `jax`).
+Each contender has its own process (`contender.py`). All processes exist at the same time, but only one of them works.
+First all must compute the same logits from the same weights, to 1e-4 of the largest in float32. Then they take turns. A
+ratio is that of the images per second of this project and of the peer in one turn. The peers need the extra `bench`
+(and `jax`).
 
-Writes results/benchmarks/speed-TASK-HARDWARE.json: an entry for each batch size and precision, in it each peer as its
-last run had it, with what ours did in that run. What is not measured again is kept: slow peers can have their own runs.
+The script writes results/benchmarks/speed-TASK-HARDWARE.json with an entry for each batch size and precision. An entry
+has the last measurement of each peer, together with that of this project in the same run. Peers that are not measured
+again keep their last measurement, so that slow peers can have their own runs.
 """
 
 import argparse
@@ -28,12 +30,12 @@ from contenders import networks
 
 PEERS = ("torch_peer", "torch_compiled", "keras_fit", "keras_fit_jax")
 BACKENDS = {"keras_fit_jax": "jax"}
-SECONDS = 3.0  # that a turn should take at least
-CHECKED = 4  # images
+SECONDS = 3.0  # shortest time of a turn
+CHECKED = 4  # images whose logits are compared
 
 
 class Contender:
-    """A running `contender.py`."""
+    """A process that runs `contender.py`."""
 
     def __init__(self, name, task, batch, precision, weights):
         self.name = name
@@ -82,20 +84,22 @@ def main():
         networks.save(task, weights)
         check(task, options.peers, weights)
         name = f"speed-{options.what}-{harness.hardware()}"
-        entries = {(e["precision"], e["batch"]): e for e in harness.read(name).get("entries", [])}
+        entries = {(e["precision"], e["batch"]): e for e in harness.read_figures(name).get("entries", [])}
         for precision in options.precision:
             for batch in options.batch:
                 measure = start_up if options.what == "start-up" else throughput
                 entry = measure(options, task, batch, precision, weights)
-                commit = harness.here()["commit"]
+                commit = harness.this_environment()["commit"]
                 kept = entries.get((precision, batch), {"contenders": {}})["contenders"]
                 measured = {name: values | {"commit": commit} for name, values in entry["contenders"].items()}
                 entries[precision, batch] = entry | {"contenders": kept | measured}
-                harness.write(name, {"what": options.what, "entries": [entries[key] for key in sorted(entries)]})
+                harness.write_figures(
+                    name, {"what": options.what, "entries": [entries[key] for key in sorted(entries)]}
+                )
 
 
 def check(task, peers, weights):
-    """All contenders compute the same function."""
+    """Ends the benchmark unless all contenders compute the same function."""
     logits = {}
     for name in ("ours", *peers):
         with Contender(name, task, CHECKED, "float32", weights) as contender:
@@ -104,7 +108,7 @@ def check(task, peers, weights):
         error = np.abs(logits[name] - logits["ours"]).max() / np.abs(logits["ours"]).max()
         print(f"{name}: logits differ from ours by {error:.1e} of the largest", flush=True)
         if not error < 1e-4:
-            raise SystemExit(f"{name} computes another function")
+            raise SystemExit(f"{name} computes another function than ours")
 
 
 def throughput(options, task, batch, precision, weights):
@@ -125,7 +129,7 @@ def throughput(options, task, batch, precision, weights):
         memory = {name: contender.ask("memory") for name, contender in running.items()}
     entry = {"batch": batch, "precision": precision, "contenders": {}}
     ours = {"images_per_second": harness.spread(rates["ours"]), "memory": memory["ours"]}
-    print(f"\n{options.what}, batch {batch}, {precision}: images a second, and ours / theirs in the same turn")
+    print(f"\n{options.what}, batch {batch}, {precision}: images per second, and ours / theirs in the same turn")
     for name in names:
         ratios = harness.spread([a / b for a, b in zip(rates["ours"], rates[name], strict=True)])
         if name != "ours":
@@ -134,7 +138,7 @@ def throughput(options, task, batch, precision, weights):
         print(
             f"{name:15} {harness.spread(rates[name])['median']:9.1f}   ratio {ratios['median']:.3f} "
             f"({ratios['min']:.3f} to {ratios['max']:.3f}, n = {ratios['n']})   "
-            f"peak {memory[name]['peak'] / 1e9:.2f} GB, {memory[name]['beyond_import'] / 1e9:.2f} beyond the import",
+            f"peak {memory[name]['peak'] / 1e9:.2f} GB, {memory[name]['beyond_import'] / 1e9:.2f} since the import",
             flush=True,
         )
     return entry

@@ -1,11 +1,11 @@
-"""What the training loop adds to the bare train step.
+"""Measures the time that the training loop adds to the bare train step.
 
     python benchmarks/train_step.py [--recipe cifar10-small] [--steps 300] [--pairs 5]
 
-Both make the same steps of the same network, in turn, in one process. The bare step is the compiled function called
-again and again with one batch that lies ready. The loop is all of `training.loop.train`, its input pipeline, metrics,
-TensorBoard events and progress included; so that building, the evaluation at the end and the last checkpoint do not
-count, its time is that of a run of 10 + N steps minus that of a run of 10. The images are the embedded digits.
+Both make the same steps of the same network, in turn, in one process. The bare step is the compiled function, called
+repeatedly with one batch in memory. The loop is the whole of `training.loop.train` with its input pipeline, metrics,
+TensorBoard events and progress. Its time is that of a run of 10 + N steps minus that of a run of 10 steps, so that
+building, the evaluation at the end and the last checkpoint do not count. The images are the embedded digits.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import tensorflow as tf
-from harness import seconds, spread, write
+from harness import elapsed_seconds, spread, write_figures
 
 from allconv_resnet.data import pipeline
 from allconv_resnet.data.source import load_data
@@ -63,19 +63,19 @@ def main():
     bare(), run(WARM_UP)
     pairs = []
     for pair in range(options.pairs):
-        shorter = seconds(lambda: run(WARM_UP))
-        before = seconds(bare)
-        within = (seconds(lambda: run(WARM_UP + options.steps)) - shorter) / options.steps
-        without = (before + seconds(bare)) / 2 / options.steps  # on both sides, for the machine's drift
+        shorter = elapsed_seconds(lambda: run(WARM_UP))
+        before = elapsed_seconds(bare)
+        within = (elapsed_seconds(lambda: run(WARM_UP + options.steps)) - shorter) / options.steps
+        without = (before + elapsed_seconds(bare)) / 2 / options.steps  # before and after, against drift
         pairs.append((without, within))
         print(
-            f"pair {pair + 1}: bare {without:.4f} s, loop {within:.4f} s a step, ratio {within / without:.4f}",
+            f"pair {pair + 1}: bare {without:.4f} s, loop {within:.4f} s per step, ratio {within / without:.4f}",
             flush=True,
         )
     ratios = spread([within / without for without, within in pairs])
     print("loop / bare   min {min:.4f}   median {median:.4f}   max {max:.4f}   (n = {n})".format(**ratios))
     bare_seconds = spread([without for without, _ in pairs])
-    write(
+    write_figures(
         "train_step",
         {
             "recipe": recipe.name,

@@ -149,7 +149,7 @@ def test_the_fast_recipe_keeps_to_the_family():
 
 def test_fields_of_the_papers_network_are_refused_for_others():
     with pytest.raises(
-        BadInput, match=r"initialization is a field of network allconv_resnet, and .* has network resnet"
+        BadInput, match=r"initialization is a field of network allconv_resnet, but .* has network resnet"
     ):
         recipes.RESNET20.replace(initialization="he")
     with pytest.raises(BadInput, match="network must be one of"):

@@ -61,7 +61,7 @@ def test_tensorboard_has_the_same_numbers(finished):
 def test_evaluate_repeats_what_training_measured(finished, capsys, checkpoint):
     assert command("evaluate", finished, "--checkpoint", checkpoint) == 0
     tests = lines(finished, "test")
-    line = tests[-1] if checkpoint == "latest" else reports.best(tests)
+    line = tests[-1] if checkpoint == "latest" else reports.best_line(tests)
     expected = f"step {line['step']}: test loss {line['loss']:.4f}, test error {line['error']:.2%}, "
     expected += f"top-5 {line['top5_error']:.2%} (360 images)"
     assert expected in capsys.readouterr().out
@@ -138,7 +138,9 @@ def test_cifar_100_trains_from_a_prepared_directory(tmp_path, write_tfds, capsys
     write_tfds(tmp_path / "data", name="cifar100", classes=100)
     options = shlex.split("--recipe cifar100 --steps 2 --batch-size 8 --stem 4 3 2 1 --stages 1 8 2")
     with pytest.raises(SystemExit) as stop:
-        cli.train(("cifar100",), [*options, "--data-dir", str(tmp_path / "data"), "--run-dir", str(tmp_path / "run")])
+        cli.train_command(
+            ("cifar100",), [*options, "--data-dir", str(tmp_path / "data"), "--run-dir", str(tmp_path / "run")]
+        )
     assert stop.value.code == 0
     assert command("evaluate", tmp_path / "run", "--data-dir", tmp_path / "data") == 0
     assert "step 2: test loss" in capsys.readouterr().out

@@ -78,11 +78,11 @@ def test_commands_are_those_of_the_programs(services, name):
 @pytest.mark.parametrize(("profile", "jobs"), [("multi-worker", (0, 2, 0)), ("asynchronous", (1, 2, 1))])
 def test_the_tasks_of_a_job_know_each_other(services, profile, jobs):
     of_job = {name: service for name, service in services.items() if profile in service["profiles"]}
-    found = {name: tf_config.read(service["environment"]) for name, service in of_job.items()}
+    found = {name: tf_config.read_cluster(service["environment"]) for name, service in of_job.items()}
     assert {each.tasks for each in found.values()} == {next(iter(found.values())).tasks}
     for name, each in found.items():
         assert each.this.host_and_port() == (name, 2222)  # a service is reached by its name
-        assert tuple(len(each.of(job)) for job in ("chief", "worker", "ps")) == jobs
+        assert tuple(len(each.tasks_of(job)) for job in ("chief", "worker", "ps")) == jobs
     assert {each.this for each in found.values()} == set(next(iter(found.values())).tasks)
 
 
@@ -130,4 +130,4 @@ def test_the_readme_shows_clusters_that_can_be_read():
     for config in shown:
         for index in range(6):
             config_of = json.loads(config.replace('"index": I', f'"index": {index}'))
-            assert tf_config.read({"TF_CONFIG": json.dumps(config_of)}).this.index == index
+            assert tf_config.read_cluster({"TF_CONFIG": json.dumps(config_of)}).this.index == index

@@ -1,4 +1,4 @@
-"""Images of one size in memory: the embedded digits, and arrays in a file of NumPy."""
+"""Images of one size in memory: the embedded digits, and arrays in a NumPy file."""
 
 import zipfile
 from functools import cached_property
@@ -9,7 +9,7 @@ from allconv_resnet import files
 from allconv_resnet.errors import BadInput
 
 EMBEDDED = "digits"
-NPZ_SPLITS = {  # names of the arrays of images and labels, as keras.datasets and NumPy users write them
+NPZ_SPLITS = {  # names of the arrays of images and labels, as keras.datasets and NumPy users call them
     "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("images", "labels")),
     "test": (("x_test", "y_test"), ("test_images", "test_labels")),
     "validation": (("x_val", "y_val"), ("validation_images", "validation_labels")),
@@ -33,7 +33,13 @@ class ArraySource:
         self._read, self._arrays = read, {}
 
     def arrays(self, split):
-        """Returns the images, uint8 `[n, h, w, c]`, and the labels, int64 `[n]`, of a split.
+        """Returns the images and the labels of a split.
+
+        Args:
+            split: Name of the split.
+
+        Returns:
+            uint8 array `[n, h, w, c]` and integer array `[n]`.
 
         Raises:
             BadInput: if there is no such split, or it cannot be read.
@@ -43,7 +49,7 @@ class ArraySource:
         if split not in self._arrays:
             images, labels = self._read[split]()
             labels = np.asarray(labels)
-            if labels.ndim == 2 and labels.shape[1] == 1:  # as keras.datasets has them
+            if labels.ndim == 2 and labels.shape[1] == 1:  # the shape of keras.datasets
                 labels = labels[:, 0]
             self._arrays[split] = np.asarray(images), labels
         return self._arrays[split]
@@ -65,7 +71,8 @@ class ArraySource:
                     f"but {where} has {images.dtype} images of shape {images.shape[1:]}"
                 )
             if labels.shape != images.shape[:1] or labels.size == 0:
-                raise BadInput(f"{where} must have a label for each image. Received: {len(images)} and {labels.size}")
+                received = f"{len(images)} images and {labels.size} labels"
+                raise BadInput(f"There must be a label for each image in {where}. Received: {received}")
             if not np.issubdtype(labels.dtype, np.integer):
                 raise BadInput(f"Labels must be integers, but {where} has {labels.dtype} labels")
             if labels.min() < 0 or labels.max() >= data.num_classes:
@@ -86,7 +93,13 @@ class ArraySource:
 
 
 def digits():
-    """Returns scikit-learn's 1,797 real handwritten digits: 8x8 enlarged to 32x32x3; a fifth of each class is test."""
+    """Returns the source of scikit-learn's 1,797 handwritten digits.
+
+    The images are enlarged from 8x8 pixels to 32x32x3. A fifth of each class is the test split.
+
+    Returns:
+        `ArraySource` with the splits `train` and `test`.
+    """
 
     class Digits:
         @cached_property
@@ -95,7 +108,7 @@ def digits():
             from sklearn.model_selection import train_test_split
 
             loaded = load_digits()
-            images = np.minimum(loaded.images * 16, 255).astype(np.uint8)  # they come as 0 to 16
+            images = np.minimum(loaded.images * 16, 255).astype(np.uint8)  # scikit-learn's values lie in [0, 16]
             images = np.repeat(np.kron(images, np.ones((4, 4), np.uint8))[..., None], 3, axis=-1)
             return train_test_split(
                 images, loaded.target.astype(np.int64), test_size=0.2, stratify=loaded.target, random_state=0
@@ -109,12 +122,15 @@ def digits():
 def from_npz(path):
     """Returns the source of a `.npz` file.
 
-    The names of the arrays are those of `keras.datasets` (`x_train`, `y_train`, `x_test`, `y_test`) or `images`,
-    `labels`, `test_images`, `test_labels`. An array `names` has the names of the classes; without it they are the
-    numbers up to the largest label.
+    The arrays have the names of `keras.datasets` (`x_train`, `y_train`, `x_test`, `y_test`) or are called `images`,
+    `labels`, `test_images` and `test_labels`. An array `names` has the names of the classes. Without it they are the
+    numbers from 0 to the largest label.
 
     Args:
-        path: Path.
+        path: Path of the file.
+
+    Returns:
+        `ArraySource`.
 
     Raises:
         BadInput: if the file cannot be read, or has no images and labels under these names.
@@ -123,7 +139,7 @@ def from_npz(path):
         file = np.load(path, allow_pickle=False)
         names = set(file.files)
     except (OSError, ValueError, AttributeError, zipfile.BadZipFile, EOFError) as error:
-        raise BadInput(f"{path} is not a .npz file that can be read: {error}") from error
+        raise BadInput(f"{path} cannot be read as a .npz file: {error}") from error
 
     def read(name):
         try:
@@ -154,7 +170,7 @@ def save_npz(source, path, splits=None):
     Args:
         source: `ArraySource`.
         path: Path that ends with `.npz`.
-        splits: Names of the splits to write. Defaults to all that `from_npz` knows.
+        splits: Names of the splits to write. Defaults to all splits that `from_npz` can read.
 
     Raises:
         BadInput: if the source has no such split, or the file cannot be written.

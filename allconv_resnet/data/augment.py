@@ -1,8 +1,8 @@
-"""The augmentations of training as pure functions on batches: every image has its own draw.
+"""Augmentations of training as pure functions of batches. Every image has its own random draw.
 
-An augmentation is one class: a part of a recipe whose fields are options of the command line, with two methods. `draw`
-takes random numbers, as a function of the seed and the step; `apply` changes a batch of images and draws nothing. Both
-work eagerly, inside tf.data, and on JAX.
+An augmentation is a class, a part of a recipe whose fields become options of the command line. It has two methods:
+`draw` returns random numbers that are a function of the seed and the step, and `apply` changes a batch of images and
+draws nothing. Both run eagerly, inside tf.data, and on JAX.
 """
 
 from typing import ClassVar
@@ -18,7 +18,7 @@ if keras.backend.backend() == "tensorflow":
 
 @part
 class CropAndFlip:
-    """A crop at a random place of the image in a border of zeros, which is mirrored at random (Hardt & Ma, 4.1)."""
+    """Pads images with zeros, crops them at a random place, and mirrors half of them (Hardt & Ma, section 4.1)."""
 
     padding: Natural = 4
     """Pixels of zeros on each side before the random crop. The 2016 TensorFlow model had 2."""
@@ -26,14 +26,17 @@ class CropAndFlip:
     """Mirror half of the training images, left to right."""
 
     def draw(self, random, seed, step, count, image_size):
-        """Returns the crops' offsets, int32 `[count, 2]` in `[0, 2 * padding]`, and whether to mirror, bool `[count]`.
+        """Draws the places of the crops, and which of them are mirrored.
 
         Args:
-            random: Module with the functions `integers` and `uniform`: `draws`, or `pipeline.TensorFlowDraws`.
-            seed: Integer of the recipe.
+            random: Object with the functions `integers` and `uniform`: `draws`, or `pipeline.TensorFlowDraws`.
+            seed: Integer, seed of the recipe.
             step: Integer or int64 scalar.
-            count: Integer, images of the batch.
+            count: Integer, number of images in the batch.
             image_size: `(height, width, channels)`.
+
+        Returns:
+            Offsets of the crops, int32 `[count, 2]` in `[0, 2 * padding]`, and whether to mirror, bool `[count]`.
         """
         offsets = random.integers((count, 2), (2 * seed, step), 2 * self.padding + 1)
         flips = random.integers((count,), (2 * seed + 1, step), 2) == 1
@@ -58,7 +61,7 @@ class CropAndFlip:
         padded = ops.pad(padded, ((0, 0), (border, border), (border * channels, border * channels)))
         padded = ops.reshape(padded, (-1, height + 2 * border, width + 2 * border, channels))
         rows = offsets[:, :1] + ops.arange(height, dtype="int32")
-        # A mirrored image is the crop with its columns read backwards: one gather does both.
+        # One gather both crops and mirrors, by reading the columns of mirrored images backwards.
         columns = ops.arange(width, dtype="int32")
         columns = offsets[:, 1:] + ops.where(flips[:, None], columns[::-1], columns)
         return take_of_each(take_of_each(padded, rows, axis=1), columns, axis=2)
@@ -66,19 +69,19 @@ class CropAndFlip:
 
 @part
 class Cutout:
-    """A square of each standardized image is set to its mean, which is 0 (DeVries & Taylor 2017, "Cutout")."""
+    """Sets a square of each standardized image to its mean, which is 0 (DeVries & Taylor 2017, "Cutout")."""
 
     cutout: Natural = 0
-    """Side, in pixels, of a square that is set to the image's mean, at a place that may reach beyond the edge; 0 for
-    none. The paper has none."""
+    """Side in pixels of a square that is set to the image's mean and may reach beyond the edge. 0, as in the paper,
+    means no square."""
 
     after_standardization: ClassVar = True
 
     def draw(self, random, seed, step, count, image_size):
-        """Returns the squares' centres, int32 `[count, 2]`; the arguments are those of `CropAndFlip.draw`."""
+        """Returns the squares' centres, int32 `[count, 2]`. The arguments are those of `CropAndFlip.draw`."""
         if not self.cutout:
             return ()
-        # The keys of CropAndFlip are not negative.
+        # The keys are negative, so that they differ from those of CropAndFlip.
         places = random.uniform((count, 2), (-1 - seed, step))
         return (ops.cast(places * ops.convert_to_tensor(image_size[:2], "float32"), "int32"),)
 
@@ -87,8 +90,8 @@ class Cutout:
 
         Args:
             images: Floating tensor `[n, h, w, c]`.
-            centres: int32 tensor `[n, 2]`: row and column of each square's centre. What lies outside the image is cut
-                off. The centre of an even square is the pixel below and right of the middle.
+            centres: int32 tensor `[n, 2]`, row and column of each square's centre. Parts of a square outside the image
+                are cut off. The centre of an even square is the pixel below and right of its middle.
 
         Returns:
             Tensor `[n, h, w, c]` of the dtype of `images`.
@@ -105,12 +108,15 @@ class Cutout:
 
 
 def take_of_each(x, indices, axis):
-    """Returns what each `x[i]` has at its own `indices[i]` along an axis.
+    """Takes from each `x[i]` the entries `indices[i]` along an axis.
 
     Args:
         x: Tensor `[n, ...]`.
         indices: Integer tensor `[n, m]`.
         axis: Integer, at least 1.
+
+    Returns:
+        Tensor of the shape of `x`, but for `m` entries along the axis.
     """
     if keras.backend.backend() == "tensorflow":
         return tf.gather(x, indices, axis=axis, batch_dims=1)

@@ -1,9 +1,9 @@
-"""Random draws as a function of a key, in NumPy: the same numbers as TensorFlow's stateless functions return.
+"""Random draws as functions of a key in NumPy, which return the same numbers as TensorFlow's stateless functions.
 
-The TensorFlow engines draw inside tf.data, the JAX engine with these functions: both train on the same batches, and
-the latter needs no TensorFlow. The generator is Philox 4x32 with 10 rounds (Salmon et al. 2011, "Parallel random
-numbers: as easy as 1, 2, 3"); the permutation is a Simon block cipher of 4 rounds (Beaulieu et al. 2013) that is
-applied until the value lies in the range, as TensorFlow's `RandomIndexShuffle` documents.
+The TensorFlow engines draw inside tf.data, and the JAX engine with these functions, so that both train on the same
+batches and the JAX engine does not need TensorFlow. The generator is Philox 4x32 with 10 rounds (Salmon et al. 2011,
+"Parallel random numbers: as easy as 1, 2, 3"). The permutation is a Simon block cipher of 4 rounds (Beaulieu et al.
+2013) that is applied until the value lies in the range, as TensorFlow's `RandomIndexShuffle` documents.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ LOW = 0xFFFFFFFF
 
 
 def integers(shape, key, maxval):
-    """Returns uniform integers, as `tf.random.stateless_uniform(shape, key, maxval=maxval, dtype=tf.int32)`.
+    """Returns the uniform integers of `tf.random.stateless_uniform(shape, key, maxval=maxval, dtype=tf.int32)`.
 
     Args:
         shape: Sequence of integers.
@@ -29,7 +29,7 @@ def integers(shape, key, maxval):
 
 
 def uniform(shape, key):
-    """Returns uniform numbers, as `tf.random.stateless_uniform(shape, key)`.
+    """Returns the uniform numbers of `tf.random.stateless_uniform(shape, key)`.
 
     Args:
         shape: Sequence of integers.
@@ -42,15 +42,15 @@ def uniform(shape, key):
 
 
 def shuffled(index, keys, max_index):
-    """Returns each index's place under a pseudorandom permutation of `range(max_index + 1)`.
+    """Applies a pseudorandom permutation of `range(max_index + 1)` to each index.
 
     Args:
-        index: Integer array `[n]`.
-        keys: Integer array `[n, 3]`. Each key has a permutation of its own.
+        index: Integer array `[n]` with values in `[0, max_index]`.
+        keys: Integer array `[n, 3]`. Each key has its own permutation.
         max_index: Integer.
 
     Returns:
-        int64 array `[n]`, as `tf.raw_ops.RandomIndexShuffle(index=index, seed=keys, max_index=max_index)`.
+        int64 array `[n]`, the values of `tf.raw_ops.RandomIndexShuffle(index=index, seed=keys, max_index=max_index)`.
     """
     if max_index == 0:
         return np.zeros(len(index), np.int64)
@@ -82,7 +82,7 @@ def shuffled(index, keys, max_index):
 
 
 def _bits(shape, key):
-    """Returns uint32 array of `shape`: the generator's output for a key."""
+    """Returns the generator's output for a key, a uint32 array of `shape`."""
     count = int(np.prod(shape))
     seed = np.array(key, np.int64).view(np.uint64)
     counter = [np.atleast_1d(part) for value in seed for part in (value & np.uint64(LOW), value >> np.uint64(32))]
@@ -96,7 +96,7 @@ def _bits(shape, key):
 
 
 def _philox(counter, key):
-    """Returns four uint64 arrays of 32-bit values: ten rounds on four arrays of 32-bit counters."""
+    """Returns ten rounds of Philox on four arrays of 32-bit counters: four uint64 arrays of 32-bit values."""
     c0, c1, c2, c3 = counter
     low, shift = np.uint64(LOW), np.uint64(32)
     for number in range(10):

@@ -1,4 +1,4 @@
-"""A part of the training images that is never trained on, to choose by: `--holdout`."""
+"""Holds out a part of the training images (`--holdout`), which is never trained on and serves for choices."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ HOLDOUT = "holdout"
 
 
 def hold_out(source, train_split, amount, seed):
-    """Returns a source whose training split lacks some images, which are a split of their own, `HOLDOUT`.
+    """Returns a source in which some training images have been moved to a new split, `HOLDOUT`.
 
     The part is stratified: each class loses the same fraction of its images, to within one image.
 
@@ -18,19 +18,22 @@ def hold_out(source, train_split, amount, seed):
         source: `ArraySource`.
         train_split: Name of the split that is divided.
         amount: Number of images, or their fraction if it is below 1.
-        seed: Integer. It fixes which images are held out.
+        seed: Integer that determines which images are held out.
+
+    Returns:
+        `ArraySource`.
 
     Raises:
         BadInput: if the images are not in memory. Reading either part raises it if one of them would be empty.
     """
     if source.kind != "arrays":
-        raise BadInput(f"--holdout needs images in memory, and {source.name} is read from records")
+        raise BadInput(f"--holdout needs a dataset in memory, but {source.name} is read from records")
 
     def part(held_out):
         images, labels = source.arrays(train_split)
         count = round(amount * len(labels)) if amount < 1 else int(amount)
         if not 0 < count < len(labels):
-            raise BadInput(f"holdout must lie between 0 and the {len(labels):,} images. Received: holdout={amount:g}")
+            raise BadInput(f"holdout must be at least 1 and below {len(labels):,} images. Received: holdout={amount:g}")
         held = stratified(labels, count, seed)
         return (images[held], labels[held]) if held_out else (images[~held], labels[~held])
 
@@ -44,7 +47,7 @@ def stratified(labels, count, seed):
 
     Args:
         labels: Integer array `[n]`.
-        count: Integer.
+        count: Integer, number of images to hold out.
         seed: Integer.
     """
     # Images are ranked within their class in a random order. Those of the lowest relative ranks are held out.

@@ -1,24 +1,25 @@
-"""The part of a JPEG file that is used, decoded to the size of the network, and nothing else of it.
+"""Decodes only the window of a JPEG file that is used, and resizes it to the size of the network.
 
-All functions are pure, and run eagerly and inside tf.data.
+All functions are pure. They run eagerly and inside tf.data.
 """
 
 import tensorflow as tf
 
 ASPECT = (3 / 4, 4 / 3)  # width over height of a random window
-SCALES = (1, 2, 4, 8)  # what libjpeg shrinks by on the way from the frequencies to the pixels
+SCALES = (1, 2, 4, 8)  # factors by which libjpeg can shrink an image while it decodes
 
 
 def random_window(shape, smallest_area, key):
-    """Draws the window of a random-resized crop: uniform in area and in aspect, then in place.
+    """Draws the window of a random-resized crop: uniformly in area and in aspect ratio, then in place.
 
     Args:
         shape: int32 tensor `[3]`: height, width (pixels) and channels of the image.
-        smallest_area: Float, part of the image that a window has at least.
+        smallest_area: Float, smallest area of a window as a fraction of the image's area.
         key: Integer tensor `[2]`. Equal keys draw equal windows.
 
     Returns:
-        int32 tensor `[4]`: first row, first column, height, width. The whole image if ten draws do not fit into it.
+        int32 tensor `[4]`: first row, first column, height, width (pixels). It is the whole image if none of ten draws
+        fits into the image.
     """
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
@@ -33,15 +34,15 @@ def random_window(shape, smallest_area, key):
 
 
 def centre_window(shape, size, centre):
-    """Returns the window that a centre crop shows.
+    """Returns the window of a centre crop.
 
     Args:
         shape: int32 tensor `[3]`: height, width (pixels) and channels of the image.
-        size: `(height, width)`, pixels of the crop after resizing; only its aspect matters.
-        centre: Float, part of the largest window of that aspect, on each side.
+        size: `(height, width)`, pixels of the crop after resizing. Only its aspect ratio matters.
+        centre: Float, height of the window as a fraction of that of the largest window with this aspect ratio.
 
     Returns:
-        int32 tensor `[4]`, as `random_window`.
+        int32 tensor `[4]`, see `random_window`.
     """
     available = tf.cast(shape[:2], tf.float32)
     scale = centre * tf.reduce_min(available / tf.constant(size, tf.float32))
@@ -53,12 +54,12 @@ def centre_window(shape, size, centre):
 def decode_window(contents, window, size):
     """Decodes one window of a JPEG file and resizes it. Grey-scale and CMYK files become RGB as well.
 
-    Where the window is twice the size or more, libjpeg shrinks it by 2, 4 or 8 while it decodes, to no less than the
-    size; what is left, a factor below 2 for square windows, is bilinear.
+    If the window is at least twice the size, libjpeg shrinks it by 2, 4 or 8 while it decodes, but not below the size.
+    Bilinear resizing does the rest, a factor below 2 for square windows.
 
     Args:
-        contents: String scalar.
-        window: int32 tensor `[4]`, as `random_window`.
+        contents: String scalar, the contents of the file.
+        window: int32 tensor `[4]`, see `random_window`.
         size: `(height, width)`, pixels.
 
     Returns:
@@ -67,8 +68,8 @@ def decode_window(contents, window, size):
     Raises:
         tf.errors.InvalidArgumentError: if the file is not a JPEG that can be decoded.
     """
-    # Every operation here counts, in a few thousandths of an image's time: those of the cases not taken as well.
-    # libjpeg's less exact ways gain nothing: seen.
+    # Every operation costs a few thousandths of an image's time, even those of the cases that are not taken.
+    # libjpeg's less exact methods were tried and are not faster.
     factor = tf.reduce_min(window[2:] // tf.constant(size))
     halvings = tf.reduce_sum(tf.cast(factor >= tf.constant(SCALES[1:]), tf.int32))
     window = tf.bitwise.right_shift(window, halvings)  # in pixels of the shrunken image

@@ -1,6 +1,7 @@
-"""Step -> batch, for the TensorFlow engines: a training batch is a pure function of (seed, step).
+"""Batches for the TensorFlow engines. A training batch is a pure function of (seed, step).
 
-So resuming is seeking, and workers that take slices of the same global batch together see what one would have seen.
+A resumed run therefore only has to begin at another step, and workers that take slices of a batch train together on
+the same images as a single worker would.
 """
 
 import re
@@ -12,16 +13,16 @@ from allconv_resnet.layers import standardize
 
 
 class TensorFlowDraws:
-    """The functions of `draws`, inside tf.data: the same numbers for the same keys."""
+    """The functions of `draws` for use inside tf.data. They return the same numbers for the same keys."""
 
     @staticmethod
     def integers(shape, key, maxval):
-        """Returns int32 tensor of `shape` in `[0, maxval)`."""
+        """Returns an int32 tensor of `shape` with values in `[0, maxval)`."""
         return tf.random.stateless_uniform(shape, _key(key), maxval=maxval, dtype=tf.int32)
 
     @staticmethod
     def uniform(shape, key):
-        """Returns float32 tensor of `shape` in `[0, 1)`."""
+        """Returns a float32 tensor of `shape` with values in `[0, 1)`."""
         return tf.random.stateless_uniform(shape, _key(key))
 
 
@@ -30,15 +31,15 @@ def _key(key):
 
 
 def training_batches(images, labels, recipe, first_step=0, worker=0, workers=1):
-    """Returns the batches of the steps `first_step`, `first_step + 1`, ... without end.
+    """Returns an endless dataset of the batches of the steps `first_step`, `first_step + 1`, ...
 
     Args:
         images: uint8 array `[n, h, w, c]`.
         labels: Integer array `[n]`.
-        recipe: `Recipe`: its `seed`, its `batch_size` (of all workers), and the augmentations of its `data` are used.
+        recipe: `Recipe`, of which `seed`, `batch_size` (over all workers) and the augmentations of `data` are used.
         first_step: Integer, the step of the first batch.
-        worker: Integer. The worker gets the slice number `worker` of `workers` of every batch.
-        workers: Integer, divides the batch size.
+        worker: Integer, index of this worker, which gets one of `workers` equal slices of every batch.
+        workers: Integer, number of workers, which must divide the batch size.
 
     Returns:
         `tf.data.Dataset` of (float32 `[batch_size / workers, h, w, c]`, int64 `[batch_size / workers]`).
@@ -56,7 +57,7 @@ def training_batches(images, labels, recipe, first_step=0, worker=0, workers=1):
             x = standardize(x) if after else x
             for augmentation in augmentations:
                 if getattr(augmentation, "after_standardization", False) is after:
-                    # Draws are those of the whole batch, so that they do not depend on the number of workers.
+                    # Drawing for the whole batch makes the draws independent of the number of workers.
                     drawn = augmentation.draw(TensorFlowDraws, recipe.seed, step, batch_size, image_size)
                     x = augmentation.apply(x, *(values[part] for values in drawn))
         return x, tf.gather(labels, indices)
@@ -66,13 +67,13 @@ def training_batches(images, labels, recipe, first_step=0, worker=0, workers=1):
 
 
 def example_indices(seed, step, batch_size, examples):
-    """Returns which examples make the batch of `step`: each epoch is a permutation of its own, nothing is dropped.
+    """Returns which examples are in the batch of a step. Each epoch has its own permutation, and no example is dropped.
 
     Args:
         seed: Integer.
         step: Integer or int64 scalar.
         batch_size: Integer.
-        examples: Integer, size of the training set.
+        examples: Integer, number of training examples.
 
     Returns:
         int64 tensor `[batch_size]` with values in `[0, examples)`.
@@ -84,16 +85,17 @@ def example_indices(seed, step, batch_size, examples):
 
 
 def evaluation_batches(images, labels, batch_size, worker=0, workers=1):
-    """Returns the images in order, standardized, once; the last batch is filled up with images of weight 0.
+    """Returns a dataset of the standardized images, once and in order.
 
-    Every batch has the same shape, so that replicas can always share it evenly.
+    The last batch is filled up with images of weight 0: every batch has the same shape, so that replicas can always
+    share it evenly.
 
     Args:
         images: uint8 array `[n, h, w, c]`.
         labels: Integer array `[n]`.
-        batch_size: Integer, of all workers.
-        worker: As in `training_batches`.
-        workers: As in `training_batches`.
+        batch_size: Integer, images of a batch over all workers.
+        worker: See `training_batches`.
+        workers: See `training_batches`.
 
     Returns:
         `tf.data.Dataset` of (float32 `[batch_size / workers, h, w, c]`, int64 `[batch_size / workers]`, and float32
@@ -116,10 +118,13 @@ def read_batches(batches):
     """Yields batches; read errors become `RunFailed`.
 
     Args:
-        batches: Dataset of `distribute`.
+        batches: Dataset that `distribute` returned.
+
+    Yields:
+        The elements of the dataset.
 
     Raises:
-        RunFailed: if a record cannot be read or, in a run that is to fail then, decoded.
+        RunFailed: if a record cannot be read, or an image cannot be decoded and the recipe's `bad_images` is `"fail"`.
     """
     iterator = iter(batches)
     while True:
@@ -127,7 +132,7 @@ def read_batches(batches):
             batch = next(iterator)
         except StopIteration:
             return
-        except (*UNREADABLE, tf.errors.FailedPreconditionError) as error:  # the latter: too few records
+        except (*UNREADABLE, tf.errors.FailedPreconditionError) as error:  # the latter is raised for a truncated file
             raise unreadable(error) from error
         yield batch
 
@@ -136,19 +141,19 @@ UNREADABLE = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.Invali
 
 
 def unreadable(error):
-    """Returns the `RunFailed` that says in one sentence what one of the `UNREADABLE` errors of a pipeline is about."""
-    # TensorFlow puts the names of operations before and behind the reason.
+    """Returns a `RunFailed` that says in one sentence why a pipeline raised one of the `UNREADABLE` errors."""
+    # TensorFlow's message has names of operations before and after the reason.
     reason = re.sub(r"^\{\{.*?\}\} |.*assertion failed: | \[Op:.*", "", error.message.splitlines()[0])
     return RunFailed(f"The images cannot be read any further: {reason.strip('[]')}")
 
 
 def distribute(strategy, batches, *arguments):
-    """Returns the batches that the replicas of a strategy take in turn.
+    """Returns a distributed dataset of the batches of a source.
 
     Args:
         strategy: `tf.distribute.Strategy`.
-        batches: `training_batches` or `evaluation_batches` of a source.
-        *arguments: Theirs, up to `worker` and `workers`, which come from the strategy.
+        batches: Method `training_batches` or `evaluation_batches` of a source.
+        *arguments: Arguments of the method before `worker` and `workers`, which the strategy provides.
     """
 
     def share(context):

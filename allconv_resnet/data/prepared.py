@@ -1,4 +1,4 @@
-"""What tensorflow-datasets has prepared on disk, or can download."""
+"""Datasets that tensorflow-datasets has prepared on disk or can download."""
 
 import os
 import urllib.error
@@ -19,28 +19,35 @@ ORIGINS = {
 }
 
 
-def load(name, data_dir=None):
-    """Returns the source of a set of tensorflow-datasets, see `source.load_data`.
+def load_prepared(name, data_dir=None):
+    """Returns the source of a dataset of tensorflow-datasets, see `source.load_data`.
 
     Args:
-        name: `NAME` or `NAME/CONFIG`.
+        name: String, `NAME` or `NAME/CONFIG`.
         data_dir: Directory of tensorflow-datasets.
 
+    Returns:
+        `ArraySource` or `RecordSource`.
+
     Raises:
-        BadInput: if the set is unknown, is neither on disk nor to be had, has several configurations of which none was
-            asked for, or cannot be read.
+        BadInput: if the dataset is unknown, is not on disk and cannot be downloaded, has several configurations and
+            the name contains none of them, or cannot be read.
     """
     if not name.strip("/. ") or ".." in name.split("/"):
         raise BadInput(f"dataset must be the name of a dataset. Received: dataset={name!r}")
     data_dir = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    return read(prepared_directory(name, data_dir) or download(name, data_dir))
+    return read_prepared(prepared_directory(name, data_dir) or download(name, data_dir))
 
 
 def prepared_directory(name, data_dir):
-    """Returns the directory of the newest prepared version of a set under `data_dir`, or None.
+    """Returns the directory of the newest prepared version of a dataset, or None.
+
+    Args:
+        name: String, `NAME` or `NAME/CONFIG`.
+        data_dir: Path of the directory of tensorflow-datasets.
 
     Raises:
-        BadInput: if there are several configurations, and `name` has none of them.
+        BadInput: if there are several configurations and the name contains none of them.
     """
     versions = [path.parent for path in (data_dir / name).glob("**/dataset_info.json")]
     versions = [path for path in versions if not path.name.startswith("incomplete.")]
@@ -55,22 +62,22 @@ def _version(path):
     return [int(part) if part.isdigit() else -1 for part in path.name.split(".")]
 
 
-def read(directory):
-    """Returns the source in a directory that tensorflow-datasets prepared. The network is not used.
+def read_prepared(directory):
+    """Returns the source in a directory that tensorflow-datasets prepared, without using the network.
 
     Args:
         directory: Path of one version, which has dataset_info.json and features.json.
 
     Returns:
-        `ArraySource` of equally sized images, or `RecordSource` of JPEG files of all sizes.
+        `ArraySource` for images of one size, or `RecordSource` for JPEG files of all sizes.
 
     Raises:
-        BadInput: if it is not a set of images with labels, or its description is damaged.
+        BadInput: if the directory is not a dataset of images with labels, or its description is damaged.
     """
     try:
         builder = tfds.builder_from_directory(directory)
         features, splits = builder.info.features, dict(builder.info.splits)
-    except Exception as error:  # tensorflow-datasets raises errors of many kinds for a damaged file
+    except Exception as error:  # tensorflow-datasets raises many types of errors for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise BadInput(f"The dataset in {directory} cannot be read: {type(error).__name__}: {reason}") from error
     if not hasattr(features, "keys") or not {"image", "label"} <= set(features.keys()):
@@ -92,39 +99,44 @@ def read(directory):
 
 
 def _read_split(builder, directory, split):
-    decoders = tfds.decode.PartialDecoding({"image": True, "label": True})  # other features are left unread
+    decoders = tfds.decode.PartialDecoding({"image": True, "label": True})  # skips other features
     try:
         everything = builder.as_dataset(split=split, batch_size=-1, decoders=decoders)
         return everything["image"].numpy(), everything["label"].numpy()
-    except Exception as error:  # as in `read`
+    except Exception as error:  # many types of errors, as above
         reason = " ".join(str(error).split())[:200]
         raise BadInput(f"The {split} split of {directory} cannot be read: {reason}") from error
 
 
 def download(name, data_dir):
-    """Downloads and prepares a set, and returns its directory.
+    """Downloads and prepares a dataset, and returns its directory.
+
+    Args:
+        name: String, `NAME` or `NAME/CONFIG`.
+        data_dir: Path of the directory of tensorflow-datasets.
 
     Raises:
-        BadInput: within seconds if the set is unknown or the network does not answer.
+        BadInput: if the dataset is unknown or must be fetched by hand, or the download fails. If the network does not
+            answer, the error is raised within seconds.
     """
     known, place = name.split("/")[0], data_dir / name
     if known not in tfds.list_builders():
-        raise BadInput(f"tensorflow-datasets knows no data set {known!r}, and {place} has none prepared")
+        raise BadInput(f"tensorflow-datasets has no dataset {known!r}, and none is prepared in {place}")
     origin = ORIGINS.get(known, "https://storage.googleapis.com/tfds-data")
-    try:  # tensorflow-datasets itself would try for minutes
+    try:  # tensorflow-datasets itself would retry for minutes
         urllib.request.urlopen(urllib.request.Request(origin, method="HEAD"), timeout=5).close()
     except urllib.error.HTTPError:
-        pass  # it answered
+        pass  # the server answered
     except OSError as error:
         raise BadInput(
             f"{name} is not prepared in {place}, and {origin} does not answer ({error}): on a machine with a network "
-            f"`tfds build {name} --data_dir {data_dir}` prepares it, and `--recipe digits` trains on the embedded "
-            f"dataset without any"
+            f"`tfds build {name} --data_dir {data_dir}` prepares it; `--recipe digits` trains on embedded data and "
+            f"needs no network"
         ) from error
     builder = tfds.builder(name, data_dir=data_dir)
     if instructions := builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         raise BadInput(
-            f"{name} is not prepared in {place}, and has to be fetched by hand before "
+            f"{name} is not prepared in {place}, and must be fetched by hand before "
             f"`tfds build {name} --data_dir {data_dir}` prepares it: {' '.join(instructions.split())}"
         )
     try:

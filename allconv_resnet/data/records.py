@@ -1,8 +1,9 @@
-"""Labelled JPEG files of all sizes in records, as tensorflow-datasets prepares ImageNet: too many for the memory.
+"""Labelled JPEG files of all sizes in record files, as tensorflow-datasets prepares ImageNet.
 
-Records are read undecoded, in an order that is a function of (seed, epoch), each worker its own share; so resuming
-skips what was seen without decoding it. A batch is decoded at once, each image with its own draw, a function of
-(seed, position). An image that cannot be decoded leaves a gap: zeros of weight 0, so that no other image moves.
+They do not fit into memory. Each worker reads the records of its own share, undecoded, in an order that is a function
+of (seed, epoch), so that a resumed run skips the images it has seen without decoding them. The images of a batch are
+decoded together, and the draw for each image is a function of (seed, position). An image that cannot be decoded is
+replaced by zeros of weight 0, so that all other images keep their positions.
 """
 
 import tensorflow as tf
@@ -18,17 +19,18 @@ FIELDS = {
     "label": tf.io.FixedLenFeature([], tf.int64, 0),
     "file_name": tf.io.FixedLenFeature([], tf.string, "(without a file_name)"),
 }
-FILLER = b""  # a record after the last one of a split
-FILES_AT_ONCE = 16  # files that are read in turn
+FILLER = b""  # stands for a record after the last one of a split
+FILES_AT_ONCE = 16  # files whose records are interleaved
 DECODED_AT_ONCE = 64  # upper bound on parallel decodes per batch: tf.data does not tune a dataset inside another
-NOT_DECODED = "Not a JPEG file that can be decoded: "
+NOT_DECODED = "These files cannot be decoded as JPEG: "
 
 
 class RecordSource:
     """A `Source` of records that tensorflow-datasets has prepared.
 
     Args:
-        builder: `tfds.core.DatasetBuilder` with the features `image` and `label`, best `file_name` too.
+        builder: `tfds.core.DatasetBuilder` with the features `image` and `label`. A feature `file_name` is used in
+            messages.
     """
 
     kind = "records"
@@ -61,9 +63,17 @@ class RecordSource:
                 raise BadInput(f"The {split} split of {self.name} has no images")
 
     def share(self, split, worker, workers):
-        """Returns the records of one worker: `(file, records to skip, records to take)` for each of its files.
+        """Returns the records of one worker.
 
-        Workers get equal numbers of consecutive records, to within one; so where there are files enough, whole files.
+        Workers get equal numbers of consecutive records, to within one. If there are many files, most are whole.
+
+        Args:
+            split: Name of the split.
+            worker: Integer, index of the worker.
+            workers: Integer, number of workers.
+
+        Returns:
+            List with `(file, records to skip, records to take)` for each file of the worker.
 
         Raises:
             BadInput: if there are fewer records than workers.
@@ -74,17 +84,17 @@ class RecordSource:
         return [(f.filename, f.skip, f.take) for f in self.builder.info.splits[part].file_instructions]
 
     def training_batches(self, recipe, first_step=0, worker=0, workers=1):
-        """Returns the batches of the steps `first_step`, `first_step + 1`, ... without end.
+        """Returns an endless dataset of the batches of the steps `first_step`, `first_step + 1`, ...
 
         Args:
             recipe: `Recipe` with a data part of the kind `records`.
             first_step: Integer or int64 scalar, the step of the first batch.
-            worker: Integer. This worker's images are from its share of the records.
-            workers: Integer, divides the batch size.
+            worker: Integer, index of this worker, whose images come from its share of the records.
+            workers: Integer, number of workers, which must divide the batch size.
 
         Returns:
-            `tf.data.Dataset` of (float32 `[n, h, w, 3]`, int64 `[n]`, float32 weights `[n]`), n being
-            `batch_size / workers`. Weights are 1, and 0 for images that cannot be decoded.
+            `tf.data.Dataset` of (float32 `[n, h, w, 3]`, int64 `[n]`, float32 weights `[n]`) with n =
+            `batch_size / workers`. The weight of an image is 1, or 0 if it cannot be decoded.
         """
         data, batch_size = recipe.data, recipe.run.batch_size
         share, files = batch_size // workers, self.share(data.train_split, worker, workers)
@@ -95,7 +105,7 @@ class RecordSource:
             key = tf.stack([tf.cast(recipe.seed, tf.int64), number])
             order = tf.argsort(tf.random.stateless_uniform([len(files)], key))
             seed = tf.random.stateless_uniform([], key, None, None, tf.int64)
-            records = read(files, order).shuffle(data.shuffle_buffer, seed, reshuffle_each_iteration=False)
+            records = read_records(files, order).shuffle(data.shuffle_buffer, seed, reshuffle_each_iteration=False)
             return records.skip(tf.where(number == first_epoch, seen, 0))
 
         def prepare(contents, position):
@@ -116,21 +126,22 @@ class RecordSource:
         return _mapped(records.batch(share, drop_remainder=True).enumerate(first_step), batch)
 
     def evaluation_batches(self, split, recipe, worker=0, workers=1):
-        """Returns the images of a split once, cropped in the middle, always in the same order; the last batch is filled
-        up with images of weight 0.
+        """Returns a dataset of the images of a split, once, in a fixed order, cropped in the middle.
+
+        The last batch is filled up with images of weight 0.
 
         Args:
             split: Name of the split.
-            recipe: As in `training_batches`.
-            worker: As in `training_batches`.
-            workers: As in `training_batches`.
+            recipe: See `training_batches`.
+            worker: See `training_batches`.
+            workers: See `training_batches`.
 
         Returns:
-            As `training_batches`.
+            `tf.data.Dataset`, see `training_batches`.
         """
         data, share = recipe.data, recipe.run.batch_size // workers
         files = self.share(split, worker, workers)
-        most = -(-self.examples(split) // workers)  # of any worker, so that all make as many batches
+        most = -(-self.examples(split) // workers)  # the largest share, so that workers make equal numbers
 
         def prepare(contents, _):
             window = jpeg.centre_window(tf.io.extract_jpeg_shape(contents), data.image_size[:2], data.centre)
@@ -141,21 +152,21 @@ class RecordSource:
             return decode_batch(records, positions, prepare, data.image_size, data.bad_images)
 
         fillers = tf.data.Dataset.from_tensors(tf.constant(FILLER)).repeat()
-        records = read(files, tf.range(len(files))).concatenate(fillers)
+        records = read_records(files, tf.range(len(files))).concatenate(fillers)
         return _mapped(records.batch(share, drop_remainder=True).take(-(-most // share)).enumerate(), batch)
 
 
 def _mapped(dataset, batch):
-    # The images of a batch are decoded in parallel, see decode_batch; a second batch fills the gaps between two.
+    # The images of a batch are decoded in parallel, see decode_batch. Two batches at a time keep all cores busy.
     return dataset.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
 
 
-def read(files, order):
-    """Returns the undecoded records of `(file, records to skip, records to take)`, files in an order, several in turn.
+def read_records(files, order):
+    """Returns a dataset of undecoded records, interleaved from several files at a time.
 
     Args:
-        files: Sequence of such triples.
-        order: Integer tensor, a permutation of `range(len(files))`.
+        files: Sequence of `(file, records to skip, records to take)`.
+        order: Integer tensor, a permutation of `range(len(files))`: the order in which the files are opened.
     """
     columns = (tf.constant(column) for column in zip(*files, strict=True))
     dataset = tf.data.Dataset.from_tensor_slices(tuple(tf.gather(column, order) for column in columns))
@@ -166,31 +177,33 @@ def read(files, order):
     records = dataset.interleave(
         part, cycle_length=min(FILES_AT_ONCE, len(files)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    # A file that has lost its last records must not make its epoch shorter in silence.
+    # A truncated file must raise an error instead of making the epoch shorter.
     return records.apply(tf.data.experimental.assert_cardinality(sum(take for *_, take in files)))
 
 
 def decode_batch(records, positions, prepare, image_size, bad_images):
-    """Prepares the images of a batch of records, in parallel.
+    """Decodes and prepares the images of a batch of records in parallel.
+
+    Images that cannot be decoded are named on standard error by their `file_name`.
 
     Args:
         records: String tensor `[n]` of serialized examples, or `FILLER`.
-        positions: int64 tensor `[n]`.
+        positions: int64 tensor `[n]`, positions of the images in the run.
         prepare: Function (contents of a JPEG file, its position) -> float32 image of `image_size`.
         image_size: `(height, width, 3)`, pixels.
-        bad_images: `"skip"` or `"fail"`: what to do about images that cannot be decoded.
+        bad_images: `"skip"` or `"fail"`, whether images that cannot be decoded are skipped or raise an error.
 
     Returns:
-        float32 images `[n, h, w, 3]`, zeros where there is none; int64 labels `[n]`; float32 weights `[n]`, 1 or 0.
-        Bad images are named on standard error by their `file_name`.
+        float32 images `[n, h, w, 3]`, int64 labels `[n]`, and float32 weights `[n]`. An image that cannot be decoded is
+        all zeros and has weight 0. All others have weight 1.
 
     Raises:
-        tf.errors.InvalidArgumentError: for a bad image, if these are to fail.
+        tf.errors.InvalidArgumentError: if an image cannot be decoded and `bad_images` is `"fail"`.
     """
     count = records.shape[0]
     fields = tf.io.parse_example(records, FIELDS)
 
-    # tf.data alone can pass over an operation that fails, so a batch is a data set of its own.
+    # Only tf.data can skip an operation that fails, so each batch is a dataset of its own.
     places = tf.range(count)
     images = tf.data.Dataset.from_tensor_slices((places, fields["image"], positions))
     images = images.map(
@@ -198,7 +211,7 @@ def decode_batch(records, positions, prepare, image_size, bad_images):
         num_parallel_calls=min(count, DECODED_AT_ONCE),
         deterministic=True,
     ).ignore_errors()
-    nothing = tf.data.Dataset.from_tensors((count, tf.zeros(image_size)))  # no batch is empty
+    nothing = tf.data.Dataset.from_tensors((count, tf.zeros(image_size)))  # a batch must not be empty
     places, images = images.concatenate(nothing).take(count).batch(count).get_single_element()
     weights = tf.scatter_nd(places[:, None], tf.ones_like(places, tf.float32), [count + 1])[:count]
     images = tf.cond(

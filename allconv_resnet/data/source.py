@@ -1,12 +1,13 @@
-"""Where labelled images come from: one protocol, and the function that finds the source of a name.
+"""The protocol of sources of labelled images, and the function that finds a source by name.
 
-| source | in | images |
+| name | module | images |
 |---|---|---|
-| `digits` | arrays.py | scikit-learn's handwritten digits, embedded |
-| FILE.npz | arrays.py | arrays of NumPy, in memory |
-| NAME or NAME/CONFIG | prepared.py | what tensorflow-datasets has prepared |
+| `digits` | arrays.py | scikit-learn's handwritten digits, which need no download |
+| FILE.npz | arrays.py | NumPy arrays in one file, read into memory |
+| NAME or NAME/CONFIG | prepared.py | a dataset that tensorflow-datasets has prepared |
 
-Prepared images of one size are read into memory (arrays.py), JPEG files of all sizes from records (records.py).
+Prepared images of one size are read into memory (arrays.py). JPEG files of all sizes are read from records
+(records.py).
 
 To add a source, write a class with the members of `Source` and give `load_data` a line that recognizes its names.
 """
@@ -20,11 +21,11 @@ from allconv_resnet.errors import BadInput
 
 
 class Source(Protocol):
-    """Labelled images in splits. The names of the splits are the data's own.
+    """Labelled images in splits. Each source has its own names of splits.
 
     Attributes:
         name: String, for messages.
-        kind: `"arrays"` or `"records"`: the kind of a recipe's data part that it can serve.
+        kind: `"arrays"` or `"records"`, the kind of data part that a recipe for this source must have.
         label_names: Tuple with the names of the classes.
         splits: Tuple with the names of the splits.
     """
@@ -35,43 +36,43 @@ class Source(Protocol):
     splits: tuple[str, ...]
 
     def check(self, data, splits):
-        """Makes sure that some splits are what a recipe takes them for.
+        """Makes sure that splits fit a recipe.
 
         Args:
             data: Data part of a recipe.
-            splits: Names of the splits that will be read; no others are looked at.
+            splits: Names of the splits that will be read. Other splits are not checked.
 
         Raises:
-            BadInput: naming what was expected and what is there.
+            BadInput: if a split does not fit. The message says what was expected and what the split has.
         """
 
     def examples(self, split):
-        """Returns how many images a split has."""
+        """Returns the number of images in a split."""
 
     def training_batches(self, recipe, first_step=0, worker=0, workers=1):
-        """Returns the batches of the steps from `first_step` on, without end, of the recipe's `train_split`.
+        """Returns an endless dataset of batches of the recipe's `train_split`, from that of `first_step` on.
 
         Args:
             recipe: `Recipe`.
             first_step: Integer or int64 scalar, the step of the first batch.
-            worker: Integer. The worker gets its share of every batch.
-            workers: Integer, divides the batch size.
+            worker: Integer, index of the worker, which gets its share of every batch.
+            workers: Integer, number of workers, which must divide the batch size.
 
         Returns:
-            `tf.data.Dataset` of float32 images `[n, h, w, c]`, int64 labels `[n]` and, where images can be missing,
+            `tf.data.Dataset` of float32 images `[n, h, w, c]`, int64 labels `[n]` and, if images can be missing,
             float32 weights `[n]`, with n = `batch_size / workers`.
         """
 
     def evaluation_batches(self, split, recipe, worker=0, workers=1):
-        """Returns the images of a split once, in order, in batches of the recipe's size.
+        """Returns a dataset of the images of a split, once and in order, in batches of the recipe's size.
 
         The last batch is filled up with images of weight 0.
 
         Args:
             split: Name of the split.
             recipe: `Recipe`.
-            worker: As in `training_batches`.
-            workers: As in `training_batches`.
+            worker: See `training_batches`.
+            workers: See `training_batches`.
 
         Returns:
             `tf.data.Dataset` of float32 images, int64 labels and float32 weights.
@@ -79,13 +80,13 @@ class Source(Protocol):
 
 
 def load_data(name, data_dir=None):
-    """Returns the source of a name. Splits are read when they are first asked for.
+    """Returns the source with a name. Splits are read when they are first used.
 
     Args:
-        name: `"digits"`, the path of a `.npz` file, or the name of a set of tensorflow-datasets with the features
+        name: `"digits"`, the path of a `.npz` file, or the name of a dataset of tensorflow-datasets with the features
             `image` and `label`, as `NAME` or `NAME/CONFIG`.
-        data_dir: Directory of tensorflow-datasets. Defaults to `$TFDS_DATA_DIR`, or `~/tensorflow_datasets`. A set that
-            is not there is downloaded, if there is a network.
+        data_dir: Directory of tensorflow-datasets. Defaults to `$TFDS_DATA_DIR`, or `~/tensorflow_datasets`. A dataset
+            that is not there is downloaded, if the network can be reached.
 
     Returns:
         `Source`.
@@ -97,22 +98,25 @@ def load_data(name, data_dir=None):
         return arrays.digits()
     if name.endswith(".npz"):
         return arrays.from_npz(Path(name).expanduser())
-    from allconv_resnet.data import prepared  # the one source that needs TensorFlow to be read
+    from allconv_resnet.data import prepared  # the only source that needs TensorFlow
 
-    return prepared.load(name, data_dir)
+    return prepared.load_prepared(name, data_dir)
 
 
 def load_for_recipe(data, splits, data_dir=None, seed=0):
-    """Returns the source of a recipe, after a check that it has what the recipe needs.
+    """Returns the source of a recipe after checking that it fits the recipe.
 
     Args:
         data: Data part of the recipe.
         splits: Names of the splits that will be read.
         data_dir: See `load_data`.
-        seed: Integer of the recipe, which fixes what `data.holdout` holds out.
+        seed: Integer, seed of the recipe, which determines the images that `data.holdout` holds out.
+
+    Returns:
+        `Source`.
 
     Raises:
-        BadInput: as `load_data`, or if the source does not fit the recipe.
+        BadInput: if there is no such source, it cannot be read, or it does not fit the recipe.
     """
     source = load_data(data.dataset, data_dir)
     if source.kind != data.kind:

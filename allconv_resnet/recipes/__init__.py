@@ -1,4 +1,4 @@
-"""The experiments, one `Recipe` each: the paper's, what it is compared with, and small ones for a CPU."""
+"""The experiments, one `Recipe` each: those of the paper, those it is compared with, and small ones for a CPU."""
 
 from allconv_resnet.recipes.compared import *
 from allconv_resnet.recipes.compared import COMPARED, SIXTY_MINUTES, SMALL_4000, SMALL_ABLATIONS, TWENTY_MINUTES
@@ -18,7 +18,7 @@ SMALL_IMAGES = (
     SMALL_4000,
     *SMALL_ABLATIONS,
 )
-"""What train_cifar.py offers; the first is its default."""
+"""The recipes of train_cifar.py. The first is the default."""
 
 RECIPES = {recipe.name: recipe for recipe in (*SMALL_IMAGES, *IMAGENETS)}
-"""By name, as `--recipe` takes them."""
+"""All recipes by name, as in `--recipe NAME`."""

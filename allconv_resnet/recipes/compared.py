@@ -1,9 +1,9 @@
-"""What the paper compares with, and ablations of what it claims: at full length, and within a budget of time."""
+"""Networks that the paper compares with and ablations of its claims, at full length and within a time budget."""
 
 from allconv_resnet.recipes.paper import CIFAR10
 from allconv_resnet.recipes.small import CIFAR10_FAST, CIFAR10_SMALL
 
-EPOCH = 391  # steps of 128 images, on the 50,000 of CIFAR
+EPOCH = 391  # steps of 128 images in an epoch of the 50,000 images of CIFAR
 
 ALL_CNN_C = CIFAR10.replace(
     name="all-cnn-c",
@@ -13,16 +13,18 @@ ALL_CNN_C = CIFAR10.replace(
     weight_decay=1e-3,
     padding=5,
 )
-"""Springenberg et al. 2014, section 3: 7.25 % with this augmentation. The rate is one of the four that they try."""
+"""All-CNN-C of Springenberg et al. 2014, section 3, who report 7.25 % test error with this augmentation. The learning
+rate is one of the four that they try.
+"""
 
 RESNET20 = CIFAR10.replace(
     name="resnet20", network="resnet20", steps=64_000, learning_rate=0.1, boundaries=(32_000, 48_000)
 )
-"""He et al. 2015, section 4.2: 8.75 %."""
+"""ResNet-20 of He et al. 2015, section 4.2, who report 8.75 % test error."""
 
 RESNET110 = RESNET20.replace(name="resnet110", network="resnet110", warmup_steps=400)
-"""He et al. 2015: 6.43 %, the row of table 2. They hold 0.01 until the error is below 80 %, for about 400 steps; here
-the rate rises to 0.1 in as many.
+"""ResNet-110 of He et al. 2015, who report 6.43 % test error (table 2). They keep the learning rate at 0.01 until the
+error is below 80 %, for about 400 steps. Here it rises to 0.1 in as many steps.
 """
 
 DENSENET_BC = CIFAR10.replace(
@@ -34,22 +36,24 @@ DENSENET_BC = CIFAR10.replace(
     boundaries=(150 * 782, 225 * 782),
     nesterov=True,
 )
-"""Huang et al. 2016, section 4.2: 4.51 % at depth 100 and growth 12; the 3.74 % of table 2 is a larger one's."""
+"""DenseNet-BC of Huang et al. 2016, section 4.2, with depth 100 and growth 12, who report 4.51 % test error. The 3.74 %
+of table 2 are those of a larger network.
+"""
 
 STANDARD = CIFAR10.replace(name="cifar10-standard", initialization="standard")
-"""Table 1 with residual kernels of deviation 1/(k sqrt(c)): an ablation of section 4.1's initialization."""
+"""Table 1 with residual kernels of standard deviation 1/(k sqrt(c)), an ablation of section 4.1's initialization."""
 
 HE_INITIALIZATION = CIFAR10.replace(name="cifar10-he", initialization="he")
 """Table 1 with He et al.'s initialization, sqrt(2)/(k sqrt(c))."""
 
 BATCH_NORM = HE_INITIALIZATION.replace(name="cifar10-batch-norm", normalization="batch")
-"""HE_INITIALIZATION with batch normalization, which overfits according to section 4.1."""
+"""HE_INITIALIZATION with batch normalization, with which the network overfits according to section 4.1."""
 
 TRAINED_HEAD = CIFAR10.replace(name="cifar10-trained-head", trainable_head=True)
-"""Table 1 with a trained last layer in the place of the fixed projection."""
+"""Table 1 with a trained last layer instead of the fixed projection."""
 
 NO_IDENTITY = HE_INITIALIZATION.replace(name="cifar10-no-identity", shortcut=None)
-"""HE_INITIALIZATION without the identity: blocks of two convolutions and one ReLU."""
+"""HE_INITIALIZATION without identity shortcuts: each block has only two convolutions and one ReLU."""
 
 COMPARED = (
     ALL_CNN_C,
@@ -62,14 +66,16 @@ COMPARED = (
     TRAINED_HEAD,
     NO_IDENTITY,
 )
-"""What the paper compares with, and ablations of what it claims. In all of them weight decay is on kernels alone, and
-each image is standardized by itself, where the papers subtract a mean image (He et al.), whiten (Springenberg et al.)
-or standardize each channel (Huang et al.).
+"""Networks that the paper compares with, and ablations of its claims. In all of them weight decay applies only to
+kernels, and each image is standardized by itself, whereas the papers subtract a mean image (He et al.), whiten
+(Springenberg et al.) or standardize each channel (Huang et al.).
 """
 
 
 def _within(minutes, recipe, steps, **changes):
-    """Returns a recipe with fewer steps. Its learning rate falls at the same fractions; it is tested eight times."""
+    """Returns a recipe with fewer steps. Its learning rate falls at the same fractions of them, and it is tested eight
+    times.
+    """
     drops = tuple(round(steps * boundary / recipe.run.steps) for boundary in recipe.schedule.boundaries)
     name = f"{recipe.name}-{minutes}"
     return recipe.replace(name=name, steps=steps, boundaries=drops, evaluate_every=-(-steps // 8), **changes)
@@ -78,23 +84,24 @@ def _within(minutes, recipe, steps, **changes):
 TWENTY_MINUTES = (
     _within(20, CIFAR10_SMALL, 12_000),
     _within(20, RESNET20, 3_450),
-    # Without normalization a rate of 0.1 without clipping was NaN at step 5; of 0.05 and 0.1 with it, 0.05 fell faster.
+    # Without normalization and clipping the loss was NaN at step 5 with a rate of 0.1. With clipping, the loss fell
+    # faster with a rate of 0.05 than with 0.1.
     _within(
         20, RESNET20.replace(name="resnet20-plain", network="resnet20_plain", learning_rate=0.05, clip_norm=1.0), 5_800
     ),
     _within(20, ALL_CNN_C, 1_080),
 )
-"""The same budget for four networks: 20 minutes of one core, at the rate of an AMD EPYC (Zen 4 or 5) in bfloat16."""
+"""Four networks with the same budget: 20 minutes on one core of an AMD EPYC (Zen 4 or 5) in bfloat16."""
 
 SIXTY_MINUTES = (CIFAR10_FAST, _within(60, RESNET20, 18_000))
-"""The same budget for two: 60 minutes of two cores, at the rate of an AMD EPYC (Zen 4 or 5) in bfloat16."""
+"""Two networks with the same budget: 60 minutes on two cores of an AMD EPYC (Zen 4 or 5) in bfloat16."""
 
 SMALL_4000 = CIFAR10_SMALL.replace(
     name="small-4000", steps=4_000, boundaries=(1_600, 2_400, 3_100, 3_700), evaluate_every=500
 )
-"""What the ablations below change: CIFAR10_SMALL in 4,000 steps, 5 epochs."""
+"""The base of the ablations below: CIFAR10_SMALL with 4,000 steps, which are 5 epochs."""
 
-TWICE_AS_DEEP = ((2, 48, 2), (4, 96, 2), (4, 192, 2))  # as CIFAR10_SMALL has
+TWICE_AS_DEEP = ((2, 48, 2), (4, 96, 2), (4, 192, 2))  # twice the blocks of CIFAR10_SMALL
 
 SMALL_ABLATIONS = (
     SMALL_4000.replace(name="small-4000-near-identity", initialization="near_identity"),
@@ -106,6 +113,6 @@ SMALL_ABLATIONS = (
     SMALL_4000.replace(name="small-4000-deep-near-identity", stages=TWICE_AS_DEEP, initialization="near_identity"),
     SMALL_4000.replace(name="small-4000-deep-no-identity", stages=TWICE_AS_DEEP, shortcut=None),
 )
-"""The claims of sections 1 and 4 on a small network, in as many steps: initialization, fixed projection, no
-normalization, identity, and what depth does with and without it.
+"""Ablations of the claims of sections 1 and 4 on a small network: the initialization, the fixed projection, training
+without normalization, identity shortcuts, and the effect of depth with and without them.
 """

@@ -1,8 +1,8 @@
-"""The config.json of older versions, brought into today's form."""
+"""Converts the config.json of older versions to today's form."""
 
 from allconv_resnet.errors import BadInput
 
-# Where the fields of the flat recipes of version 0.1 belong today.
+# The fields of the flat recipes of version 0.1, by the part that has them today.
 RUN = ("batch_size", "steps", "label_smoothing", "log_every", "evaluate_every", "checkpoint_every")
 IMAGES = ("dataset", "num_classes", "image_size")
 ARRAYS = ("padding", "flip", "cutout")
@@ -24,15 +24,15 @@ NETWORKS = {
 }
 
 
-def nested(values, sessions=()):
-    """Returns the content of a config.json in today's form: a dictionary for each part.
+def nest_fields(values, sessions=()):
+    """Returns the content of a config.json in today's form, which has a dictionary for each part.
 
-    Version 0.1 had all fields in one flat dictionary, and the part of an image that evaluation shows, `centre`, in
-    environment.json. Where no session has it, `centre` is None, and what needs it says so.
+    Version 0.1 had all fields in one flat dictionary. `centre`, the fraction of an image that evaluation shows, was in
+    environment.json. If no session has it, `centre` is None, and functions that need it raise `BadInput`.
 
     Args:
         values: Dictionary, the content of a config.json of any version.
-        sessions: The sessions of the environment.json beside it.
+        sessions: Sequence of dictionaries, the sessions of the run's environment.json.
 
     Raises:
         BadInput: if a field is unknown.
@@ -49,7 +49,7 @@ def nested(values, sessions=()):
         return {name: values[name] for name in names if name in values}
 
     centre = next((session["centre"] for session in reversed(sessions) if "centre" in session), None)
-    records = values["dataset"] == "imagenet2012"  # the one set that version 0.1 read as records
+    records = values["dataset"] == "imagenet2012"  # the only dataset that version 0.1 read from records
     data = {"kind": "records" if records else "arrays", **taken(IMAGES + (RECORDS if records else ARRAYS))}
     network = values.get("network", "allconv_resnet")
     if network != "allconv_resnet" and network not in NETWORKS:

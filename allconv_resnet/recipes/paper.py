@@ -5,10 +5,10 @@ from allconv_resnet.recipes.parts import AllConv, Epochs, Records, Run
 from allconv_resnet.recipes.recipe import Recipe
 
 CIFAR10 = Recipe(name="cifar10")
-"""Table 1 and section 4.1: 6.38 % test error in the paper, 24 h on a Tesla K40."""
+"""The network of table 1 (section 4.1). The paper reports 6.38 % test error after 24 h on a Tesla K40."""
 
 CIFAR100 = CIFAR10.replace(name="cifar100", dataset="cifar100", num_classes=100)
-"""As CIFAR10: 24.64 % test error in the paper."""
+"""The same with 100 classes. The paper reports 24.64 % test error."""
 
 IMAGENET = Recipe(
     name="imagenet",
@@ -17,27 +17,29 @@ IMAGENET = Recipe(
     schedule=Epochs(learning_rate=0.1, decay_factor=0.94, decay_epochs=2, epoch_images=1_281_167),
     run=Run(batch_size=256, steps=700_000, evaluate_every=5_000),
 )
-"""Section 4.2: 35.7M parameters; 35.29 % top-1 and 14.17 % top-5 error in the paper, a week on 6 machines of 8 GPUs."""
+"""The ImageNet network of section 4.2, with 35.7M parameters. The paper reports 35.29 % top-1 and 14.17 % top-5 error
+after a week on 6 machines of 8 GPUs.
+"""
 
 IMAGENET_PLAIN = IMAGENET.replace(
     name="imagenet-plain",
     stem=tuple(imagenet_stem(PLAIN_IMAGENET_WIDTHS[0])),
     stages=tuple(map(tuple, imagenet_stages(PLAIN_IMAGENET_WIDTHS))),
 )
-"""As IMAGENET with the widths of He et al.: 21.1M parameters."""
+"""IMAGENET with the widths of He et al., and so 21.1M parameters."""
 
 IMAGENET_TINY = IMAGENET.replace(
     name="imagenet-tiny",
     image_size=(64, 64, 3),
     stem=(16, 7, 2, 2),
     stages=((1, 16, 1), (1, 32, 2), (1, 64, 2), (1, 128, 2)),
-    initialization="he",  # as CIFAR10_SMALL
+    initialization="he",  # see CIFAR10_SMALL
     batch_size=64,
     steps=20_000,
     learning_rate=0.05,
     clip_norm=1.0,
     evaluate_every=1_000,
 )
-"""The same on 64x64 crops with a narrow, shallow network, to try a CPU, a cluster or a data set out."""
+"""A narrow, shallow network on 64x64 crops of ImageNet, for trying out a CPU, a cluster or a dataset."""
 
 IMAGENETS = (IMAGENET, IMAGENET_PLAIN, IMAGENET_TINY)

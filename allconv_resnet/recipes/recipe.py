@@ -1,6 +1,6 @@
-"""What is trained, and how. A recipe says everything that decides the weights at step N.
+"""Recipes. A recipe contains everything that determines the weights after N steps.
 
-Where a run is kept, where its data lie and how many devices share the work are not the recipe's business.
+It contains neither the run directory nor the directory of the data nor the number of devices.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from typing import Literal
 from allconv_resnet.errors import BadInput
 from allconv_resnet.part import Natural, as_lists, as_tuples, from_json, part
 from allconv_resnet.recipes import parts
-from allconv_resnet.recipes.migrate import nested
+from allconv_resnet.recipes.migrate import nest_fields
 from allconv_resnet.recipes.parts.data import Arrays, Images
 from allconv_resnet.recipes.parts.network import AllConv, Network
 from allconv_resnet.recipes.parts.optimizer import Momentum, Optimizer
@@ -26,7 +26,7 @@ MAY_CHANGE = ("steps", "log_every", "evaluate_every", "checkpoint_every", "bad_i
 
 @part
 class Recipe:
-    """One experiment, made of parts. Sections and tables are those of Hardt & Ma (arXiv 1611.04231)."""
+    """An experiment, made of parts. Sections and tables are those of Hardt & Ma (arXiv 1611.04231)."""
 
     name: str
     """Name of the experiment."""
@@ -36,27 +36,27 @@ class Recipe:
     schedule: Schedule = Steps()
     run: Run = Run()
     seed: Natural = 0
-    """Fixes the initial weights, the projection, the order of the images and their augmentation."""
+    """Determines the initial weights, the projection, the order of the images and their augmentation."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`float32`, `bfloat16` (float32 weights), or `auto`: bfloat16 where the hardware has it."""
+    """`float32`, `bfloat16` (with float32 weights), or `auto`, which is bfloat16 if the hardware has it."""
 
     def __post_init__(self):
         if not self.name.strip():
             raise BadInput(f"name must not be empty. Received: name={self.name!r}")
         self.schedule.check(self.run)
         if self.run.patience and not self.data.holdout:
-            raise BadInput("patience needs --holdout: whoever stops by the test set has chosen by it")
+            raise BadInput(f"patience needs --holdout to choose by. Received: patience={self.run.patience}, holdout=0")
 
     def replace(self, **changes):
         """Returns the recipe with some fields changed.
 
         Args:
-            **changes: Values by the short names of fields (`steps`, `padding`, ...) or of parts. A part is given as an
-                object, or by the name of its kind (`network="resnet20"`): then it has the defaults of that kind. Data,
+            **changes: Values by the short names of fields (`steps`, `padding`, ...) or of parts. The value for a part
+                is an object or the name of a kind (`network="resnet20"`). A new kind has its defaults, but data,
                 optimizers and schedules keep the values of the fields that both kinds have.
 
         Raises:
-            BadInput: if the recipe's parts have no such field, or cannot have such a value.
+            BadInput: if the recipe's parts have no such field, or a value is not valid.
         """
         recipe = self
         for name in parts.KINDS:
@@ -84,7 +84,7 @@ class Recipe:
         old, new = getattr(self, name), table[kind]
         if type(old) is type(new) and kind == new.kind:
             return self
-        if type(old) is not type(new) and name != "network":  # what two networks call alike is not alike
+        if type(old) is not type(new) and name != "network":  # fields of the same name differ between networks
             shared = {field.name for field in dataclasses.fields(old)} & {f.name for f in dataclasses.fields(new)}
             shared -= {"centre", "test_split"}  # their meaning differs between kinds of data
             new = dataclasses.replace(new, **{field: getattr(old, field) for field in shared})
@@ -98,34 +98,34 @@ class Recipe:
         }
 
     def flat(self):
-        """Returns the whole recipe as a flat dictionary: the kinds of its parts, all their fields, and its own."""
+        """Returns the whole recipe as a flat dictionary: its own fields, the kinds of its parts, and their fields."""
         kinds = {name: getattr(self, name).kind for name in parts.KINDS}
         return {"name": self.name, **kinds, **self.fields(), "seed": self.seed, "precision": self.precision}
 
     def build_model(self, images=None):
-        """Returns the network with its initial weights, in the recipe's precision (`auto`: Keras's dtype policy).
+        """Returns the network with its initial weights in the recipe's precision (for `auto`, Keras's dtype policy).
 
         Args:
-            images: uint8 array `[n, h, w, c]` of training images, from which a whitened stem is made; None where the
-                weights are loaded afterwards.
+            images: uint8 array `[n, h, w, c]` of training images that determine a whitened stem, or None if the weights
+                will be loaded.
 
         Raises:
-            BadInput: if the recipe describes no network.
+            BadInput: if the fields of the recipe do not describe a valid network.
         """
         try:
             name = self.name.replace("-", "_")
             return self.network.build(self.data, self.seed, POLICIES[self.precision], name, images)
         except (ValueError, TypeError) as error:
-            raise BadInput(f"There can be no such network: {str(error).splitlines()[0]}") from error
+            raise BadInput(f"The network cannot be built: {str(error).splitlines()[0]}") from error
 
     def build_schedule(self):
-        """Returns the learning rate as a function of the step: a Keras schedule."""
+        """Returns the learning rate as a Keras schedule, a function of the step."""
         return self.schedule.build(self.run)
 
     def build_optimizer(self, **arguments):
         """Returns the recipe's Keras optimizer with its schedule.
 
-        It does not clip, see `Optimizer.arguments`. For `fit` on one device pass
+        The optimizer does not clip gradients, see `Optimizer.arguments`. For `fit` on one device pass
         `global_clipnorm=recipe.optimizer.clip_norm`.
 
         Args:
@@ -134,7 +134,7 @@ class Recipe:
         return self.optimizer.build(self.build_schedule(), **arguments)
 
     def to_dict(self):
-        """Returns the recipe as config.json has it: a dictionary of each part with its kind, lists for tuples."""
+        """Returns the recipe in the form of config.json: a dictionary for each part with its kind, and no tuples."""
         content = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -147,14 +147,17 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values):
-        """Returns the recipe that `to_dict` gave, or one that an older version gave.
+        """Returns the recipe that `to_dict` of this or an older version has written.
+
+        Args:
+            values: Dictionary, the content of a config.json.
 
         Raises:
-            BadInput: as `replace`.
+            BadInput: if a field or a kind is unknown, or a value is not valid.
         """
         if not isinstance(values, dict):
-            raise BadInput(f"A recipe must be an object of JSON. Received: {values!r}")
-        values = dict(nested(values))
+            raise BadInput(f"A recipe must be a JSON object. Received: {values!r}")
+        values = dict(nest_fields(values))
         content = {}
         for name, table in {**parts.KINDS, "run": {"run": Run()}}.items():
             fields = dict(values.pop(name, {}))
@@ -172,17 +175,20 @@ class Recipe:
     def read(cls, path):
         """Returns the recipe in a JSON file, for instance the config.json of a run.
 
+        Args:
+            path: Path of the file.
+
         Raises:
             BadInput: if the file cannot be read or has no recipe.
         """
         try:
             return cls.from_dict(json.loads(Path(path).read_text()))
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise BadInput(f"{path} has no recipe that can be read: {str(error).splitlines()[0]}") from error
+            raise BadInput(f"{path} cannot be read as a recipe: {str(error).splitlines()[0]}") from error
 
 
 def kinds_with(field):
-    """Returns which kinds of which part have a field: pairs such as `("data", "arrays")`."""
+    """Returns the kinds of parts that have a field, as a list of pairs such as `("data", "arrays")`."""
     return [
         (name, kind)
         for name, table in parts.KINDS.items()
@@ -202,7 +208,7 @@ def _flat(content):
 
 
 def _replaced(content, changes):
-    """Returns a dataclass in which every field, nested ones included, has its value of `changes`, where it has one."""
+    """Returns a copy of a dataclass with the values of `changes`, also in nested dataclasses."""
     new = {}
     for field in dataclasses.fields(content):
         value = getattr(content, field.name)
@@ -216,7 +222,7 @@ def _replaced(content, changes):
 
 
 def _from_json(default, fields):
-    """Returns a part with the fields of a dictionary of JSON values, and the defaults of its kind elsewhere."""
+    """Returns a part with the values of a dictionary of JSON values and the defaults of its kind."""
     own = {}
     for field in dataclasses.fields(default):
         value = getattr(default, field.name)
@@ -234,5 +240,5 @@ def _no_such_field(recipe, name):
     part_name = kinds[0][0]
     owners = " and ".join(kind for _, kind in kinds)
     return (
-        f"{name} is a field of {part_name} {owners}, and this recipe has {part_name} {getattr(recipe, part_name).kind}"
+        f"{name} is a field of {part_name} {owners}, but this recipe has {part_name} {getattr(recipe, part_name).kind}"
     )

@@ -7,7 +7,7 @@ CIFAR10_SMALL = CIFAR10.replace(
     name="cifar10-small",
     stem=(32, 3, 1, 1),
     stages=((1, 48, 2), (2, 96, 2), (2, 192, 2)),
-    initialization="he",  # so few blocks need no help to start, and near the identity they wait an epoch to do so
+    initialization="he",  # with so few blocks, near_identity would delay the start of learning by an epoch
     batch_size=64,
     steps=11_700,  # 15 epochs
     learning_rate=0.1,
@@ -18,7 +18,7 @@ CIFAR10_SMALL = CIFAR10.replace(
     evaluate_every=1_000,
     checkpoint_every=500,
 )
-"""A narrow, shallow sibling for CPUs, 1.5M parameters; results/README.md has its accuracy and its time."""
+"""A narrower and shallower network for CPUs with 1.5M parameters. results/README.md has its accuracy and its time."""
 
 CIFAR10_FAST = CIFAR10.replace(
     name="cifar10-fast",
@@ -32,8 +32,8 @@ CIFAR10_FAST = CIFAR10.replace(
     schedule=Linear(learning_rate=0.015, warmup_steps=120),
     run=Run(batch_size=256, steps=4_900, label_smoothing=0.1, evaluate_every=700, checkpoint_every=500),  # 25 epochs
 )
-"""For an hour of two cores, 3.7M parameters: a fixed whitening stem, wide blocks whose second convolution is 1x1, Muon;
-the logits of inference are the mean over an image and its mirror image.
+"""A network of 3.7M parameters that trains in an hour on two cores. It has a fixed whitening stem and wide blocks whose
+second convolution is 1x1, is trained by Muon, and averages its logits over an image and its mirror image in inference.
 """
 
 DIGITS = CIFAR10.replace(
@@ -51,4 +51,4 @@ DIGITS = CIFAR10.replace(
     evaluate_every=100,
     checkpoint_every=100,
 )
-"""scikit-learn's 1,797 real handwritten digits, enlarged to 32x32: no download, under a minute on a CPU."""
+"""scikit-learn's 1,797 real handwritten digits, enlarged to 32x32. It needs no download and under a minute on a CPU."""

@@ -1,4 +1,4 @@
-"""Images of several requests through the network together."""
+"""Batching of requests: the images of several requests go through the network together."""
 
 import asyncio
 
@@ -10,14 +10,15 @@ from allconv_resnet.serving.protocol import Refused
 class Batcher:
     """Gathers requests until they have `limit` images, or the first has waited `wait` seconds.
 
-    Only images that one call can take are put together: of the same signature, size and dtype. A request that is
-    refused takes no other with it: when a batch fails, its requests are run one by one.
+    A batch has images of one signature, size and dtype. If a batch is refused, its requests are run one by one, so that
+    a bad request does not make others fail.
 
     Args:
         run: Function (signature, images) -> dictionary of arrays `[n, ...]`, called in the pool. May raise `Refused`.
         pool: `concurrent.futures.Executor`.
-        limit: Integer. A request with more images is a batch by itself. 1: nothing is gathered.
-        wait: Float, seconds.
+        limit: Integer, number of images of a full batch. A request with as many images or more is a batch by itself,
+            so 1 turns batching off.
+        wait: Float, seconds that the first request of a batch waits at most.
     """
 
     def __init__(self, run, pool, limit=1, wait=0.0):
@@ -26,10 +27,17 @@ class Batcher:
         self._running = set()  # asyncio itself keeps no reference to its tasks
 
     async def __call__(self, signature, images):
-        """Returns the outputs of `run` for these images alone.
+        """Returns the outputs of `run` for the images of one request.
+
+        Args:
+            signature: String, name of the signature.
+            images: Array `[n, ...]`.
+
+        Returns:
+            Dictionary of arrays `[n, ...]`.
 
         Raises:
-            Refused: as `run` does.
+            Refused: if `run` refuses these images.
         """
         if len(images) >= self.limit:
             return await self._call(signature, images)
@@ -92,7 +100,7 @@ class _Batch:
 
     def answer(self, i, result):
         future = self.answers[i]
-        if future.done():  # whoever asked has gone
+        if future.done():  # the client has disconnected
             return
         if isinstance(result, Exception):
             future.set_exception(result)

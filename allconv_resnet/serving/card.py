@@ -1,4 +1,4 @@
-"""The model card that lies beside an export."""
+"""The model card of an export."""
 
 import json
 from datetime import UTC, datetime
@@ -9,10 +9,10 @@ def model_card(recipe, step, test_lines, sessions, labels):
 
     Args:
         recipe: `Recipe`.
-        step: Integer, steps that the exported weights were trained.
-        test_lines: The run's test lines of metrics.jsonl.
-        sessions: The run's sessions of environment.json.
-        labels: Names of the classes.
+        step: Integer, number of steps for which the exported weights were trained.
+        test_lines: List of dictionaries, the run's test lines of metrics.jsonl.
+        sessions: List of dictionaries, the run's sessions of environment.json.
+        labels: List of strings, names of the classes.
     """
     measured = [line for line in test_lines if line["step"] == step]
     error = f"{measured[-1]['error']:.2%}" if measured else "not measured at this step"
@@ -31,8 +31,8 @@ An all-convolutional residual network without normalization, after Hardt & Ma (a
 | code | commit {last["commit"]}, {versions} |
 | exported | {datetime.now(UTC).date().isoformat()} |
 
-Images go in as they come, pixels from 0 to 255: resizing, cropping and standardization are in the graph.
-It knows these classes alone: whatever an image shows, it answers with one of them.
+The graph resizes, crops and standardizes images itself; it takes pixels from 0 to 255.
+The network knows only these classes: whatever an image shows, it answers with one of them.
 
 ## Recipe
 

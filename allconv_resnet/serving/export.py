@@ -1,4 +1,4 @@
-"""A trained network as a SavedModel that takes images as they come: what evaluation does to them is in the graph."""
+"""Exports a trained network as a SavedModel whose graph includes the preprocessing of evaluation."""
 
 import os
 import shutil
@@ -12,11 +12,11 @@ from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
 from allconv_resnet.serving.warmup import write_warmup
 
-MAX_PIXELS = 2**25  # of an encoded image; what claims to be larger is not decoded
-TOP = 5  # classes in an answer, where there are so many
+MAX_PIXELS = 2**25  # encoded images that claim to be larger are not decoded
+TOP = 5  # most classes in an answer
 
 
-def export(model, labels, directory, version, centre=1.0):
+def export_savedmodel(model, labels, directory, version, centre=1.0):
     """Writes `directory/version`, a SavedModel that TensorFlow Serving or `tf.saved_model.load` runs without Keras.
 
     | signature | takes |
@@ -25,24 +25,24 @@ def export(model, labels, directory, version, centre=1.0):
     | `serve_uint8` | `images`: uint8 `[n, h, w, c]` |
     | `serve_bytes` | `images`: string `[n]`, each a JPEG or PNG file |
 
-    Images of another size than the network's are cropped in the middle and resized, as evaluation does. All signatures
-    answer, for the k = 5 most probable classes (or as many as there are), the most probable first:
-    `classes` int64 `[n, k]`, `labels` string `[n, k]`, `probabilities` float32 `[n, k]`; and `logits` float32
-    `[n, num_classes]`.
+    Images of another size than the network's are cropped in the middle and resized, as evaluation does. Every signature
+    returns `logits`, float32 `[n, num_classes]`, and for the k = 5 most probable classes (or all, if there are fewer),
+    the most probable first, `classes`, int64 `[n, k]`, `labels`, string `[n, k]`, and `probabilities`, float32
+    `[n, k]`.
 
     Args:
         model: Keras model from standardized images to logits.
-        labels: Names of the classes.
+        labels: Sequence of names of the classes.
         directory: Path, the base directory of all versions.
-        version: Integer. A version that is there already is replaced once the new one is complete.
-        centre: Float, part of an image that evaluation showed, on each side: below 1, JPEG files are also
-            decoded as `jpeg.decode_window` does, which is how records are evaluated.
+        version: Integer. A version that exists already is replaced once the new one is complete.
+        centre: Float, fraction of the height and of the width of an image that evaluation shows. If it is below 1, JPEG
+            files are decoded by `jpeg.decode_window`, as in the evaluation of records.
 
     Returns:
         Path of the SavedModel.
 
     Raises:
-        BadInput: if there are not as many labels as logits, or the directory cannot be written to.
+        BadInput: if the numbers of labels and logits differ, or the directory cannot be written to.
     """
     height, width, channels = model.input_shape[1:]
     if len(labels) != model.output_shape[-1]:
@@ -60,15 +60,15 @@ def export(model, labels, directory, version, centre=1.0):
         }
 
     def serve(images):
-        return answer(fit(images, height, width, centre))
+        return answer(fit_to_size(images, height, width, centre))
 
     def serve_bytes(images):
         spec = tf.TensorSpec((height, width, channels), tf.float32)
 
         def read(image):
-            return decode(image, height, width, channels, centre)
+            return decode_image(image, height, width, channels, centre)
 
-        # Two at a time: each may need 100 MB (three bytes for each of `MAX_PIXELS`).
+        # Only two images are decoded at a time, since each may need 100 MB (three bytes for each of `MAX_PIXELS`).
         return answer(tf.map_fn(read, images, fn_output_signature=spec, parallel_iterations=2))
 
     archive = keras.export.ExportArchive()
@@ -85,7 +85,8 @@ def export(model, labels, directory, version, centre=1.0):
     temporary = target.with_name(f".{version}.{os.getpid()}")
     try:
         archive.write_out(str(temporary), verbose=False)
-        write_warmup(temporary, {name: {"images": images} for name, images in samples(height, width, channels).items()})
+        samples = sample_inputs(height, width, channels)
+        write_warmup(temporary, {name: {"images": images} for name, images in samples.items()})
         replace_directory(temporary, target)
     except (OSError, tf.errors.OpError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -93,15 +94,15 @@ def export(model, labels, directory, version, centre=1.0):
     return target
 
 
-def samples(height, width, channels):
-    """Returns one black image as each signature takes it."""
+def sample_inputs(height, width, channels):
+    """Returns a dictionary from the name of each signature to a batch of one black image for it."""
     image = tf.zeros((1, height, width, channels), tf.uint8)
     file = tf.io.encode_png(image[0])
     return {"serving_default": tf.cast(image, tf.float32), "serve_uint8": image, "serve_bytes": file[None]}
 
 
 def replace_directory(new, target):
-    """Puts the directory `new` in the place of `target`, which is never there in part."""
+    """Replaces the directory `target` by `new`. Readers of `target` never see an incomplete directory."""
     old = target.with_name(f"{new.name}.old")
     if target.exists():
         os.rename(target, old)
@@ -109,14 +110,15 @@ def replace_directory(new, target):
     shutil.rmtree(old, ignore_errors=True)
 
 
-def fit(images, height, width, centre=1.0):
-    """Returns images of the given size: the largest part of its aspect in the middle, or a part of that, resized.
+def fit_to_size(images, height, width, centre=1.0):
+    """Crops images in the middle to the aspect ratio of the given size, and resizes them to it.
 
     Args:
-        images: Tensor `[n, h, w, c]` of any numeric dtype. Images that have the size already are left as they are.
+        images: Tensor `[n, h, w, c]` of any numeric dtype. Images that have the size already are neither cropped nor
+            resized.
         height: Integer, pixels.
         width: Integer, pixels.
-        centre: As in `export`.
+        centre: Float, see `export_savedmodel`.
 
     Returns:
         float32 tensor `[n, height, width, c]`.
@@ -132,15 +134,26 @@ def fit(images, height, width, centre=1.0):
     return tf.ensure_shape(images, (None, height, width, None))
 
 
-def decode(contents, height, width, channels, centre=1.0):
-    """Returns the image in a JPEG or PNG file, as `fit` does: float32 `[height, width, channels]`.
+def decode_image(contents, height, width, channels, centre=1.0):
+    """Decodes a JPEG or PNG file, and crops and resizes the image as `fit_to_size` does.
 
-    What is neither, is damaged, or claims more than `MAX_PIXELS` pixels fails with an `InvalidArgumentError`, the last
-    before any memory is taken for it.
+    Args:
+        contents: String scalar, the contents of the file.
+        height: Integer, pixels.
+        width: Integer, pixels.
+        channels: Integer.
+        centre: Float, see `export_savedmodel`.
+
+    Returns:
+        float32 tensor `[height, width, channels]`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if the file is neither JPEG nor PNG, is damaged, or claims more than
+            `MAX_PIXELS` pixels. In the last case no memory is allocated for the image.
     """
     is_png = tf.strings.substr(contents, 0, 8) == b"\x89PNG\r\n\x1a\n"
     is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
-    long_enough = tf.strings.length(contents) >= 33  # of a PNG: signature and first chunk, which has the size
+    long_enough = tf.strings.length(contents) >= 33  # a PNG begins with a signature and a chunk with the size
     with tf.control_dependencies(
         [tf.debugging.Assert((is_png & long_enough) | is_jpeg, ["An image must be a JPEG or a PNG file"])]
     ):
@@ -151,7 +164,7 @@ def decode(contents, height, width, channels, centre=1.0):
 
     def whole():
         image = tf.io.decode_image(contents, channels=channels, expand_animations=False)
-        return fit(tf.ensure_shape(image, (None, None, channels))[None], height, width, centre)[0]
+        return fit_to_size(tf.ensure_shape(image, (None, None, channels))[None], height, width, centre)[0]
 
     def window():
         return jpeg.decode_window(contents, jpeg.centre_window(size, (height, width), centre), (height, width))
@@ -163,6 +176,6 @@ def decode(contents, height, width, channels, centre=1.0):
 
 
 def png_size(contents):
-    """Returns height and width as the first chunk of a PNG file has them: int32 `[2]`."""
+    """Returns the height and width that the first chunk of a PNG file states, as an int32 tensor `[2]`."""
     width_and_height = tf.io.decode_raw(tf.strings.substr(contents, 16, 8), tf.int32, little_endian=False)
     return tf.reshape(width_and_height, (2,))[::-1]

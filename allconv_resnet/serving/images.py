@@ -1,4 +1,4 @@
-"""Image files as they are given on a command line."""
+"""Reads the image files that a command line names."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,14 @@ SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
 def image_files(paths):
-    """Yields the names and contents of image files: files as they are, directories searched, `-` standard input.
+    """Yields the name and the content of each image file.
+
+    Args:
+        paths: Sequence of paths of files or of directories, which are searched for JPEG and PNG files, or `-` for
+            standard input.
+
+    Yields:
+        Pairs of a string and bytes.
 
     Raises:
         BadInput: if a path does not exist, or a directory has no JPEG or PNG file.

@@ -1,8 +1,8 @@
-"""What strangers may take of a server: connections, time and memory.
+"""Limits on the connections, time and memory that clients may use.
 
-uvicorn and Starlette leave this to a proxy in front. Here are the limits that keep one small server upright alone: of a
-header in bytes and seconds, of a body in bytes and seconds, of all bodies together, of an answer that is not read, and
-of the number of connections.
+uvicorn and Starlette leave this to a proxy in front of the server. These limits protect a server without a proxy: they
+bound the size and time of a header and of a body, the size of all bodies together, the time that an answer is left
+unread, and the number of connections.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from allconv_resnet.serving.protocol import Refused
 
-FRAMING = 8  # bytes on the way for a byte of a body: a chunk of one byte takes six
+FRAMING = 8  # received bytes allowed for each byte of a body: a chunk of one byte takes six
 
 
 class Bodies:
-    """Reads the bodies of requests, as a context: `async with bodies.read(request) as body`.
+    """Reads the bodies of requests within the limits: `async with bodies.read(request) as body`.
 
     Args:
         options: `ServeOptions`.
@@ -30,11 +30,14 @@ class Bodies:
         self.free = int(options.max_buffered_mb * 1e6)
 
     def read(self, request):
-        """Returns a context that holds the body of a Starlette request; at its end the memory counts as free.
+        """Returns a context manager that reads the body of a request and, at its end, counts its memory as free.
+
+        Args:
+            request: Starlette `Request`.
 
         Raises:
-            Refused: on entry: 413 if the body is too large, said before it is read if its length is declared; 408 if it
-                does not come in time; 429 if all bodies together are too large.
+            Refused: on entry, with status 413 if the body is too large (before it is read, if its length is declared),
+                408 if it does not arrive in time, or 429 if all bodies together are too large.
         """
         return _Body(self, request)
 
@@ -79,7 +82,7 @@ class _Body:
         self.size = 0
 
     def _too_large(self):
-        return Refused(413, f"A body may have {self.bodies.limit:,} bytes at most")
+        return Refused(413, f"A body must have at most {self.bodies.limit:,} bytes")
 
 
 def guarded_protocol(options):
@@ -87,25 +90,25 @@ def guarded_protocol(options):
 
     class Guarded(GuardedProtocol):
         limits = options
-        silent = {}  # noqa: RUF012 - of this server: the connections that are between requests, the oldest first
+        silent = {}  # noqa: RUF012 - the server's connections that are between requests, the oldest first
 
     return Guarded
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 connection, with limits. A refusal is JSON, as all errors of the server are."""
+    """uvicorn's HTTP/1.1 connection, with limits. It refuses with JSON, like all errors of the server."""
 
     def connection_made(self, transport):
         super().connection_made(transport)
-        # asyncio does so for sockets whose protocol number is written out; without it an answer, which is sent in two
-        # parts, waits 40 ms for the acknowledgement of the first.
+        # asyncio sets this only for sockets with an explicit protocol number. Without it an answer, which is sent in
+        # two parts, waits 40 ms for the acknowledgement of the first part.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.deadline = self.write_deadline = None
-        self.unread = 0  # bytes received that have not become a body: of the header, of chunk sizes and trailers
+        self.unread = 0  # bytes received outside of bodies: the header, chunk sizes and trailers
         self.silent[self] = None
         self._start_deadline()
         if len(self.connections) > self.limits.max_connections:
-            # The one that has been silent for longest, which may be this one.
+            # The connection that has been silent for longest may be this one.
             next(iter(self.silent)).make_room()
 
     def connection_lost(self, exc):
@@ -121,11 +124,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.unread > self.limits.max_header_kb * 1e3:
-            self.refuse(431, f"A header may have {self.limits.max_header_kb * 1e3:,.0f} bytes at most")
+            self.refuse(431, f"A header must have at most {self.limits.max_header_kb * 1e3:,.0f} bytes")
         elif len(self.pipeline) > self.limits.max_pipeline:
-            self.refuse(429, f"{self.limits.max_pipeline} requests may wait for answers at most")
+            self.refuse(429, f"At most {self.limits.max_pipeline} requests may wait for answers")
         elif self in self.silent and self.deadline is None:
-            self._start_deadline()  # uvicorn's own limit, for no byte at all, ends with the first byte
+            self._start_deadline()  # uvicorn's own limit ends with the first byte
 
     def on_body(self, body):
         self.unread -= FRAMING * len(body)
@@ -144,7 +147,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self._start_write_deadline()
-        elif self.cycle.response_complete:  # and not another request of a pipeline
+        elif self.cycle.response_complete:  # otherwise another request of the pipeline follows
             self.silent[self] = None
 
     def pause_writing(self):
@@ -154,11 +157,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def resume_writing(self):
         super().resume_writing()
         self._stop_write_deadline()
-        if self.transport.is_closing():  # the rest is too little to be told of again
+        if self.transport.is_closing():  # pause_writing is not called again for the little that is left
             self._start_write_deadline()
 
     def eof_received(self):
-        self._start_write_deadline()  # asyncio closes
+        self._start_write_deadline()  # asyncio closes the connection
         return super().eof_received()
 
     def timeout_keep_alive_handler(self):
@@ -169,7 +172,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.refuse(400, msg)
 
     def make_room(self):
-        """Closes, and at once if an answer lies unread."""
+        """Closes the connection, without delay if the client has left an answer unread."""
         if self.transport.get_write_buffer_size():
             self.silent.pop(self)
             self.transport.abort()
@@ -177,9 +180,13 @@ class GuardedProtocol(HttpToolsProtocol):
             self.refuse(429, "All connections are taken: try again later")
 
     def refuse(self, status, reason):
-        """Answers with an error, unless an answer is on its way, and closes.
+        """Answers with an error, unless an answer is being sent already, and closes the connection.
 
-        The connection counts until it is gone, which it is in time: what is not read then is given up.
+        The connection counts until it is closed. After `write_seconds` what the client has not read is dropped.
+
+        Args:
+            status: Integer, HTTP status.
+            reason: String, the error message.
         """
         self._stop_deadline()
         self.silent.pop(self, None)

@@ -1,4 +1,4 @@
-"""What `allconv-resnet serve` can be told, and what a server takes from strangers at most."""
+"""Options of `allconv-resnet serve`, including the limits on what clients may send."""
 
 import os
 import re
@@ -9,41 +9,41 @@ from allconv_resnet.errors import BadInput
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Of one server. Whoever can reach the port can send what they like, so everything they send has a limit."""
+    """Options of a server. Anyone who can reach the port can send anything, so everything that is sent has a limit."""
 
     name: str = "model"
     """The model's name in the address: /v1/models/NAME:predict."""
     host: str = "127.0.0.1"
-    """Address to listen on. 0.0.0.0: every network of the machine."""
+    """Address to listen on. 0.0.0.0 means every network of the machine."""
     port: int = 8501
-    """Port to listen on, that of TensorFlow Serving's REST. 0: any free one, which is printed."""
+    """Port to listen on. The default is that of TensorFlow Serving's REST; 0 means any free port, which is printed."""
     threads: int = os.cpu_count() or 1
-    """Requests, or batches of them, that are worked on at the same time."""
+    """Number of requests, or batches of them, that are processed at the same time."""
     batch: int = 1
-    """Images of several requests that are put through the network together, at most. 1: each request by itself."""
+    """Most images in a batch of several requests. 1 turns batching off."""
     batch_wait_ms: float = 5.0
     """Milliseconds that the first request of a batch waits for others."""
 
     max_body_mb: float = 32.0
     """Largest body of a request, in millions of bytes."""
     max_buffered_mb: float = 128.0
-    """Bodies of all requests that are read or worked on, together, in millions of bytes."""
+    """Largest total size of the bodies of all requests in progress, in millions of bytes."""
     max_images: int = 1024
-    """Images of a request. However small they come, the network takes each in its own size."""
+    """Most images in a request. Small images cost as much as large ones, since all are resized to one size."""
     max_header_kb: float = 64.0
     """Largest header of a request, in thousands of bytes."""
     max_connections: int = 512
-    """Open connections. When all are taken, a new one takes the place of the one that has been silent for longest."""
+    """Most open connections. A further one replaces the connection that has been silent for longest."""
     max_pipeline: int = 32
-    """Requests of a connection that wait for the answer to the one before them."""
+    """Most requests of a connection that wait for the answer to an earlier one."""
     header_seconds: float = 10.0
-    """Time for the header of a request, from its first byte."""
+    """Seconds in which the header of a request must arrive, from its first byte."""
     body_seconds: float = 30.0
-    """Time for the body of a request."""
+    """Seconds in which the body of a request must arrive."""
     write_seconds: float = 30.0
-    """Time that a client may leave an answer unread."""
+    """Seconds for which a client may leave an answer unread."""
     stop_seconds: float = 10.0
-    """Time for the requests at work when the server is told to stop."""
+    """Seconds in which the requests in progress may finish when the server is told to stop."""
 
     def __post_init__(self):
         if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):

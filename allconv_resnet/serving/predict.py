@@ -1,4 +1,4 @@
-"""Predictions of an exported network for image files. Needs TensorFlow and the export, nothing else."""
+"""Predictions of an exported network for image files. They need only TensorFlow and the export."""
 
 import re
 from pathlib import Path
@@ -14,8 +14,11 @@ BATCH = 64
 def latest_version(export):
     """Returns the directory of the newest version of an export, or the export itself if it is one version.
 
+    Args:
+        export: Path of an export, or of one version of it.
+
     Raises:
-        BadInput: if there is none.
+        BadInput: if there is no exported model.
     """
     export = Path(export)
     if (export / "saved_model.pb").exists():
@@ -31,15 +34,15 @@ def predict_export(export, paths, top=5):
 
     Args:
         export: Path of an export, or of one version of it.
-        paths: Image files, directories, or `-`.
-        top: Integer, how many classes, at most those that the export answers.
+        paths: Sequence of image files or directories, or `-` for standard input.
+        top: Integer, number of classes. An export returns at most 5.
 
     Yields:
         `{"image": name, "predictions": [{"class": int, "label": str, "probability": float}, ...]}`.
 
     Raises:
-        BadInput: if there is no such export or it cannot be loaded, no such image, or a file is not an image; images
-            before it have been yielded.
+        BadInput: if the export does not exist or cannot be loaded, or an image does not exist or cannot be read. The
+            predictions for the images before it have been yielded.
     """
     if top < 1:
         raise BadInput(f"top must be positive. Received: top={top}")
@@ -65,7 +68,7 @@ def _answers(serve, names, contents, top):
     except tf.errors.OpError as error:
         if len(names) == 1:
             raise BadInput(f"{names[0]} is not an image that can be read: {reason(error)}") from error
-        for name, content in zip(names, contents, strict=True):  # one by one, to name the bad one
+        for name, content in zip(names, contents, strict=True):  # to find the bad image
             yield from _answers(serve, [name], [content], top)
         return
     for i, name in enumerate(names):
@@ -75,8 +78,8 @@ def _answers(serve, names, contents, top):
 
 
 def reason(error):
-    """Returns what a TensorFlow error says is wrong with an image."""
+    """Returns the part of a TensorFlow error message that says what is wrong with an image."""
     lines = [line.strip() for line in error.message.splitlines()]
-    # TensorFlow puts the operation first; the cause stands behind it.
+    # TensorFlow's message names the operation first and then the cause.
     line = next((line for line in lines if "An image" in line or "decode" in line or "Invalid" in line), lines[0])
     return re.sub(r"[\[\]]", "", line.removeprefix("assertion failed: "))

@@ -1,6 +1,6 @@
 """TensorFlow Serving's REST protocol (https://www.tensorflow.org/tfx/serving/api_rest): JSON to arrays and back.
 
-Nothing here knows of connections or of the network: pure functions on bytes and arrays.
+All functions are pure functions of bytes and arrays. They use neither connections nor the model.
 """
 
 import base64
@@ -16,8 +16,8 @@ class Refused(Exception):
     """A request that is answered with an error.
 
     Args:
-        status: Integer, of HTTP.
-        reason: What was received and what was expected, in one sentence.
+        status: Integer, HTTP status.
+        reason: String, one sentence that says what was expected and what was received.
     """
 
     def __init__(self, status, reason):
@@ -27,25 +27,27 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """What a body asks for."""
+    """The content of a request body."""
 
     signature: str
     images: np.ndarray
-    """Of the dtype and rank that the signature takes; for strings an object array of bytes."""
+    """Array of the dtype and rank that the signature takes. For strings it is an object array of bytes."""
     rows: bool
-    """Whether the answer is a list with one object for each image, or an object with one list for each output."""
+    """Whether the answer is a list with one object for each image, and not an object with one list for each output."""
 
 
-def parse(body, signatures):
+def parse_request(body, signatures):
     """Returns the `Request` in the body of a POST to `:predict`.
 
     Args:
-        body: Bytes: JSON with `instances`, a list of images, or `inputs`, all images at once; they may stand alone or
-            under the input's name. Binary values are `{"b64": ...}`. `signature_name` defaults to `serving_default`.
+        body: Bytes of a JSON object with `instances`, a list of images, or `inputs`, all images as one value. Both may
+            be the values themselves or objects that have them under the input's name. Binary values are
+            `{"b64": ...}`. `signature_name` defaults to `serving_default`.
         signatures: Dictionary from the name of a signature to the `tf.TensorSpec` of its one input.
 
     Raises:
-        Refused: with status 400 if the body is anything else.
+        Refused: with status 400 if the body does not have this form, or 413 if there is not enough memory for the
+            images.
     """
     values = _load(body)
     if not isinstance(values, dict):
@@ -69,15 +71,15 @@ def parse(body, signatures):
     return Request(signature, convert(images, spec), rows)
 
 
-def answer(outputs, rows):
-    """Returns the body of an answer.
+def encode_answer(outputs, rows):
+    """Returns the body of an answer, as bytes of JSON.
 
     Args:
         outputs: Dictionary of arrays `[n, ...]`; bytes become text.
-        rows: As in `Request`.
+        rows: Boolean, see `Request`.
 
     Raises:
-        Refused: with status 400 if a number is not finite, which JSON does not have.
+        Refused: with status 400 if a number is not finite, since JSON has no such numbers.
     """
     lists = {name: _text(value) if value.dtype == object else value.tolist() for name, value in outputs.items()}
     if rows:
@@ -87,7 +89,7 @@ def answer(outputs, rows):
     try:
         return json.dumps(content, allow_nan=False).encode()
     except ValueError as error:
-        raise Refused(400, "The network gives no finite answer for these pixels") from error
+        raise Refused(400, "The network's answer for these pixels is not finite") from error
 
 
 def _load(body):
@@ -100,8 +102,8 @@ def _load(body):
     try:
         return json.loads(body, parse_constant=refuse)
     except RecursionError as error:
-        raise Refused(400, "The body has too many lists within lists") from error
-    except ValueError as error:  # also of the encoding
+        raise Refused(400, "The body has too many nested lists") from error
+    except ValueError as error:  # an error of the encoding is a ValueError as well
         raise Refused(400, f"The body is not JSON: {error}") from error
 
 
@@ -132,14 +134,14 @@ def _bytes(value):
 def _numbers(images, spec):
     expected = f"{spec.name} must be {spec.dtype.name} of shape {_shape(spec.shape)}"
     different = Refused(400, f"{expected}. Received: lists of different lengths")
-    flat = [images]  # NumPy would make every text as long as the longest: it must see numbers alone
+    flat = [images]  # NumPy must get only numbers, since it would make every text as long as the longest
     while (types := set(map(type, flat))) == {list}:
         flat = list(itertools.chain.from_iterable(flat))
     if not types <= {int, float}:
         raise different if list in types else Refused(400, f"{expected}. Received: values that are not numbers")
     try:
         array = np.array(images)
-    except (ValueError, OverflowError) as error:  # or nested too deeply
+    except (ValueError, OverflowError) as error:  # different lengths, or too many dimensions
         raise different from error
     except MemoryError as error:
         raise Refused(413, "The images need more memory than the server has") from error

@@ -1,9 +1,9 @@
 """A model server for machines without Docker: TensorFlow Serving's REST protocol over uvicorn and Starlette.
 
-KServe's Python server was the candidate. Of that protocol it knows `:predict` with `instances` alone: no versions, no
-signatures, no `inputs`, no metadata, another form of status, and no batching of requests; it brings more than fifty
-packages, among them a Kubernetes client and pandas, and holds protobuf below 7. What would have been left of it is what
-it stands on itself, uvicorn and Starlette. Those are used here directly.
+KServe's Python server was considered and not used. It supports only `:predict` with `instances` of this protocol: it
+has no versions, signatures, `inputs`, metadata or batching of requests, and another form of status. It needs more than
+fifty packages, among them a Kubernetes client and pandas, and keeps protobuf below 7. This server uses directly what
+KServe is built on, uvicorn and Starlette.
 """
 
 import asyncio
@@ -29,20 +29,25 @@ from allconv_resnet.serving.batching import Batcher
 from allconv_resnet.serving.freezing import freeze
 from allconv_resnet.serving.limits import Bodies, guarded_protocol
 from allconv_resnet.serving.predict import latest_version, reason
-from allconv_resnet.serving.protocol import Refused, answer, parse
+from allconv_resnet.serving.protocol import Refused, encode_answer, parse_request
 
-SLICE = 256  # images that go through the network at once, the largest batch of benchmarks/speed.py: memory has an end
-BACKLOG = 256  # connections that are accepted in one go; each holds a file descriptor before its limit can act
+SLICE = 256  # most images in one call of the network, which bounds its memory; the largest batch of benchmarks/speed.py
+BACKLOG = 256  # connections accepted at once; each has a file descriptor before the limit on connections applies
 
 
 class SavedModel:
-    """An exported network, as the server calls it.
+    """An exported network that the server can call.
 
     Args:
         export: Path of an export, or of one version of it.
 
+    Attributes:
+        version: String, the version that was loaded.
+        signatures: Dictionary from the name of each signature to the `tf.TensorSpec` of its input.
+        outputs: Dictionary from the name of each signature to a dictionary of `tf.TensorSpec`.
+
     Raises:
-        BadInput: if there is none, or it cannot be loaded.
+        BadInput: if there is no export, or it cannot be loaded.
     """
 
     def __init__(self, export):
@@ -56,16 +61,23 @@ class SavedModel:
         self.signatures = {
             name: next(iter(function.structured_input_signature[1].values()))
             for name, function in functions.items()
-            if not name.startswith("__")  # of TensorFlow itself
+            if not name.startswith("__")  # TensorFlow's own
         }
         self.outputs = {name: functions[name].structured_outputs for name in self.signatures}
         self._frozen, self._freezing = {}, threading.Lock()
 
     def __call__(self, signature, images):
-        """Returns the outputs of a signature as a dictionary of arrays.
+        """Returns the outputs of a signature.
+
+        Args:
+            signature: String, name of the signature.
+            images: Array `[n, ...]` as the signature takes it.
+
+        Returns:
+            Dictionary of arrays `[n, ...]`.
 
         Raises:
-            Refused: with status 400 if the images are refused in the graph.
+            Refused: with status 400 if the graph refuses the images, or 413 if they need too much memory.
         """
         spec, function = self.signatures[signature], self._function(signature)
         try:
@@ -78,7 +90,7 @@ class SavedModel:
 
     def _function(self, signature):
         with self._freezing:
-            if signature not in self._frozen:  # at its first call: each has its own copy of the weights
+            if signature not in self._frozen:  # at the first call, since each has a copy of the weights
                 self._frozen[signature] = freeze(self._loaded.signatures[signature])
             return self._frozen[signature]
 
@@ -87,7 +99,7 @@ def application(model, options):
     """Returns the Starlette application that serves a model.
 
     Args:
-        model: As `SavedModel`: `version`, `signatures`, `outputs`, and the call.
+        model: `SavedModel`, or another callable with its attributes.
         options: `ServeOptions`.
     """
     pool = ThreadPoolExecutor(options.threads, thread_name_prefix="predict")
@@ -98,12 +110,12 @@ def application(model, options):
         _require_model(request, model, options)
         async with bodies.read(request) as body:
             run = asyncio.get_running_loop().run_in_executor
-            asked = await run(pool, parse, body, model.signatures)
+            asked = await run(pool, parse_request, body, model.signatures)
             if len(asked.images) > options.max_images:
                 count = f"Received: {len(asked.images):,}"
-                raise Refused(413, f"A request may have {options.max_images:,} images at most. {count}")
+                raise Refused(413, f"A request must have at most {options.max_images:,} images. {count}")
             outputs = await batcher(asked.signature, asked.images)
-            return Response(await run(pool, answer, outputs, asked.rows), media_type="application/json")
+            return Response(await run(pool, encode_answer, outputs, asked.rows), media_type="application/json")
 
     async def status(request):
         _require_model(request, model, options)
@@ -123,7 +135,7 @@ def application(model, options):
         return JSONResponse({"error": error.reason}, status_code=error.status)
 
     async def no_such_address(_, error):
-        text = f"{error.detail}: the addresses are /v1/models/{options.name}, and :predict and /metadata of it"
+        text = f"{error.detail}: the addresses are /v1/models/{options.name}, and the same with :predict or /metadata"
         return JSONResponse({"error": text}, status_code=error.status_code, headers=error.headers)
 
     async def failed(_, error):
@@ -141,7 +153,7 @@ def application(model, options):
 
 
 def signature_definitions(model):
-    """Returns the signatures in the form of TensorFlow Serving's metadata."""
+    """Returns the signatures of a model as a dictionary in the form of TensorFlow Serving's metadata."""
 
     def tensor(spec):
         dims = [{"size": str(-1 if size is None else size), "name": ""} for size in spec.shape]
@@ -159,20 +171,20 @@ def signature_definitions(model):
 
 
 def serve(model, options):
-    """Serves a model until SIGTERM or Ctrl-C, then lets the requests at work come to their end.
+    """Serves a model until SIGTERM or Ctrl-C, and then finishes the requests in progress.
 
     Args:
-        model: As in `application`.
+        model: See `application`.
         options: `ServeOptions`.
 
     Raises:
-        BadInput: if the address cannot be listened on.
+        BadInput: if the server cannot listen at the address.
     """
     try:
         family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
         listening = socket.create_server((options.host, options.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise BadInput(f"{options.host} port {options.port} cannot be listened on: {error.strerror}") from error
+        raise BadInput(f"The server cannot listen on {options.host} port {options.port}: {error.strerror}") from error
     host, port = listening.getsockname()[:2]
     config = uvicorn.Config(
         application(model, options),
@@ -185,8 +197,8 @@ def serve(model, options):
         backlog=BACKLOG,
         timeout_graceful_shutdown=options.stop_seconds,
     )
-    # TensorFlow's own objects live as long as the process: without this every full collection, one in some hundred
-    # requests, goes through all of them, and for 0.2 s nobody is answered.
+    # TensorFlow's own objects live as long as the process. Without this every full collection, about one in some
+    # hundred requests, would visit all of them and stop the server for 0.2 s.
     gc.collect()
     gc.freeze()
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1/models/{options.name}"
@@ -199,11 +211,11 @@ def serve(model, options):
 class _Server(uvicorn.Server):
     async def startup(self, sockets=None):
         await super().startup(sockets)
-        print(self.greeting, flush=True)  # now requests and signals are heard
+        print(self.greeting, flush=True)  # the server now handles requests and signals
 
     @contextlib.contextmanager
     def capture_signals(self):
-        # uvicorn would kill itself with the same signal in the end; a server that was told to stop has not failed.
+        # uvicorn would end by killing itself with the same signal, but a server that was told to stop has not failed.
         handlers = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield

@@ -1,4 +1,4 @@
-"""Requests that TensorFlow Serving makes of a model while it loads it, so that no user's request is the first.
+"""Warm-up requests, which TensorFlow Serving sends to a model while it loads it, so that no user has to wait.
 
 https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
@@ -16,7 +16,7 @@ def write_warmup(directory, requests):
 
     Args:
         directory: Path of the SavedModel.
-        requests: Dictionary from the name of a signature to the tensors it takes, by name.
+        requests: Dictionary from the name of each signature to a dictionary of its input tensors.
     """
     path = Path(directory) / FILE
     path.parent.mkdir(exist_ok=True)

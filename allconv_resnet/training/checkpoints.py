@@ -1,7 +1,7 @@
-"""Checkpoints that survive a kill, a full disk and a damaged file: one `.npz` file of NumPy for each step.
+"""Checkpoints: one `.npz` file for each step, written atomically.
 
-Every engine writes and reads the same files, so a run can be continued, evaluated and exported by any of them. The
-format checks itself: each array in the file has a checksum.
+A kill or a full disk does not damage earlier checkpoints, and a damaged file is recognized by the checksums of its
+arrays. Every engine writes and reads the same files, so any of them can continue, evaluate and export a run.
 """
 
 import re
@@ -17,7 +17,7 @@ UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 def steps_on_disk(directory):
-    """Returns the steps whose checkpoints lie in a directory, in ascending order, damaged ones included."""
+    """Returns the steps of all checkpoints in a directory in ascending order, including damaged ones."""
     try:
         names = [re.fullmatch(r"step-(\d+)\.npz", path.name) for path in Path(directory).iterdir()]
     except OSError:
@@ -29,23 +29,23 @@ class Checkpoints:
     """The newest few states of a run in one directory.
 
     Args:
-        directory: Path; made when the first checkpoint is written.
-        keep: Integer, checkpoints to keep.
+        directory: Path, created when the first checkpoint is written.
+        keep: Integer, number of checkpoints to keep.
     """
 
     def __init__(self, directory, keep=3):
         self.directory, self.keep = Path(directory), keep
-        self.step = None  # of the last checkpoint that this process wrote or read
+        self.step = None  # step of the last checkpoint that this process wrote or read
 
     def save(self, step, state):
-        """Writes the state after `step` steps, unless it is the one that was written or read last.
+        """Writes the state after `step` steps, unless this checkpoint was the last one written or read.
 
         Args:
-            step: Integer.
+            step: Integer, number of steps made.
             state: Function without arguments that returns a dictionary of arrays.
 
         Raises:
-            RunFailed: if it cannot be written; earlier checkpoints are as they were.
+            RunFailed: if the file cannot be written. Earlier checkpoints stay as they were.
         """
         if step == self.step:
             return
@@ -57,7 +57,7 @@ class Checkpoints:
             kept = max(steps_on_disk(self.directory), default=None)
             raise RunFailed(
                 f"The checkpoint of step {step} could not be written to {self.directory} ({error.strerror or error}); "
-                + (f"that of step {kept} is kept" if kept is not None else "there is none before it")
+                + (f"that of step {kept} is kept" if kept is not None else "there is no earlier checkpoint")
                 + ": make room, and the same command continues the run"
             ) from error
         self.step = step
@@ -68,31 +68,33 @@ class Checkpoints:
         """Loads the newest checkpoint that can be read.
 
         Args:
-            load: Function of a dictionary of arrays, which raises `ValueError` if they do not fit.
-            directory: Path to read from. Defaults to the one that is written to.
+            load: Function of a dictionary of arrays, which raises `ValueError` if the arrays do not fit.
+            directory: Path to read from. Defaults to the directory that `save` writes to.
 
         Returns:
-            Its step, or None if there are no checkpoints; and the steps of the damaged ones that were passed over.
+            Step of the checkpoint, or None if there are no checkpoints, and the list of the steps of newer checkpoints
+            that are damaged.
 
         Raises:
-            BadInput: if there are checkpoints and none of them can be read.
+            BadInput: if there are checkpoints but none of them can be read.
         """
         directory = Path(directory or self.directory)
         damaged = []
         for step in reversed(steps_on_disk(directory)):
             try:
-                load(read(directory / f"step-{step}.npz"))
+                load(read_checkpoint(directory / f"step-{step}.npz"))
                 self.step = step
                 return step, damaged
             except UNREADABLE as error:
                 damaged.append(step)
                 reason = (str(error) or type(error).__name__).splitlines()[0]
         if damaged:
-            raise BadInput(f"No checkpoint in {directory} can be read; the oldest one, of step {damaged[-1]}: {reason}")
+            oldest = f"the oldest one, of step {damaged[-1]}, fails with: {reason}"
+            raise BadInput(f"No checkpoint in {directory} can be read; {oldest}")
         return None, damaged
 
 
-def read(path):
-    """Returns all arrays of a checkpoint, by name; every checksum is verified."""
+def read_checkpoint(path):
+    """Returns a dictionary of all arrays of a checkpoint. Reading them verifies every checksum."""
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}

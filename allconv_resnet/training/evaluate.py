@@ -1,4 +1,4 @@
-"""Evaluation of a run's checkpoint, apart from training."""
+"""Evaluation of the checkpoints of a run, during or after training."""
 
 import json
 import time
@@ -14,11 +14,14 @@ from allconv_resnet.training.reports import EVALUATIONS
 
 
 def load_model(run_dir, checkpoint="latest"):
-    """Returns the network of a run with its trained weights, the recipe, and the step it was trained to.
+    """Returns the network of a run with its trained weights.
 
     Args:
-        run_dir: Path.
+        run_dir: Path of the run directory.
         checkpoint: Which checkpoint: `"latest"`, or `"best"`, the one with the lowest test error.
+
+    Returns:
+        Keras model, `Recipe`, and the step of the checkpoint.
 
     Raises:
         BadInput: if the directory has no run, or the run has no such checkpoint that can be read.
@@ -33,19 +36,19 @@ def load_model(run_dir, checkpoint="latest"):
         for variable, weight in zip(model.variables, weights, strict=True):
             variable.assign(weight)
 
-    return model, recipe, restore(run_dir, checkpoint, load)
+    return model, recipe, restore_checkpoint(run_dir, checkpoint, load)
 
 
-def restore(run_dir, checkpoint, load):
+def restore_checkpoint(run_dir, checkpoint, load):
     """Loads a checkpoint of a run and returns its step.
 
     Args:
-        run_dir: Path.
-        checkpoint: As in `load_model`.
-        load: Function of a dictionary of arrays.
+        run_dir: Path of the run directory.
+        checkpoint: See `load_model`.
+        load: Function of a dictionary of arrays, which raises `ValueError` if the arrays do not fit.
 
     Raises:
-        BadInput: as `load_model`.
+        BadInput: if the run has no such checkpoint that can be read.
     """
     directory = Path(run_dir) / "checkpoints" / ("best" if checkpoint == "best" else "")
     step, _ = Checkpoints(directory).restore(load)
@@ -55,49 +58,49 @@ def restore(run_dir, checkpoint, load):
 
 
 def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest"):
-    """Returns the loss and the errors of a run's network.
+    """Evaluates the network of a run.
 
     Args:
-        run_dir: Path.
-        data_dir: Path of tensorflow-datasets, see `data.source.load_data`.
-        split: `"train"`, `"test"` or `"holdout"`: the split that the recipe trains on, tests on, or holds out.
-        checkpoint: As in `load_model`.
+        run_dir: Path of the run directory.
+        data_dir: Directory of tensorflow-datasets, see `data.source.load_data`.
+        split: `"train"`, `"test"` or `"holdout"`, the split that the recipe trains on, tests on, or holds out.
+        checkpoint: See `load_model`.
 
     Returns:
-        Dictionary: `step`, `loss` (nats), `error` and `top5_error` (fractions), `images` (how many).
+        Dictionary with `step`, `loss` (nats), `error` and `top5_error` (fractions), and `images` (their number).
 
     Raises:
-        BadInput: if the run or the data are not there, or do not fit each other.
+        BadInput: if the run or the data cannot be read, or do not fit each other.
     """
     recipe = run_directory.read_recipe(run_dir)
     if split == HOLDOUT and not recipe.data.holdout:
-        raise BadInput(f"{run_dir} was trained without a holdout")
+        raise BadInput(f"The run in {run_dir} was trained without a holdout")
     names = {"train": recipe.data.train_split, "test": recipe.data.test_split, HOLDOUT: HOLDOUT}
     name = names[split]
-    engine = engines.create("one")
+    engine = engines.create_engine("one")
     with engine.job(recipe, run_dir):
         engine.build(recipe, load_for_recipe(recipe.data, (name,), data_dir, recipe.seed), training=False)
-        step = restore(run_dir, checkpoint, lambda state: engine.load(state, training=False))
+        step = restore_checkpoint(run_dir, checkpoint, lambda state: engine.load(state, training=False))
         sums = engine.test(name)
     return {"step": step, **means(sums), "images": int(sums[SUMS.index("images")])}
 
 
-def follow(run_dir, data_dir=None, split="test", pause=30):
-    """Evaluates each new checkpoint of a run in training, up to that of its last step.
+def follow_run(run_dir, data_dir=None, split="test", pause=30):
+    """Evaluates each new checkpoint of a run while it trains, until its last step.
 
-    What was evaluated is in the run's evaluations.jsonl, and is not evaluated again.
+    The results are added to the run's evaluations.jsonl. A checkpoint with a result there is not evaluated again.
 
     Args:
-        run_dir: Path.
-        data_dir: As in `evaluate_run`.
-        split: As in `evaluate_run`.
-        pause: Number, seconds between two looks for a new checkpoint.
+        run_dir: Path of the run directory.
+        data_dir: See `evaluate_run`.
+        split: See `evaluate_run`.
+        pause: Number, seconds between two searches for a new checkpoint.
 
     Yields:
-        What `evaluate_run` returns.
+        The dictionaries that `evaluate_run` returns.
 
     Raises:
-        BadInput: as `evaluate_run`.
+        BadInput: if the run or the data cannot be read, or do not fit each other.
     """
     looked_at = 0
     while True:
@@ -107,7 +110,7 @@ def follow(run_dir, data_dir=None, split="test", pause=30):
         if newest not in {0, looked_at, *done}:
             looked_at = newest
             result = evaluate_run(run_dir, data_dir, split)
-            if result["step"] in done:  # the newest is damaged, the one before it is known
+            if result["step"] in done:  # the newest checkpoint is damaged, and the one before it has a result
                 continue
             with open(Path(run_dir) / EVALUATIONS, "a") as file:
                 file.write(json.dumps({"split": split, **result}) + "\n")

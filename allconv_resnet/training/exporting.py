@@ -1,4 +1,4 @@
-"""From a run directory to an export."""
+"""Exports the network of a run directory."""
 
 import importlib.util
 import os
@@ -17,12 +17,12 @@ DIRECTORY = "export"
 
 
 def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel"):
-    """Writes a run's network for use elsewhere; as a SavedModel, with its model card.
+    """Exports the network of a run. A SavedModel gets a model card.
 
     Args:
-        run_dir: Path.
-        checkpoint: As in `load_model`.
-        output_dir: Path under which the versions lie, or None: `run_dir/export`. The version is the step.
+        run_dir: Path of the run directory.
+        checkpoint: Which checkpoint, see `evaluate.load_model`.
+        output_dir: Path of the directory of all versions, or None for `run_dir/export`. The version is the step.
         kind: `"savedmodel"`, `"onnx"` or `"litert"`.
 
     Returns:
@@ -35,26 +35,26 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
     centre = recipe.data.centre
     if centre is None:
         raise BadInput(
-            f'{run_dir}/config.json does not say which part of an image evaluation showed: add "centre" to its data, '
+            f'{run_dir}/config.json does not say which part of an image evaluation shows: add "centre" to its data, '
             f"1.0 for images of one size or 0.875 for records of ImageNet"
         )
     if keras.backend.backend() != "tensorflow":
         return _export_on_tensorflow(run_dir, checkpoint, output_dir, kind)
     from allconv_resnet.serving.card import model_card
-    from allconv_resnet.serving.export import export
+    from allconv_resnet.serving.export import export_savedmodel
     from allconv_resnet.serving.formats import export_file
 
     model, recipe, step = load_model(run_dir, checkpoint)
     directory = Path(output_dir or Path(run_dir) / DIRECTORY)
     if kind != "savedmodel":
-        if recipe.precision != "float32":  # neither ONNX's nor LiteRT's converter knows mixed precision
+        if recipe.precision != "float32":  # the converters of ONNX and LiteRT do not support mixed precision
             weights = model.get_weights()
             model = recipe.replace(precision="float32").build_model()
             model.set_weights(weights)
         return export_file(model, directory, step, kind)
     labels = run_directory.read_labels(run_dir)
     sessions = run_directory.read_sessions(run_dir)
-    path = export(model, labels, directory, version=step, centre=centre)
+    path = export_savedmodel(model, labels, directory, version=step, centre=centre)
     tests = [line for line in run_directory.read_metrics(run_dir) if line["split"] == "test"]
     card = model_card(recipe, step, tests, sessions, labels)
     files.write_text(path / "MODEL_CARD.md", card)
@@ -62,23 +62,23 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
 
 
 def _export_on_tensorflow(run_dir, checkpoint, output_dir, kind):
-    """Exports a run in a process of its own: the exporters need Keras on TensorFlow, and a process has one backend."""
+    """Exports a run in a new process, since the exporters need Keras on TensorFlow and a process has one backend."""
     command = [sys.executable, "-m", "allconv_resnet", "export", str(run_dir), "--checkpoint", checkpoint]
     command += ["--format", kind, *(["--output-dir", str(output_dir)] if output_dir else [])]
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"status {done.returncode}"
-        raise BadInput(f"The run cannot be exported by Keras on TensorFlow: {reason.removeprefix('error: ')}")
+        raise BadInput(f"Keras on TensorFlow cannot export the run: {reason.removeprefix('error: ')}")
     return Path(done.stdout.strip().splitlines()[-1])
 
 
 def export_at_the_end(run_dir, chief=True):
-    """Exports a run that has finished, unless that has been done since, and says so.
+    """Exports a run that has finished and prints the path, unless its network has been exported already.
 
     Args:
-        run_dir: Path.
-        chief: Whether this process keeps the run directory. The other workers of a job leave it to that one.
+        run_dir: Path of the run directory.
+        chief: Boolean, whether this process writes the run directory. The other workers of a job export nothing.
     """
     if not chief:
         return

@@ -1,4 +1,4 @@
-"""The loop: restore, advance to the next mark, log, test, save, finish. It drives every engine."""
+"""The training loop, which drives every engine: restore, advance to the next mark, log, test, save, finish."""
 
 import signal
 import threading
@@ -12,30 +12,31 @@ from allconv_resnet.progress import Progress, duration
 from allconv_resnet.training import engines, run_directory
 from allconv_resnet.training.checkpoints import Checkpoints
 from allconv_resnet.training.engines.engine import SUMS, means
-from allconv_resnet.training.reports import Metrics, best, describe, plot, summary
+from allconv_resnet.training.reports import Metrics, best_line, describe_evaluation, plot_curves, summary
 
 
 def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_timeout=300, minutes=None):
-    """Trains a recipe to its last step, beginning or continuing the run in a directory.
+    """Trains a recipe to its last step. It begins the run in a directory, or continues it.
 
     Args:
         recipe: `Recipe`.
         run_dir: Path of the run directory, see `run_directory`.
-        data_dir: Path of tensorflow-datasets, see `data.source.load_data`.
-        strategy: See `engines.create`.
-        replicas: See `engines.create`.
-        peer_timeout: See `engines.create`.
-        minutes: Number or None: time after which the run is stopped and saved.
+        data_dir: Directory of tensorflow-datasets, see `data.source.load_data`.
+        strategy: See `engines.create_engine`.
+        replicas: See `engines.create_engine`.
+        peer_timeout: See `engines.create_engine`.
+        minutes: Number or None, minutes after which the run is stopped and saved.
 
     Returns:
-        The number of the signal that stopped the run early, or None if it has finished.
+        The number of the signal that stopped the run early, or None if the run has finished.
 
     Raises:
-        BadInput: before anything is written, if something does not fit.
-        RunFailed: if the loss is not finite, the run directory can no longer be written to, or another machine is gone.
+        BadInput: if the arguments, the data and the run directory do not fit each other. Nothing has been written then.
+        RunFailed: if the loss is not finite, the run directory can no longer be written to, or another machine cannot
+            be reached.
     """
-    engine = engines.create(strategy, replicas, peer_timeout)
-    recipe = run_directory.resolve(run_dir, recipe, engine.resolve_precision())
+    engine = engines.create_engine(strategy, replicas, peer_timeout)
+    recipe = run_directory.resolve_recipe(run_dir, recipe, engine.resolve_precision())
     if engine.serve(recipe, run_dir):
         return None
     if run_directory.finished(run_dir, recipe.run.steps):
@@ -48,15 +49,15 @@ def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_t
         with run_directory.RunDirectory(run_dir, engine.chief) as run, StopSignal(minutes) as stop:
             engine.require_shared(run_dir)
             try:
-                return _train(recipe, run, source, engine, stop)
+                return _run_loop(recipe, run, source, engine, stop)
             except OSError as error:
                 raise RunFailed(
                     f"{run_dir} can no longer be written to ({error}): the last checkpoint is kept"
                 ) from error
 
 
-def _train(recipe, run, source, engine, stop):
-    # 1. The state, as it was after the last checkpoint.
+def _run_loop(recipe, run, source, engine, stop):
+    # 1. Restore the state of the last checkpoint.
     checkpoints = Checkpoints(run.path / "checkpoints")
     best_checkpoint = Checkpoints(run.path / "checkpoints" / "best", keep=1)
     step, damaged = checkpoints.restore(engine.load, run.shared / "checkpoints")
@@ -80,10 +81,10 @@ def _train(recipe, run, source, engine, stop):
     def test(split, name, **more):
         sums = engine.test(split)
         result = {**means(sums), "images": int(sums[SUMS.index("images")])}
-        progress.say(f"step {step:,}: {describe(result, name)}")
+        progress.say(f"step {step:,}: {describe_evaluation(result, name)}")
         metrics.add(step, name, **result, **more)
 
-    # 2. Steps, from one mark to the next.
+    # 2. Advance from one mark to the next.
     while step < recipe.run.steps and not exhausted(metrics.lines, recipe.run.patience):
         before = step
         began = time.perf_counter()
@@ -99,7 +100,7 @@ def _train(recipe, run, source, engine, stop):
             metrics.flush()
             checkpoints.save(step, engine.state)
             name = signal.Signals(engine.stopped).name
-            progress.say(f"Stopped by {name} and saved at step {step:,}: the same command goes on")
+            progress.say(f"Stopped by {name} and saved at step {step:,}: the same command continues the run")
             return engine.stopped
 
         def passed(every, before=before, step=step):
@@ -115,21 +116,21 @@ def _train(recipe, run, source, engine, stop):
         if passed(recipe.run.log_every):
             sums = engine.sums()
             skipped = {"skipped": int(sums[SUMS.index("skipped")])} if sums[SUMS.index("skipped")] else {}
-            rate = float(f"{float(schedule(step - 1)):.7g}")  # the digits that float32 has
+            rate = float(f"{float(schedule(step - 1)):.7g}")  # float32 has seven digits
             rates = {"learning_rate": rate, **clock.rates(), **engine.rates()}
             metrics.add(step, "train", **means(sums), **skipped, **rates)
             engine.reset()
             clock = Clock()
         if passed(recipe.run.evaluate_every):
             test(recipe.data.watched_split, watched)
-            if best(metrics.lines) is metrics.lines[-1]:
+            if best_line(metrics.lines) is metrics.lines[-1]:
                 best_checkpoint.save(step, engine.weights)
-            plot(run.path, recipe.name)
+            plot_curves(run.path, recipe.name)
         if passed(recipe.run.checkpoint_every):
             metrics.flush()
             checkpoints.save(step, engine.state)
 
-    # 3. The end.
+    # 3. Write the trained network.
     if step < recipe.run.steps:
         progress.say(f"No lower {watched} error in {recipe.run.patience} tests: the run ends at step {step:,}")
         metrics.flush()
@@ -161,29 +162,32 @@ def next_mark(run, step, look_every=None):
 
     Args:
         run: Run part of a recipe.
-        step: Integer, steps made so far.
-        look_every: Integer or None: steps after which the loss is looked at, at the latest.
+        step: Integer, number of steps made so far.
+        look_every: Integer or None, most steps between two checks of the loss.
     """
     intervals = [run.log_every, run.evaluate_every, run.checkpoint_every, *([look_every] if look_every else [])]
     return min(run.steps, *((step // every + 1) * every for every in intervals))
 
 
 class Clock:
-    """The time of the steps since the last log; tests and checkpoints are not counted."""
+    """Measures the speed of the steps since the last log. The time of tests and checkpoints is not counted."""
 
     def __init__(self):
         self.images, self.seconds, self.process_began = 0, 0.0, time.process_time()
 
     def add(self, images, seconds):
-        """Counts the images of some steps, and their wall-clock seconds."""
+        """Adds the number of images of some steps and their wall-clock time in seconds."""
         self.images, self.seconds = self.images + images, self.seconds + seconds
 
     def images_per_second(self):
-        """Returns the images a second of the steps."""
+        """Returns the number of images per second, or 0 if no steps were made."""
         return self.images / self.seconds if self.seconds else 0.0
 
     def rates(self):
-        """Returns the rates for the log. `cpu_seconds` are those of all threads, with the tests between the steps."""
+        """Returns the rates for the log as a dictionary.
+
+        `cpu_seconds` is the processor time of all threads, which includes the tests between the steps.
+        """
         return {
             "images_per_second": self.images_per_second(),
             "cpu_seconds": time.process_time() - self.process_began,
@@ -191,12 +195,12 @@ class Clock:
 
 
 class StopSignal:
-    """A context that notes the first SIGTERM, SIGHUP, SIGALRM or Ctrl-C in `signal`.
+    """A context manager that stores the first SIGTERM, SIGHUP, SIGALRM or Ctrl-C in its attribute `signal`.
 
-    A second signal acts as if nobody had listened.
+    A second signal has its usual effect.
 
     Args:
-        minutes: Number or None: time after which the process gets a SIGALRM.
+        minutes: Number or None, minutes after which the process gets a SIGALRM.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
@@ -206,7 +210,7 @@ class StopSignal:
 
     def __enter__(self):
         self.handlers = {}
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+        if threading.current_thread() is threading.main_thread():  # Python allows no handlers in other threads
             self.handlers = {number: signal.signal(number, self._note) for number in self.SIGNALS}
             if self.minutes is not None:
                 signal.setitimer(signal.ITIMER_REAL, max(60 * self.minutes, 1e-6))

@@ -1,4 +1,4 @@
-"""Predictions of a run's own network, without an export and on any backend of Keras."""
+"""Predictions of the network of a run, without an export and on any Keras backend."""
 
 import io
 
@@ -16,28 +16,29 @@ def predict_run(run_dir, paths, top=5, checkpoint="latest"):
     """Yields, for each image, its name and its most probable classes.
 
     Images of another size than the network's are cropped in the middle, as evaluation does, and resized by Pillow.
-    The SavedModel of an export resizes with TensorFlow, whose pixels differ a little.
+    The SavedModel of an export resizes with TensorFlow, whose pixels differ slightly.
 
     Args:
-        run_dir: Path of a run directory.
-        paths: Image files, directories, or `-`, see `serving.images.image_files`.
-        top: Integer, the number of classes, at most those of the network.
-        checkpoint: See `evaluate.load_model`.
+        run_dir: Path of the run directory.
+        paths: Sequence of image files or directories, or `-`, see `serving.images.image_files`.
+        top: Integer, number of classes. All classes are returned if the network has fewer.
+        checkpoint: Which checkpoint, see `evaluate.load_model`.
 
     Yields:
         `{"image": name, "predictions": [{"class": int, "label": str, "probability": float}, ...]}`.
 
     Raises:
-        BadInput: if there is no such run, no such image, or a file is not an image; images before it have been yielded.
+        BadInput: if the run does not exist, or an image does not exist or cannot be read. The predictions for the
+            images before it have been yielded.
     """
     if top < 1:
         raise BadInput(f"top must be positive. Received: top={top}")
     model, recipe, _ = load_model(run_dir, checkpoint)
     if recipe.data.centre is None:
-        raise BadInput(f'{run_dir}/config.json does not say "centre", the part of an image that evaluation showed')
+        raise BadInput(f'{run_dir}/config.json has no "centre", the part of an image that evaluation shows')
     labels = run_directory.read_labels(run_dir)
     for name, content in image_files(paths):
-        image = decode(name, content, recipe.data.image_size, recipe.data.centre)
+        image = decode_with_pillow(name, content, recipe.data.image_size, recipe.data.centre)
         logits = model(standardize(image[None]), training=False)
         probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))[0]
         classes = np.argsort(-probabilities, kind="stable")[:top]
@@ -49,14 +50,17 @@ def predict_run(run_dir, paths, top=5, checkpoint="latest"):
         }
 
 
-def decode(name, content, image_size, centre):
-    """Returns an image file as the network sees it: float32 `[h, w, c]`, pixels from 0 to 255.
+def decode_with_pillow(name, content, image_size, centre):
+    """Decodes an image file, and crops and resizes the image as evaluation does.
 
     Args:
         name: String, for messages.
         content: Bytes of a JPEG or PNG file.
         image_size: `(height, width, channels)`.
-        centre: Float, part of the largest window of that aspect that is shown, on each side.
+        centre: Float, height of the crop as a fraction of that of the largest window with this aspect ratio.
+
+    Returns:
+        float32 array `[height, width, channels]`, pixels from 0 to 255.
 
     Raises:
         BadInput: if the file is not an image.

@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard events and curves.png."""
+"""Logs of a run: metrics.jsonl, TensorBoard events and curves.png."""
 
 import json
 import os
@@ -8,34 +8,40 @@ from allconv_resnet import files
 from allconv_resnet.data.holdout import HOLDOUT
 from allconv_resnet.training.run_directory import read_metrics
 
-EVALUATIONS = "evaluations.jsonl"  # of a process beside training, see evaluate.follow
+EVALUATIONS = "evaluations.jsonl"  # written by a process beside training, see evaluate.follow_run
 
 
 class Metrics:
-    """metrics.jsonl and the TensorBoard events of a run.
+    """Writes metrics.jsonl and the TensorBoard events of a run.
 
     Args:
-        run_dir: Path.
-        step: Integer. Lines of later steps, left by a process that was killed after its last checkpoint, are dropped:
-            they will be written again.
-        say: Function of a message, for what the user should know.
+        run_dir: Path of the run directory.
+        step: Integer, step from which the run continues. Lines of later steps, which a process wrote after its last
+            checkpoint, are dropped because they will be written again.
+        say: Function that shows a message to the user.
     """
 
     def __init__(self, run_dir, step, say=print):
         self.path = Path(run_dir) / "metrics.jsonl"
         self.lines = [line for line in read_metrics(run_dir) if line["step"] <= step]
         files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
-        self._file = open(self.path, "a")  # noqa: SIM115 - open as long as the run
+        self._file = open(self.path, "a")  # noqa: SIM115 - it stays open as long as the run
         self._writers, self._new_writer = {}, None
         try:
             from tensorboard.summary import Writer
         except ImportError:
-            say("TensorBoard events are not written: the package tensorboard is not installed")
+            say("TensorBoard events are not written, since the package tensorboard is not installed")
         else:
             self._new_writer = Writer
 
     def add(self, step, split, **values):
-        """Writes one line. The loss is in nats, errors are fractions: means over the images since the last line."""
+        """Writes one line.
+
+        Args:
+            step: Integer, number of steps made.
+            split: `"train"`, `"test"` or `"holdout"`.
+            **values: Numbers by name, means over the images since the last line: losses in nats, errors as fractions.
+        """
         self.lines.append({"step": step, "split": split, **values})
         self._file.write(json.dumps(self.lines[-1]) + "\n")
         self._file.flush()
@@ -46,52 +52,53 @@ class Metrics:
                 self._writers[split].add_scalar(name, value, step)
 
     def flush(self):
-        """Puts all lines on the disk."""
+        """Makes sure that all lines are on the disk."""
         os.fsync(self._file.fileno())
         for writer in self._writers.values():
             writer.flush()
 
 
 def watched(lines):
-    """Returns the lines by which a run is judged on its way: those of its held-out images, or else of its tests."""
+    """Returns the lines by which a run in progress is judged: the holdout lines or, without any, the test lines."""
     held_out = [line for line in lines if line["split"] == HOLDOUT]
     return held_out or [line for line in lines if line["split"] == "test"]
 
 
-def best(lines):
-    """Returns the line with the lowest error (the first of equals) among those that `watched` returns, or None."""
+def best_line(lines):
+    """Returns the first of the lines with the lowest error among those that `watched` returns, or None."""
     return min(watched(lines), key=lambda line: line["error"], default=None)
 
 
 def summary(lines):
-    """Returns how well a run did, in a sentence."""
+    """Returns a sentence with the last and the best test accuracy of a run."""
     tests = [line for line in lines if line["split"] == "test"]
     if not tests:
         return "It was never evaluated."
     name = "held-out accuracy" if any(line["split"] == HOLDOUT for line in lines) else "accuracy"
     return (
         f"Test accuracy {1 - tests[-1]['error']:.2%} at step {tests[-1]['step']:,}; "
-        f"best {name} {1 - best(lines)['error']:.2%} at step {best(lines)['step']:,}."
+        f"best {name} {1 - best_line(lines)['error']:.2%} at step {best_line(lines)['step']:,}."
     )
 
 
-def describe(result, split):
-    """Returns the loss and the errors of an evaluation in words."""
+def describe_evaluation(result, split):
+    """Returns the loss and the errors of an evaluation as text."""
     return (
         f"{split} loss {result['loss']:.4f}, {split} error {result['error']:.2%}, "
         f"top-5 {result['top5_error']:.2%} ({result['images']:,} images)"
     )
 
 
-def plot(run_dir, title=""):
-    """Draws curves.png, the paper's figure 1: training and test error, and losses, against steps.
+def plot_curves(run_dir, title=""):
+    """Draws curves.png: training and test error (figure 1 of the paper) and losses against steps.
 
     Args:
-        run_dir: Path with a metrics.jsonl, and an evaluations.jsonl if its checkpoints were evaluated beside it.
+        run_dir: Path of a directory with a metrics.jsonl, and an evaluations.jsonl if another process evaluated the
+            checkpoints.
         title: String.
 
     Returns:
-        Path of the picture.
+        Path of the figure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

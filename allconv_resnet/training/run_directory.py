@@ -1,13 +1,13 @@
-"""The run directory: whose it is, and what the user keeps.
+"""The run directory and its files.
 
-config.json        the recipe, written before the first step: what decides numbers
-labels.txt         the names of the classes, one a line
-environment.json   versions, hardware, precision and commit of every session that worked on the run
-metrics.jsonl      one object a line
-tensorboard/       events
+config.json        the recipe, which determines all numbers; written before the first step
+labels.txt         the names of the classes, one per line
+environment.json   versions, hardware, precision and commit of every session of the run
+metrics.jsonl      training and test metrics, one JSON object per line
+tensorboard/       events for TensorBoard
 curves.png         training and test error against steps
-checkpoints/       the newest three, and best/
-model.keras        the trained network, when the run has finished
+checkpoints/       the newest three checkpoints, and best/
+model.keras        the trained network, written when the run has finished
 """
 
 import fcntl
@@ -19,23 +19,24 @@ from pathlib import Path
 
 from allconv_resnet import files
 from allconv_resnet.errors import BadInput
-from allconv_resnet.recipes.migrate import nested
+from allconv_resnet.recipes.migrate import nest_fields
 from allconv_resnet.recipes.recipe import MAY_CHANGE, Recipe
 from allconv_resnet.training.checkpoints import steps_on_disk
 
 MODEL = "model.keras"
 
 
-def resolve(run_dir, recipe, precision):
-    """Returns the recipe that this run continues or begins with. Writes nothing.
+def resolve_recipe(run_dir, recipe, precision):
+    """Returns the recipe with which a run begins or continues. It writes nothing.
 
     Args:
-        run_dir: Path.
+        run_dir: Path of the run directory.
         recipe: `Recipe` that the user asked for.
-        precision: What `auto` means on this hardware, for a new run. A run that was begun in one precision keeps it.
+        precision: `"float32"` or `"bfloat16"`, the precision of a new run whose recipe has the precision `auto`. A run
+            that has begun keeps its precision.
 
     Raises:
-        BadInput: if the directory belongs to another recipe; the fields that differ are listed.
+        BadInput: if the directory belongs to another recipe. The message lists the fields that differ.
     """
     before = read_recipe(run_dir) if (Path(run_dir) / "config.json").exists() else None
     if recipe.precision == "auto":
@@ -43,14 +44,14 @@ def resolve(run_dir, recipe, precision):
     if before:
         differences = _differences(before, recipe)
         if differences:
-            raise BadInput(f"{run_dir} belongs to another recipe, and was left as it is: {'; '.join(differences)}")
+            raise BadInput(f"{run_dir} belongs to another recipe and was not changed: {'; '.join(differences)}")
     return recipe
 
 
 def _differences(there, here):
     may_change = set(MAY_CHANGE) - ({"steps"} if here.schedule.depends_on_steps else set())
     old, new = there.flat(), here.flat()
-    if old.get("centre") is None:  # a run of a version that did not write it
+    if old.get("centre") is None:  # older versions did not write it
         may_change.add("centre")
     return [
         f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
@@ -60,25 +61,28 @@ def _differences(there, here):
 
 
 def read_recipe(run_dir):
-    """Returns the recipe of a run directory. A field that decides numbers and is not there is None, not a default.
+    """Returns the recipe of a run directory. If `centre` is missing it is None, since its default may be wrong.
+
+    Args:
+        run_dir: Path of the run directory.
 
     Raises:
-        BadInput: if the directory has none, or not one that can be read.
+        BadInput: if the directory has no config.json, or it cannot be read as a recipe.
     """
     path = Path(run_dir) / "config.json"
     try:
         values = json.loads(path.read_text())
-        values = nested(values, read_sessions(run_dir))
+        values = nest_fields(values, read_sessions(run_dir))
         values["data"].setdefault("centre", None)
         return Recipe.from_dict(values)
     except FileNotFoundError as error:
         raise BadInput(f"{run_dir} is not a run directory: it has no config.json") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"{path} is not a recipe of this version: {error}") from error
+        raise BadInput(f"{path} cannot be read as a recipe of this version: {error}") from error
 
 
 def read_sessions(run_dir):
-    """Returns the sessions of environment.json, the first one first; none if the file cannot be read."""
+    """Returns the sessions of environment.json in their order, or an empty list if the file cannot be read."""
     try:
         sessions = json.loads((Path(run_dir) / "environment.json").read_text())["sessions"]
     except (OSError, ValueError, LookupError, TypeError):
@@ -92,7 +96,12 @@ def read_labels(run_dir):
 
 
 def read_metrics(run_dir, name="metrics.jsonl"):
-    """Returns the lines of metrics.jsonl as dictionaries; a last line that was cut short is left out."""
+    """Returns the lines of metrics.jsonl as dictionaries, without a truncated last line.
+
+    Args:
+        run_dir: Path of the run directory.
+        name: Name of the file.
+    """
     path = Path(run_dir) / name
     lines = []
     for line in path.read_text().splitlines() if path.exists() else []:
@@ -104,11 +113,11 @@ def read_metrics(run_dir, name="metrics.jsonl"):
 
 
 def finished(run_dir, steps):
-    """Returns whether a run of so many steps has come to its end: its last test, and the network that it tested.
+    """Returns whether a run has finished: it has made its last test and written the tested network.
 
     Args:
-        run_dir: Path.
-        steps: Integer, steps of the recipe.
+        run_dir: Path of the run directory.
+        steps: Integer, number of steps of the recipe.
     """
     run_dir = Path(run_dir)
     model = run_dir / MODEL
@@ -116,28 +125,29 @@ def finished(run_dir, steps):
     tests = [line for line in read_metrics(run_dir) if line["split"] == "test"]
     if not any(line.get("planned", line["step"]) >= steps for line in tests) or not zipfile.is_zipfile(model):
         return False
-    # A run that was prolonged may have ended before it wrote the network anew: its newest checkpoint is younger.
+    # A prolonged run may have been stopped before it wrote the network again. Then its newest checkpoint is newer.
     checkpoints = run_dir / "checkpoints"
     newest = max(steps_on_disk(checkpoints), default=None)
     return newest is None or model.stat().st_mtime >= (checkpoints / f"step-{newest}.npz").stat().st_mtime
 
 
 class RunDirectory:
-    """A run directory, as a context in which this process alone writes to it.
+    """A run directory, as a context manager that locks it, so that only this process writes to it.
 
-    The workers of a job share one. The first of them keeps it; the others write what it writes to a directory that is
-    removed at the end: variables that are spread over the workers can only be saved by all of them together.
+    The workers of a job share a run directory. Only the first of them writes to it. The others write the same files to
+    a temporary directory, because variables that are distributed over the workers can only be saved by all of them
+    together.
 
     Attributes:
         path: Path to write to.
         shared: Path of the run directory, to read from.
 
     Args:
-        run_dir: Path; made if it does not exist.
-        keeper: Whether this process is the one that keeps it.
+        run_dir: Path of the run directory, which is created if it does not exist.
+        keeper: Boolean, whether this process writes to the run directory.
 
     Raises:
-        BadInput: if it cannot be written to, or another process is at work in it.
+        BadInput: if the directory cannot be written to, or another process is training in it.
     """
 
     def __init__(self, run_dir, keeper=True):
@@ -148,7 +158,7 @@ class RunDirectory:
             shutil.copy(metrics, self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held as long as the run
+            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - it is held as long as the run
         except OSError as error:
             raise BadInput(f"The run directory {run_dir} cannot be written to: {error.strerror}") from error
         try:
@@ -158,17 +168,27 @@ class RunDirectory:
             raise BadInput(f"Another process is training in {run_dir}") from error
 
     def write_recipe(self, recipe, label_names):
-        """Writes config.json and labels.txt."""
+        """Writes config.json and labels.txt.
+
+        Args:
+            recipe: `Recipe`.
+            label_names: Sequence of names of the classes.
+        """
         files.write_text(self.path / "labels.txt", "".join(f"{name}\n" for name in label_names))
         files.write_json(self.path / "config.json", recipe.to_dict())
 
     def add_session(self, first_step, environment):
-        """Adds an entry to environment.json: from which step on this process, in this environment, did the work."""
+        """Adds a session to environment.json.
+
+        Args:
+            first_step: Integer, step from which this process continues the run.
+            environment: Dictionary of `environment.describe`.
+        """
         sessions = [*read_sessions(self.path), {"first_step": first_step, **environment}]
         files.write_json(self.path / "environment.json", {"sessions": sessions})
 
     def finish(self, model):
-        """Writes the trained network."""
+        """Writes the trained network, a Keras model, to model.keras."""
         with files.replacing(self.path / MODEL) as temporary:
             model.save(temporary)
 

@@ -1,4 +1,4 @@
-"""Plain Keras: the same network, `compile` with Keras's own SGD, and `fit`; on the backend of KERAS_BACKEND."""
+"""Plain Keras on the backend of KERAS_BACKEND: the same network with Keras's own SGD, trained by `fit`."""
 
 import keras
 import numpy as np

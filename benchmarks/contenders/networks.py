@@ -1,4 +1,4 @@
-"""What all contenders share: the tables of the two networks, their weights, and one batch of data."""
+"""The data of all contenders: the tables of the two networks, their weights, and one batch of images."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def batch(task, n, seed=0):
 
 
 def save(task, path):
-    """Writes weights at which every layer matters (He's, not the near-identity), in the order of the network."""
+    """Writes weights in the order of the network, with He's initialization so that every layer affects the logits."""
     random = np.random.default_rng(0)
     filters, kernel, *_ = STEMS[task]
     shapes = [(kernel, kernel, 3, filters)]
@@ -35,6 +35,6 @@ def save(task, path):
 
 
 def load(path):
-    """Returns the convolution kernels, height x width x in x out, and last the projection, in x out."""
+    """Returns a list of the convolution kernels, `[height, width, in, out]`, and the projection, `[in, out]`."""
     with np.load(path) as file:
         return [file[f"arr_{i}"] for i in range(len(file.files))]

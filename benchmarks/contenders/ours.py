@@ -1,4 +1,4 @@
-"""This project: its train step as `training.loop` calls it, its network as `serving.server` does."""
+"""This project, with the train step of `training.loop` and the frozen network of `serving.server`."""
 
 import functools
 

@@ -11,7 +11,7 @@ from . import networks
 
 
 class Same(nn.Module):
-    """A convolution with TensorFlow's SAME padding: where the stride is 2 one more pixel lies after than before."""
+    """A convolution with TensorFlow's SAME padding, which for stride 2 adds one pixel more after than before."""
 
     def __init__(self, inputs, filters, kernel, stride):
         super().__init__()

@@ -189,7 +189,7 @@ def test_bad_images_are_skipped_named_and_leave_the_others_in_place(tmp_path, ca
     assert sorted(skipped[: len(BAD)]) == sorted(range(3, 3 + len(BAD)))
     said = capfd.readouterr().err
     for name in BAD:
-        assert f"{name}.JPEG" in said and "Not a JPEG file that can be decoded" in said
+        assert f"{name}.JPEG" in said and "These files cannot be decoded as JPEG" in said
     assert same(run[4:], take(bad, 2, first_step=4))
 
 
@@ -200,13 +200,13 @@ def test_bad_images_can_end_the_run(tmp_path):
     with pytest.raises(RunFailed) as error:
         next(pipeline.read_batches(batches))
     said = str(error.value)
-    assert "Not a JPEG file that can be decoded: " in said and all(f"{name}.JPEG" in said for name in BAD)
+    assert "These files cannot be decoded as JPEG: " in said and all(f"{name}.JPEG" in said for name in BAD)
     assert "{{" not in said and "\n" not in said
 
 
 def test_a_batch_without_one_good_image(tmp_path):
     write_records(tmp_path, classes=30, shards=(30,), bad=True)
-    examples = list(records.read([(_files(tmp_path, "train")[0], 3, len(BAD))], [0]))
+    examples = list(records.read_records([(_files(tmp_path, "train")[0], 3, len(BAD))], [0]))
     images, _, weights = tf.function(records.decode_batch, reduce_retracing=True)(
         tf.stack(examples), tf.range(len(BAD), dtype=tf.int64), _whole, (24, 24, 3), "skip"
     )

@@ -181,8 +181,8 @@ PREPARED_CASES = {
     ),
     "a cut record": (lambda f: (write_arrays(f), cut_record(f)), "cannot be read"),
     "several configurations": (two_configurations, "has several configurations"),
-    "never completed": (only_incomplete, "knows no data set 'some'"),
-    "nothing": (lambda f: None, "knows no data set 'some'"),
+    "never completed": (only_incomplete, "has no dataset 'some'"),
+    "nothing": (lambda f: None, "has no dataset 'some'"),
     "records": (lambda f: write_records(f, name="some"), "it needs --data records"),
 }
 
@@ -202,19 +202,19 @@ def npz(folder, **arrays):
 IMAGES, LABELS = np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 10
 WHOLE = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS}
 NPZ_CASES = {
-    "no file": (lambda f: None, "is not a .npz file that can be read"),
+    "no file": (lambda f: None, "cannot be read as a .npz file"),
     "no zip": (
         lambda f: (f.mkdir(), (f / "some.npz").write_bytes(b"\x00" * 99)),
-        "is not a .npz file that can be read",
+        "cannot be read as a .npz file",
     ),
     "a pickle": (lambda f: npz(f, **{**WHOLE, "y_train": np.array([{}], object)}), "cannot be read"),
-    "cut": (lambda f: (npz(f, **WHOLE), cut_npz(f)), "can be read: File is not a zip file"),
+    "cut": (lambda f: (npz(f, **WHOLE), cut_npz(f)), "cannot be read as a .npz file: File is not a zip file"),
     "damaged": (lambda f: (npz(f, **WHOLE), flip_npz(f)), "cannot be read: Bad CRC-32"),
     "other names": (lambda f: npz(f, a=IMAGES, b=LABELS), "must have arrays named x_train and y_train"),
     "no test split": (lambda f: npz(f, x_train=IMAGES, y_train=LABELS), "has no split 'test'"),
     "floats": (lambda f: npz(f, **{**WHOLE, "x_train": IMAGES / 255}), "has float64 images"),
     "no channels": (lambda f: npz(f, **{**WHOLE, "x_test": IMAGES[..., 0]}), "of shape (8, 8)"),
-    "too few labels": (lambda f: npz(f, **{**WHOLE, "y_train": LABELS[:7]}), "must have a label for each image"),
+    "too few labels": (lambda f: npz(f, **{**WHOLE, "y_train": LABELS[:7]}), "must be a label for each image"),
     "no images": (lambda f: npz(f, **{**WHOLE, "x_train": IMAGES[:0], "y_train": LABELS[:0]}), "a label for each"),
     "float labels": (lambda f: npz(f, **{**WHOLE, "y_train": LABELS * 1.0}), "Labels must be integers"),
     "negative labels": (lambda f: npz(f, **{**WHOLE, "y_train": LABELS - 1}), "labels from -1 to 8"),
@@ -266,7 +266,7 @@ def refuse(options, message, folder, capsys):
     options = [*options, "--image-size", "8", "8", "3", "--stem", "4", "3", "1", "1", "--stages", "1", "8", "1"]
     capsys.readouterr()  # what was said while the data were written
     with pytest.raises(SystemExit) as stop:
-        cli.train(("digits",), [str(option) for option in [*options, "--run-dir", folder / "run"]])
+        cli.train_command(("digits",), [str(option) for option in [*options, "--run-dir", folder / "run"]])
     said = capsys.readouterr()
     said = " ".join((said.out + said.err).split())
     assert stop.value.code == 2 and message in said and "Traceback" not in said

@@ -12,7 +12,7 @@ from allconv_resnet import blocks, cli, optimizers, recipes, schedules
 from allconv_resnet.data import augment
 from allconv_resnet.errors import BadInput
 from allconv_resnet.part import Count, NotNegative, Positive, as_lists, part
-from allconv_resnet.recipes.migrate import nested
+from allconv_resnet.recipes.migrate import nest_fields
 from allconv_resnet.recipes.parts import KINDS
 from allconv_resnet.training import run_directory
 
@@ -51,11 +51,11 @@ def test_a_run_of_the_old_version_is_migrated(tmp_path):
     assert recipe.data.centre == 1.0 and recipe.run.steps == 7 and recipe.data.erasing.cutout == 3
     assert isinstance(recipe.optimizer, recipes.Muon) and isinstance(recipe.schedule, recipes.Linear)
     assert recipe.network == recipes.ResNet(normalization=None)
-    assert recipes.Recipe.from_dict(nested({**old, "decay_epochs": 2, "epoch_images": 500, "linear_decay": False,
+    assert recipes.Recipe.from_dict(nest_fields({**old, "decay_epochs": 2, "epoch_images": 500, "linear_decay": False,
                                             "decay_factor": 0.9})).schedule == recipes.Epochs(
         learning_rate=0.02, decay_factor=0.9, decay_epochs=2, epoch_images=500)  # fmt: skip
     with pytest.raises(BadInput, match="no field stepz"):
-        nested({**old, "stepz": 3})
+        nest_fields({**old, "stepz": 3})
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_configuration_that_fits_no_recipe_ends_in_one_sentence(change, messag
         content[key] = {**content[key], **value} if isinstance(value, dict) and "kind" not in value else value
     (tmp_path / "some.json").write_text(json.dumps(content))
     with pytest.raises(SystemExit) as stop:
-        cli.train(NAMES, ["--recipe", str(tmp_path / "some.json"), "--run-dir", str(tmp_path / "run")])
+        cli.train_command(NAMES, ["--recipe", str(tmp_path / "some.json"), "--run-dir", str(tmp_path / "run")])
     said = " ".join(capsys.readouterr().err.split())
     assert stop.value.code == 2 and message in said and "Traceback" not in said
     assert not (tmp_path / "run").exists()

@@ -6,7 +6,7 @@ from serving.servers import BATCH, IMAGES, LIMITS, MB, Server, b64
 from training.runs import TINY
 
 from allconv_resnet.layers import standardize
-from allconv_resnet.serving.export import export
+from allconv_resnet.serving.export import export_savedmodel
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def expected(model):
 @pytest.fixture(scope="session")
 def exported(model, tmp_path_factory):
     directory = tmp_path_factory.mktemp("export")
-    export(model, [f"digit {i}" for i in range(10)], directory, version=60)
+    export_savedmodel(model, [f"digit {i}" for i in range(10)], directory, version=60)
     return directory
 
 

@@ -19,7 +19,7 @@ from allconv_resnet.data.source import load_data
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
 from allconv_resnet.recipes.parts.data import STANDARD_CENTRE
-from allconv_resnet.serving.export import export, fit
+from allconv_resnet.serving.export import export_savedmodel, fit_to_size
 from allconv_resnet.serving.predict import latest_version, predict_export
 from allconv_resnet.training.loop import train
 
@@ -105,7 +105,7 @@ def test_no_skew_on_500_real_images(run_python, prepared, tmp_path):
     data = load_data("cifar10", prepared)
     images, model = data.arrays("test")[0][:500], recipes.CIFAR10_SMALL.replace(precision="float32").build_model()
     logits = model.predict(standardize(images), verbose=0)
-    version = export(model, data.label_names, tmp_path / "export", version=1)
+    version = export_savedmodel(model, data.label_names, tmp_path / "export", version=1)
     np.save(tmp_path / "images.npy", images)
     done = run_python("-c", ALONE, version, tmp_path / "images.npy", tmp_path / "logits.npy")
     assert done.returncode == 0, done.stderr
@@ -133,19 +133,19 @@ def test_saved_model_cli_shows_and_runs_it(run_python, finished, expected, tmp_p
 
 def test_images_of_other_sizes_are_covered_and_cropped():
     image = RNG.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(fit(image, 32, 32), image)  # to the bit
+    np.testing.assert_array_equal(fit_to_size(image, 32, 32), image)  # to the bit
     wide = np.zeros((1, 40, 80, 3), np.float32)
     wide[:, :, 20:60] = 200  # the middle square
-    np.testing.assert_allclose(fit(wide, 20, 20)[:, :, 2:-2], 200, rtol=1e-5)
-    assert fit(np.ones((1, 7, 90, 3)), 32, 32).shape == (1, 32, 32, 3)
-    assert fit(np.ones((1, 33, 1, 3)), 32, 32).shape == (1, 32, 32, 3)
-    constant = fit(np.full((1, 64, 50, 3), 77, np.uint8), 32, 32)
+    np.testing.assert_allclose(fit_to_size(wide, 20, 20)[:, :, 2:-2], 200, rtol=1e-5)
+    assert fit_to_size(np.ones((1, 7, 90, 3)), 32, 32).shape == (1, 32, 32, 3)
+    assert fit_to_size(np.ones((1, 33, 1, 3)), 32, 32).shape == (1, 32, 32, 3)
+    constant = fit_to_size(np.full((1, 64, 50, 3), 77, np.uint8), 32, 32)
     np.testing.assert_allclose(constant, 77, rtol=1e-5)
 
 
 def test_files_are_decoded_as_in_an_evaluation_on_files(tmp_path):
     model = TINY.build_model()
-    directory = export(model, range(10), tmp_path, 1, centre=STANDARD_CENTRE)
+    directory = export_savedmodel(model, range(10), tmp_path, 1, centre=STANDARD_CENTRE)
     signatures = tf.saved_model.load(str(directory)).signatures
     for height, width in ((40, 50), (200, 131), (333, 500), (32, 32)):
         rows, columns = np.mgrid[:height, :width]
@@ -157,7 +157,7 @@ def test_files_are_decoded_as_in_an_evaluation_on_files(tmp_path):
         answer = signatures["serve_bytes"](images=file[None])
         np.testing.assert_allclose(answer["logits"], expected, rtol=1e-5, atol=1e-5)
         # Pixels and PNG files show the same part, resized by other means.
-        pixels = fit(tf.io.decode_png(encode(image))[None], 32, 32, STANDARD_CENTRE)
+        pixels = fit_to_size(tf.io.decode_png(encode(image))[None], 32, 32, STANDARD_CENTRE)
         answer = signatures["serve_bytes"](images=tf.constant([encode(image)]))
         np.testing.assert_allclose(answer["logits"], model(standardize(pixels)), rtol=1e-5, atol=1e-5)
         if (height, width) != (32, 32):
@@ -251,7 +251,7 @@ def test_the_model_card_says_what_was_trained(finished):
 def test_a_version_is_replaced_whole_and_the_newest_is_used(tmp_path):
     model = TINY.build_model()
     for version in (9, 10, 10):
-        assert export(model, range(10), tmp_path, version) == tmp_path / str(version)
+        assert export_savedmodel(model, range(10), tmp_path, version) == tmp_path / str(version)
     assert latest_version(tmp_path) == tmp_path / "10"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "9"]
     assert len(list(predict_export(tmp_path, [], 5))) == 0
@@ -260,9 +260,9 @@ def test_a_version_is_replaced_whole_and_the_newest_is_used(tmp_path):
 def test_an_export_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot be written"):
-        export(TINY.build_model(), range(10), tmp_path / "file", 1)
+        export_savedmodel(TINY.build_model(), range(10), tmp_path / "file", 1)
     with pytest.raises(BadInput, match="10 classes"):
-        export(TINY.build_model(), range(9), tmp_path, 1)
+        export_savedmodel(TINY.build_model(), range(9), tmp_path, 1)
 
 
 def test_a_keras_file_from_a_stranger_runs_no_code(tmp_path):

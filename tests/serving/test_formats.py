@@ -14,7 +14,7 @@ from allconv_resnet import cli
 from allconv_resnet.data.source import load_data
 from allconv_resnet.layers import standardize
 from allconv_resnet.serving import formats
-from allconv_resnet.serving.export import export
+from allconv_resnet.serving.export import export_savedmodel
 from allconv_resnet.training.loop import train
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
@@ -86,7 +86,7 @@ def test_a_format_that_cannot_be_written(finished, tmp_path, capsys, monkeypatch
 @pytest.mark.parametrize("channels", [1, 3])
 def test_warm_up_records_are_requests_that_the_model_answers(tmp_path, channels):
     model = TINY.replace(image_size=(32, 32, channels)).build_model()
-    directory = export(model, range(10), tmp_path, 1)
+    directory = export_savedmodel(model, range(10), tmp_path, 1)
     served = tf.saved_model.load(str(directory))
     requests = {}
     for record in tf.data.TFRecordDataset(str(directory / WARMUP)):
@@ -103,7 +103,7 @@ def test_every_run_is_exported_at_its_end(tmp_path, capsys):
 
     def run(*more):
         with pytest.raises(SystemExit) as stop:
-            cli.train(("digits",), [*arguments, *more])
+            cli.train_command(("digits",), [*arguments, *more])
         assert stop.value.code == 0
         return capsys.readouterr().err
 

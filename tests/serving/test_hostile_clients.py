@@ -22,7 +22,7 @@ BODIES = {
     "empty": (b"", "The body is empty"),
     "broken": (b'{"instances": [[[', "is not JSON"),
     "not text": (b"\x00\xff\xfe", "is not JSON"),
-    "deep": (b"[" * 100_000, "too many lists within lists"),
+    "deep": (b"[" * 100_000, "too many nested lists"),
     "no object": (b"[1]", "must be a JSON object"),
     "neither": ({}, 'either "instances" or "inputs". Received: nothing'),
     "both": ({"instances": [GOOD], "inputs": [GOOD]}, 'either "instances" or "inputs"'),
@@ -98,16 +98,16 @@ POST = b"POST /v1/models/digits:predict HTTP/1.1\r\nhost: x\r\n"
 
 def test_a_body_of_50_mb_is_refused_whether_or_not_it_says_its_size(server, survives):
     status, answer = server.ask("POST", "/v1/models/digits:predict", b"1" * 50_000_000)
-    assert (status, answer["error"]) == (413, "A body may have 32,000,000 bytes at most")
+    assert (status, answer["error"]) == (413, "A body must have at most 32,000,000 bytes")
     pieces = (b"1" * 1_000_000 for _ in range(50))
     status, answer = server.ask("POST", "/v1/models/digits:predict", pieces)  # in chunks
-    assert (status, answer["error"]) == (413, "A body may have 32,000,000 bytes at most")
+    assert (status, answer["error"]) == (413, "A body must have at most 32,000,000 bytes")
 
 
 def test_a_request_may_have_so_many_images(server, survives):
     many = [[[[1, 2, 3]]]] * 1025
     status, answer = server.predict(instances=many)
-    assert (status, answer["error"]) == (413, "A request may have 1,024 images at most. Received: 1,025")
+    assert (status, answer["error"]) == (413, "A request must have at most 1,024 images. Received: 1,025")
     status, answer = server.predict(instances=many[:1024])
     assert status == 200 and len(answer["predictions"]) == 1024
 

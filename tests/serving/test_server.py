@@ -13,7 +13,7 @@ from serving.servers import IMAGES, Server, b64, encode
 
 from allconv_resnet import cli
 from allconv_resnet.layers import standardize
-from allconv_resnet.serving.export import export
+from allconv_resnet.serving.export import export_savedmodel
 from allconv_resnet.serving.options import ServeOptions
 
 RNG = np.random.default_rng(1)
@@ -131,10 +131,11 @@ def test_what_cannot_be_served(tmp_path, model, capsys):
     assert "batch must be positive" in capsys.readouterr().err
     assert command("serve", tmp_path, "--name", "a/b") == 2
     assert "name must be made of" in capsys.readouterr().err
-    export(model, range(10), tmp_path, 1)
+    export_savedmodel(model, range(10), tmp_path, 1)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert command("serve", tmp_path, "--port", taken.getsockname()[1]) == 2
-    assert "cannot be listened on: Address already in use" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "The server cannot listen on" in said and "Address already in use" in said
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"nothing")
     assert command("serve", tmp_path) == 2
     assert "cannot be loaded" in capsys.readouterr().err

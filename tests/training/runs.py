@@ -14,7 +14,7 @@ from training.jobs import configurations
 
 from allconv_resnet.part import as_lists
 from allconv_resnet.recipes import DIGITS
-from allconv_resnet.training.checkpoints import read
+from allconv_resnet.training.checkpoints import read_checkpoint
 
 TINY = DIGITS.replace(
     stem=(8, 3, 2, 1), stages=((1, 16, 2), (1, 32, 2)), initialization="he", batch_size=32, precision="float32",
@@ -49,8 +49,8 @@ def _main(names, arguments, log, file_size_limit, environment):
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
         with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-            cli.train(names, arguments)
-    sys.exit("cli.train returned")
+            cli.train_command(names, arguments)
+    sys.exit("cli.train_command returned")
 
 
 def command_line(recipe, run_dir, *more):
@@ -162,7 +162,7 @@ ENGINES = {"synchronous": Run, "jax": JaxRun, "asynchronous": AsynchronousRun}
 
 def state(run_dir, step):
     """All numbers of a checkpoint: weights, momentum, totals."""
-    return read(run_dir / "checkpoints" / f"step-{step}.npz")
+    return read_checkpoint(run_dir / "checkpoints" / f"step-{step}.npz")
 
 
 def lines(run_dir, split=None):

@@ -18,7 +18,7 @@ NAMES = ("cifar10", "cifar100", "cifar10-small", "digits")
 def refuse(arguments, capsys, status=2):
     """Runs a training command that must fail; returns what it says."""
     with pytest.raises(SystemExit) as stop:
-        cli.train(NAMES, [str(argument) for argument in arguments])
+        cli.train_command(NAMES, [str(argument) for argument in arguments])
     assert stop.value.code == status
     said = capsys.readouterr()
     return said.out + said.err
@@ -52,15 +52,15 @@ def run_dir(tmp_path):
         (["--depth", "20"], "--depth is an option of --network resnet or densenet_bc"),
         (["--warmup-steps", "-1"], "warmup_steps must be greater than or equal to 0"),
         (["--optimizer", "adam"], "optimizer must be one of"),
-        (["--whitened-stem", "--stem", "13", "2", "2", "1"], "There can be no such network: filters must be at most"),
+        (["--whitened-stem", "--stem", "13", "2", "2", "1"], "The network cannot be built: filters must be at most"),
         (["--shortcut", "dense"], "shortcut must be"),
         (["--precision", "float8"], "invalid choice"),
         (["--normalization", "layer"], "normalization must be"),
         (
             ["--initialization", "tiny"],
-            "There can be no such network: Could not interpret initializer identifier: tiny",
+            "The network cannot be built: Could not interpret initializer identifier: tiny",
         ),
-        (["--activation", "rulu"], "There can be no such network: "),
+        (["--activation", "rulu"], "The network cannot be built: "),
         (["--stages", "1", "16", "1", "1", "8", "1"], "filters=8"),
         (["--strategy", "mirrored", "--replicas", "3"], "batch_size must be a multiple of the replicas, 3"),
         (
@@ -73,7 +73,7 @@ def run_dir(tmp_path):
         (["--strategy", "one", "--replicas", "2"], "strategy one has one replica"),
         (["--num-classes", "7"], "num_classes=7, but digits has 10 classes"),
         (["--image-size", "28", "28", "1"], "expects uint8 images of shape (28, 28, 1)"),
-        (["--dataset", "cifra10"], "no data set 'cifra10'"),
+        (["--dataset", "cifra10"], "no dataset 'cifra10'"),
     ],
     ids=lambda value: "-".join(value)[2:] if isinstance(value, list) else "",
 )
@@ -131,7 +131,7 @@ def test_a_directory_that_is_no_run(tmp_path, capsys):
     assert stop.value.code == 2
     assert "has no config.json" in capsys.readouterr().err
     (tmp_path / "config.json").write_text('{"name": "x"')
-    with pytest.raises(BadInput, match="not a recipe"):
+    with pytest.raises(BadInput, match="cannot be read as a recipe"):
         run_directory.read_recipe(tmp_path)
 
 
@@ -155,4 +155,4 @@ def test_precision_auto_follows_the_hardware():
 
 def test_a_run_keeps_the_precision_that_it_began_with(run_dir):
     train(TINY.replace(precision="bfloat16", steps=2), run_dir)
-    assert run_directory.resolve(run_dir, TINY.replace(precision="auto"), "float32").precision == "bfloat16"
+    assert run_directory.resolve_recipe(run_dir, TINY.replace(precision="auto"), "float32").precision == "bfloat16"

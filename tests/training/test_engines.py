@@ -79,7 +79,7 @@ def test_a_stop_signal_saves_and_the_same_command_goes_on(engine, start, tmp_pat
     wait_for_lines(run, run_dir / "metrics.jsonl", 10)
     run.send(number)
     assert run.wait() == 128 + number
-    assert "the same command goes on" in run.output() and "Traceback" not in run.output()
+    assert "the same command continues the run" in run.output() and "Traceback" not in run.output()
     stopped_at = metrics(run_dir)[-1]["step"]
     assert stopped_at in steps_on_disk(run_dir / "checkpoints")
     run = start(TINY, run_dir)

@@ -47,7 +47,7 @@ def test_the_test_set_is_read_once_at_the_end(finished):
     assert [(line["step"], line["images"]) for line in lines(finished, HOLDOUT)] == [(s, 200) for s in (10, 20, 30, 40)]
     (test,) = lines(finished, "test")
     assert (test["step"], test["images"]) == (40, 360)
-    assert reports.best(lines(finished))["split"] == HOLDOUT
+    assert reports.best_line(lines(finished))["split"] == HOLDOUT
     assert "held-out accuracy" in reports.summary(lines(finished))
     assert (finished / "tensorboard" / HOLDOUT).is_dir()
     assert run_directory.finished(finished, 40) and not run_directory.finished(finished, 41)
@@ -89,7 +89,7 @@ def test_patience_ends_the_run_early_and_for_good(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--holdout", "1437"], "holdout must lie between 0 and the 1,437 images. Received: holdout=1437"),
+        (["--holdout", "1437"], "holdout must be at least 1 and below 1,437 images. Received: holdout=1437"),
         (["--holdout", "-1"], "holdout must be greater than or equal to 0"),
         (["--patience", "3"], "patience needs --holdout"),
     ],
@@ -97,6 +97,6 @@ def test_patience_ends_the_run_early_and_for_good(tmp_path, capsys):
 )
 def test_bad_input(options, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.train(("digits",), [*options, "--run-dir", str(tmp_path / "run")])
+        cli.train_command(("digits",), [*options, "--run-dir", str(tmp_path / "run")])
     assert stop.value.code == 2 and message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()

@@ -16,7 +16,7 @@ import sys
 sys.modules["tensorflow"] = None  # now `import tensorflow` fails
 from allconv_resnet import cli
 if sys.argv[1] == "train":
-    cli.train(("digits",), sys.argv[2:])
+    cli.train_command(("digits",), sys.argv[2:])
 cli.main(sys.argv[1:])
 """
 

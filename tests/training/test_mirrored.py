@@ -63,7 +63,7 @@ DROPOUT = """
 import tensorflow as tf, keras
 from allconv_resnet.training.engines import distribution
 from allconv_resnet.training.checkpoints import Checkpoints
-strategy = distribution.create("mirrored", 2, 4)
+strategy = distribution.create_strategy("mirrored", 2, 4)
 with strategy.scope():
     images = keras.Input((8, 8, 3))
     model = keras.Model(images, keras.layers.Dropout(0.5, seed=1)(images))

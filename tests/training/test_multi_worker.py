@@ -13,7 +13,7 @@ from training.runs import state, wait_for_lines
 
 from allconv_resnet import recipes
 from allconv_resnet.errors import BadInput
-from allconv_resnet.training.engines import create, distribution, tf_config
+from allconv_resnet.training.engines import create_engine, distribution, tf_config
 
 TWO = ["127.0.0.1:2222", "127.0.0.1:2223"]
 
@@ -106,7 +106,7 @@ def test_a_sigterm_to_one_worker_stops_all_at_one_step_and_they_go_on(start, sta
     stopped_at = lines(run_dir)[-1]["step"]
     assert stopped_at < recipe.run.steps
     for run in runs:
-        assert f"saved at step {stopped_at}: the same command goes on" in run.output()
+        assert f"saved at step {stopped_at}: the same command continues the run" in run.output()
     runs = start_two([recipe] * 2, [run_dir] * 2)
     assert [run.wait() for run in runs] == [0, 0]
     assert all(f"from step {stopped_at} to 60" in run.output() for run in runs)
@@ -170,7 +170,7 @@ def test_a_run_directory_that_is_not_shared_is_refused(start_two, recipe, tmp_pa
 )
 def test_a_malformed_tf_config(environment, message):
     with pytest.raises(BadInput) as refusal:
-        tf_config.read(environment)
+        tf_config.read_cluster(environment)
     assert message in str(refusal.value)
 
 
@@ -190,7 +190,7 @@ def test_a_tf_config_for_another_strategy(strategy, environment, message, monkey
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(BadInput) as refusal:
-        create(strategy)
+        create_engine(strategy)
     assert message in str(refusal.value)
 
 
@@ -204,17 +204,17 @@ def test_auto_takes_the_strategy_that_tf_config_is_for(monkeypatch):
 
 
 def test_a_batch_that_the_replicas_do_not_divide():
-    found = tf_config.read(configured(["a:1", "a:2", "a:3"]))
+    found = tf_config.read_cluster(configured(["a:1", "a:2", "a:3"]))
     replicas = 3 * max(1, len(tf.config.list_physical_devices("GPU")))
     with pytest.raises(BadInput, match=f"multiple of the replicas, {replicas}. Received: batch_size=64"):
-        distribution.create("multi-worker", None, 64, found, peer_timeout=0)
+        distribution.create_strategy("multi-worker", None, 64, found, peer_timeout=0)
     with pytest.raises(BadInput, match=r"uses all GPUs of every machine\. Received: replicas=2"):
-        distribution.create("multi-worker", 2, 64, found, peer_timeout=0)
+        distribution.create_strategy("multi-worker", 2, 64, found, peer_timeout=0)
 
 
 def test_a_worker_that_does_not_answer_is_named():
     here, there, absent = free_ports(3)
-    found = tf_config.read(configured([f"127.0.0.1:{port}" for port in (here, there, absent)]))
+    found = tf_config.read_cluster(configured([f"127.0.0.1:{port}" for port in (here, there, absent)]))
     with socket.create_server(("127.0.0.1", there)), pytest.raises(BadInput) as refusal:
         tf_config.wait_for(found.workers(), found.this, seconds=0.3)
     assert str(refusal.value) == (
@@ -225,7 +225,7 @@ def test_a_worker_that_does_not_answer_is_named():
 
 def test_a_port_that_another_process_has_is_refused():
     (port,) = free_ports(1)
-    found = tf_config.read(configured([f"127.0.0.1:{port}"]))
+    found = tf_config.read_cluster(configured([f"127.0.0.1:{port}"]))
     with (
         socket.create_server(("127.0.0.1", port)),
         pytest.raises(BadInput, match="cannot be used on this machine: Address already in use"),

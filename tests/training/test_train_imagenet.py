@@ -77,7 +77,7 @@ def test_a_whitened_stem_needs_images_in_memory(data_dir, tmp_path):
 
 
 def test_bad_images_can_end_the_run(data_dir, tmp_path):
-    with pytest.raises(RunFailed, match=r"Not a JPEG file that can be decoded: .*JPEG"):
+    with pytest.raises(RunFailed, match=r"These files cannot be decoded as JPEG: .*JPEG"):
         train(TINY.replace(bad_images="fail"), tmp_path / "run", data_dir)
 
 
@@ -97,7 +97,7 @@ def test_every_checkpoint_is_evaluated_beside_the_training(finished, data_dir, t
     seen = []
 
     def watch():
-        seen.extend(result["step"] for result in evaluate.follow(run_dir, data_dir, pause=0.05))
+        seen.extend(result["step"] for result in evaluate.follow_run(run_dir, data_dir, pause=0.05))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -114,7 +114,7 @@ def test_every_checkpoint_is_evaluated_beside_the_training(finished, data_dir, t
     assert not watcher.is_alive() and seen == [5, 10, 12]
     evaluated = {line["step"]: line for line in run_directory.read_metrics(run_dir, reports.EVALUATIONS)}
     assert evaluated[12] == pytest.approx(lines(finished, "test")[-1])
-    assert list(evaluate.follow(run_dir, data_dir)) == []  # nothing is evaluated twice
+    assert list(evaluate.follow_run(run_dir, data_dir)) == []  # nothing is evaluated twice
 
 
 def test_a_damaged_newest_checkpoint_does_not_keep_the_evaluation_busy(finished, data_dir, tmp_path):
@@ -122,7 +122,7 @@ def test_a_damaged_newest_checkpoint_does_not_keep_the_evaluation_busy(finished,
     shutil.copytree(finished, run_dir)
     (run_dir / "checkpoints" / "step-12.npz").write_bytes(b"")
     for expected in ([10], []):
-        assert [result["step"] for result in evaluate.follow(run_dir, data_dir)] == expected
+        assert [result["step"] for result in evaluate.follow_run(run_dir, data_dir)] == expected
     assert [line["step"] for line in run_directory.read_metrics(run_dir, reports.EVALUATIONS)] == [10]
 
 
@@ -138,7 +138,7 @@ def test_the_recipes_are_those_of_the_paper():
 
 
 def test_boundaries_belong_to_another_schedule():
-    with pytest.raises(BadInput, match="boundaries is a field of schedule steps, and this recipe has schedule epochs"):
+    with pytest.raises(BadInput, match="boundaries is a field of schedule steps, but this recipe has schedule epochs"):
         recipes.IMAGENET.replace(boundaries=(5,))
     assert recipes.IMAGENET.replace(schedule="steps", boundaries=(5,)).schedule.boundaries == (5,)
 

@@ -1,5 +1,6 @@
-"""The parts that recipes are made of. Each kind of part is one frozen dataclass, which checks itself and builds its
-object; the tables have them by name.
+"""The parts of recipes. Each kind of part is a frozen dataclass that checks its fields and builds its object.
+
+The tables contain the kinds by name.
 """
 
 from allconv_resnet.recipes.parts.data import DATA, Arrays, Records

@@ -1,4 +1,4 @@
-"""The data part of a recipe: which images, and what training does to them."""
+"""The data part of a recipe: the images, their splits and their augmentation."""
 
 from typing import ClassVar, Literal
 
@@ -16,33 +16,34 @@ class Images:
     """Labelled images, and the splits that a run uses."""
 
     dataset: str = "cifar10"
-    """`digits` (embedded), a set of tensorflow-datasets such as `cifar10`, or a file of arrays, FILE.npz."""
+    """`digits` (embedded), a dataset of tensorflow-datasets such as `cifar10`, or a file of arrays, FILE.npz."""
     num_classes: Count = 10
-    """Number of classes of the dataset, and of logits of the network."""
+    """Number of classes of the dataset and of logits of the network."""
     image_size: tuple[Size, Size, Size] = (32, 32, 3)
     """Height, width (pixels) and channels of the network's images."""
     train_split: str = "train"
     """Name of the split that is trained on."""
     holdout: NotNegative = 0
-    """Training images, or a fraction of them below 1, that are never trained on: curves, the best checkpoint and
-    patience look at them, and the test split is read once, at the end. The part is stratified and fixed by the seed."""
+    """Number of training images, or a fraction of them below 1, that are held out. Curves, the best checkpoint and
+    patience then depend on them, and the test split is read only once, at the end. The part is stratified and
+    determined by the seed."""
 
     @property
     def watched_split(self):
-        """The split that is tested on during the run, by which the best checkpoint is chosen."""
+        """Name of the split that is tested on during the run and determines the best checkpoint."""
         return HOLDOUT if self.holdout else self.test_split
 
 
 @part
 class Arrays(Images):
-    """Images of one size, in memory (section 4.1)."""
+    """Images of one size in memory (section 4.1)."""
 
     test_split: str = "test"
     """Name of the split that is tested on."""
     crop: CropAndFlip = CropAndFlip()
     erasing: Cutout = Cutout()
     centre: float | None = 1.0
-    """Part of an image, on each side, that evaluation shows. Serving crops larger images likewise."""
+    """Fraction of the height and width of an image that evaluation shows. Serving crops larger images likewise."""
 
     kind: ClassVar = "arrays"
 
@@ -62,16 +63,16 @@ class Records(Images):
     test_split: str = "validation"
     """Name of the split that is tested on."""
     smallest_crop: Positive = 0.08
-    """Smallest part of an image's area that a random crop shows. The crop is resized to `image_size`."""
+    """Smallest fraction of an image's area that a random crop shows. The crop is resized to `image_size`."""
     flip: bool = True
     """Mirror half of the training images, left to right."""
     erasing: Cutout = Cutout()
     centre: float | None = STANDARD_CENTRE
-    """Part of an image, on each side, that evaluation shows. Serving crops images likewise."""
+    """Fraction of the height and width of an image that evaluation shows. Serving crops images likewise."""
     shuffle_buffer: Count = 2_048
-    """Undecoded images, about 110 kB each, from which the next one is drawn. The files are shuffled as well."""
+    """Number of undecoded images, about 110 kB each, from which the next one is drawn. Files are shuffled as well."""
     bad_images: Literal["skip", "fail"] = "skip"
-    """Whether images that cannot be decoded are skipped (they are named, and counted in the metrics) or end the run."""
+    """Whether images that cannot be decoded are skipped (and named, and counted in the metrics) or end the run."""
 
     kind: ClassVar = "records"
 
@@ -83,7 +84,7 @@ class Records(Images):
 
 
 def check_cutout(data):
-    """Raises `BadInput` if the square of a cutout is larger than an image."""
+    """Raises `BadInput` if the square of the cutout is larger than the images."""
     if data.erasing.cutout > min(data.image_size[:2]):
         raise BadInput(
             "cutout must be at most the height and width of image_size. "
@@ -92,10 +93,10 @@ def check_cutout(data):
 
 
 def check_centre(data):
-    """Raises `BadInput` if the part of an image that evaluation shows is no part of it."""
+    """Raises `BadInput` if the fraction of an image that evaluation shows is not in (0, 1]."""
     if data.centre is not None and not 0 < data.centre <= 1:
         raise BadInput(f"centre must be above 0 and at most 1. Received: centre={data.centre}")
 
 
 DATA = {"arrays": Arrays(), "records": Records()}
-"""By name, as `--data` takes them."""
+"""Kinds of data by name, as in `--data NAME`."""

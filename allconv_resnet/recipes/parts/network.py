@@ -11,7 +11,7 @@ from allconv_resnet.part import Count, Fraction, Natural, Positive, Size, part
 
 @part
 class Network:
-    """What all networks have in common: a table of numbers, and `build`, which makes the Keras model."""
+    """Base class of the networks. A subclass has fields and a method `build` that returns the Keras model."""
 
 
 @part
@@ -19,9 +19,9 @@ class AllConv(Network):
     """The all-convolutional residual network of Hardt & Ma (table 1)."""
 
     stem: tuple[Size, Size, Size, Size] = tuple(CIFAR_STEM)
-    """First convolution: filters, kernel size, stride, and size of an average pooling after it (1 is none)."""
+    """First convolution: filters, kernel size, stride, and size of the average pooling after it (1 means none)."""
     stages: tuple[tuple[Count, Size, Size], ...] = tuple(map(tuple, CIFAR_STAGES))
-    """Stages: number of residual blocks, filters, stride of the first block."""
+    """Stages: number of residual blocks, filters, and stride of the first block of each."""
     block: str = "residual"
     """Type of the blocks, by its name in `blocks.BLOCKS`."""
     kernel_sizes: tuple[Size, Size] = (3, 3)
@@ -29,45 +29,48 @@ class AllConv(Network):
     gain: Positive | None = None
     """Initial value of the trained scalar of each `scaled` block; None: the block's default."""
     activation: str = "relu"
-    """The one nonlinearity of a block (section 4)."""
+    """Activation between the two convolutions of a block (section 4)."""
     final_activation: str | None = None
     """Activation between the last block and the pooling. Table 1 has none."""
     use_bias: bool = False
-    """Whether convolutions have biases. The paper's have none."""
+    """Whether convolutions have biases. In the paper they have none."""
     whitened_stem: bool = False
     """Whether the first convolution whitens the patches of the training images and is not trained. The paper trains
     it."""
     trainable_head: bool = False
     """Whether the last layer is trained. The paper keeps a random projection (section 4)."""
     initialization: str = "near_identity"
-    """Initial residual kernels: `near_identity` 1/(k^2 c) (section 4.1), `standard` 1/(k sqrt(c)), `he`, or the name of
-    a Keras initializer."""
+    """Initialization of the residual kernels: `near_identity`, standard deviation 1/(k^2 c) (section 4.1), `standard`,
+    1/(k sqrt(c)), `he`, or the name of a Keras initializer."""
     normalization: str | None = None
-    """None (section 4), or `batch` after each convolution."""
+    """Normalization: None (section 4), or `batch` after each convolution."""
     shortcut: str | None = "identity"
     """Shortcut of the residual blocks: `identity` (section 4), or None."""
     mirror_average: bool = False
-    """Whether inference, and so the test, averages over an image and its mirror image. The paper does not."""
+    """Whether inference averages the logits over an image and its mirror image. The paper does not."""
 
     kind: ClassVar = "allconv_resnet"
 
     def __post_init__(self):
         if not self.stages:
-            raise BadInput("stages must not be empty")
+            raise BadInput(f"stages must not be empty. Received: stages={self.stages}")
 
     def build(self, data, seed, dtype=None, name="allconv_resnet", images=None):
         """Returns the network.
 
         Args:
             data: Data part of the recipe: its `image_size` and `num_classes` are used.
-            seed: Integer, fixes every initial weight.
+            seed: Integer that determines every initial weight.
             dtype: Dtype policy of Keras, or its name.
             name: Name of the model.
-            images: uint8 array `[n, h, w, c]` of training images, from which a whitened stem is made; None where the
-                weights are loaded afterwards.
+            images: uint8 array `[n, h, w, c]` of training images that determine a whitened stem, or None if the weights
+                will be loaded.
+
+        Returns:
+            `AllConvResNet`.
 
         Raises:
-            ValueError: if the fields describe no network.
+            ValueError: if the fields do not describe a valid network.
         """
         arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         whitened = arguments.pop("whitened_stem")
@@ -89,14 +92,14 @@ class AllConv(Network):
 
 @part
 class Baseline(Network):
-    """What the networks of other papers have in common: the fields are the arguments of one function."""
+    """Base class of the networks of other papers. Its fields are the arguments of one function."""
 
     function: ClassVar
 
     whitened_stem: ClassVar = False
 
     def build(self, data, seed, dtype=None, name=None, images=None):
-        """Returns the network. The arguments are those of `AllConv.build`; `name` and `images` have no use here."""
+        """Returns the network. The arguments are those of `AllConv.build`, and `name` and `images` are not used."""
         arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return type(self).function(data.num_classes, input_shape=data.image_size, seed=seed, dtype=dtype, **arguments)
 
@@ -106,7 +109,7 @@ class AllCnn(Baseline):
     """All-CNN-C of Springenberg et al. 2014 (arXiv 1412.6806)."""
 
     dropout: tuple[Fraction, Fraction] = (0.2, 0.5)
-    """Dropout rates at the input, and after each convolution of stride 2."""
+    """Dropout rates at the input and after each convolution of stride 2."""
 
     kind: ClassVar = "all_cnn_c"
     function: ClassVar = staticmethod(baselines.all_cnn_c)
@@ -117,9 +120,9 @@ class ResNet(Baseline):
     """The CIFAR ResNet of He et al. 2015 (arXiv 1512.03385)."""
 
     depth: Count = 20
-    """Layers: 20, 32, 44, 56, 110, or any other 6 n + 2."""
+    """Number of layers, of the form 6 n + 2, such as 20, 32, 44, 56 or 110."""
     normalization: str | None = "batch"
-    """`batch` after each convolution, or None."""
+    """Normalization: `batch` after each convolution, or None."""
 
     kind: ClassVar = "resnet"
     function: ClassVar = staticmethod(baselines.resnet)
@@ -130,9 +133,9 @@ class DenseNet(Baseline):
     """DenseNet-BC of Huang et al. 2016 (arXiv 1608.06993)."""
 
     depth: Count = 100
-    """Layers: 6 n + 4."""
+    """Number of layers, of the form 6 n + 4."""
     growth: Natural = 12
-    """Channels that each layer adds."""
+    """Number of channels that each layer adds."""
 
     kind: ClassVar = "densenet_bc"
     function: ClassVar = staticmethod(baselines.densenet_bc)
@@ -147,4 +150,4 @@ NETWORKS = {
     "resnet110": ResNet(depth=110),
     "densenet_bc": DenseNet(),
 }
-"""By name, as `--network` takes them."""
+"""Kinds of networks by name, as in `--network NAME`."""

@@ -8,23 +8,23 @@ from allconv_resnet.part import Fraction, NotNegative, Positive, part
 
 @part
 class Optimizer:
-    """What all optimizers have in common."""
+    """Base class of the optimizers."""
 
     momentum: Fraction = 0.9
     """Factor of the velocity: v <- momentum v + g."""
     clip_norm: Positive | None = None
-    """Largest global norm of a gradient; a longer one is scaled down. The paper does not clip."""
+    """Largest global norm of the gradient. A larger gradient is scaled down. The paper does not clip."""
 
     def arguments(self):
-        """Returns the arguments of the Keras optimizer, but for the learning rate.
+        """Returns the arguments of the Keras optimizer without the learning rate.
 
-        Clipping is not among them: the train step clips the gradient of the whole batch, where Keras would clip that of
-        each replica.
+        They do not include clipping, since the train step clips the gradient of the whole batch, whereas Keras would
+        clip the gradient of each replica.
         """
         return {"momentum": self.momentum, "nesterov": self.nesterov, "weight_decay": self.weight_decay}
 
     def build(self, schedule, **more):
-        """Returns the Keras optimizer. Its weight decay is on kernels alone.
+        """Returns the Keras optimizer. Its weight decay applies only to kernels.
 
         Args:
             schedule: Learning rate, or a Keras schedule of it.
@@ -37,10 +37,10 @@ class Optimizer:
 
 @part
 class Momentum(Optimizer):
-    """TF1's momentum with coupled weight decay (section 4.1): w <- w - learning_rate v."""
+    """Momentum as in TensorFlow 1 with coupled weight decay (section 4.1): w <- w - learning_rate v."""
 
     nesterov: bool = False
-    """Whether the update is g + momentum v in place of v."""
+    """Whether the update is g + momentum v instead of v."""
     weight_decay: NotNegative = 1e-4
     """Coupled weight decay on kernels: g <- g + weight_decay w."""
 
@@ -53,7 +53,7 @@ class Muon(Optimizer):
     """Momentum whose updates are orthogonalized (Jordan et al. 2024)."""
 
     nesterov: bool = True
-    """Whether the update is that of g + momentum v in place of v."""
+    """Whether the update orthogonalizes g + momentum v instead of v."""
     weight_decay: NotNegative = 0.1
     """Decoupled weight decay on kernels: w <- w - learning_rate weight_decay w."""
     kernel_norm: Positive | None = None
@@ -70,4 +70,4 @@ class Muon(Optimizer):
 
 
 OPTIMIZERS = {"momentum": Momentum(), "muon": Muon()}
-"""By name, as `--optimizer` takes them."""
+"""Kinds of optimizers by name, as in `--optimizer NAME`."""

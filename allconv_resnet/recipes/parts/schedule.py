@@ -13,15 +13,15 @@ LARGEST_RATE = 1e6
 
 @part
 class Schedule:
-    """What all schedules have in common."""
+    """Base class of the schedules."""
 
     learning_rate: Annotated[Positive, Lt(2 * LARGEST_RATE)] = 0.05
-    """Learning rate of step 0, or after the warm-up."""
+    """Learning rate at step 0, or after the warm-up."""
     warmup_steps: Natural = 0
-    """Steps in which the learning rate rises linearly to that of the schedule."""
+    """Number of steps in which the learning rate rises linearly to that of the schedule."""
 
     depends_on_steps: ClassVar = False
-    """Whether the rates of the first steps depend on how many steps the run has."""
+    """Whether the learning rates of the first steps depend on the number of steps of the run."""
 
     def build(self, run):
         """Returns the Keras schedule.
@@ -33,7 +33,7 @@ class Schedule:
         return schedules.WarmUp(schedule, self.warmup_steps) if self.warmup_steps else schedule
 
     def check(self, run):
-        """Raises `BadInput` if the schedule does not fit the run."""
+        """Raises `BadInput` if the schedule does not fit the run part of the recipe."""
 
 
 @part
@@ -41,9 +41,9 @@ class Steps(Schedule):
     """The learning rate falls at given steps (CIFAR, section 4.1)."""
 
     boundaries: tuple[Count, ...] = (30_000, 50_000)
-    """Steps from which on the learning rate is lower; none keep it constant."""
+    """Steps from which on the learning rate is lower. Without any it is constant."""
     decay_factor: Positive = 0.1
-    """Factor of the learning rate at each boundary."""
+    """Factor by which the learning rate is multiplied at each boundary."""
 
     kind: ClassVar = "steps"
 
@@ -60,11 +60,11 @@ class Epochs(Schedule):
     """The learning rate falls every few epochs (ImageNet, section 4.2)."""
 
     decay_factor: Positive = 0.94
-    """Factor of the learning rate at each decay."""
+    """Factor by which the learning rate is multiplied at each decay."""
     decay_epochs: Positive = 2.0
-    """Epochs between two decays."""
+    """Number of epochs between two decays."""
     epoch_images: Count = 1_281_167
-    """Images of an epoch."""
+    """Number of images in an epoch."""
 
     kind: ClassVar = "epochs"
 
@@ -84,7 +84,7 @@ class Epochs(Schedule):
 
 @part
 class Linear(Schedule):
-    """The learning rate falls linearly, to 0 after the last step."""
+    """The learning rate falls linearly to 0, which it reaches after the last step."""
 
     kind: ClassVar = "linear"
     depends_on_steps: ClassVar = True
@@ -94,4 +94,4 @@ class Linear(Schedule):
 
 
 SCHEDULES = {"steps": Steps(), "epochs": Epochs(), "linear": Linear()}
-"""By name, as `--schedule` takes them."""
+"""Kinds of schedules by name, as in `--schedule NAME`."""

@@ -1,4 +1,4 @@
-"""What makes the steps of a run, on one device or many: three engines behind one protocol, `engine.Engine`."""
+"""Engines make the steps of a run on one or many devices. All three have the protocol of `engine.Engine`."""
 
 import keras
 
@@ -7,19 +7,22 @@ from allconv_resnet.errors import BadInput
 STRATEGIES = ("auto", "one", "mirrored", "multi-worker", "parameter-server")
 
 
-def create(strategy="auto", replicas=None, peer_timeout=300):
-    """Returns the engine for a strategy, on the backend that Keras runs on.
+def create_engine(strategy="auto", replicas=None, peer_timeout=300):
+    """Returns the engine for a strategy and for the backend that Keras uses.
 
     Args:
-        strategy: `"one"` device, `"mirrored"` over all accelerators of this machine, `"multi-worker"` over those of all
-            machines, `"parameter-server"` for asynchronous training, or `"auto"`: what the environment variable
-            TF_CONFIG describes if it is set, else all accelerators of this machine.
-        replicas: Integer or None: how many devices share a batch. Without accelerators the CPU is split into that many
-            logical devices, which is of use for tests alone.
+        strategy: `"one"` for one device, `"mirrored"` for all accelerators of this machine, `"multi-worker"` for the
+            accelerators of all machines, `"parameter-server"` for asynchronous training, or `"auto"` for the strategy
+            that the environment variable TF_CONFIG describes or, if it is not set, all accelerators of this machine.
+        replicas: Integer or None, number of devices that share a batch. Without accelerators the CPU is split into
+            that many logical devices, which is only useful for tests.
         peer_timeout: Number, seconds to wait for the other machines of TF_CONFIG.
 
+    Returns:
+        `Engine`.
+
     Raises:
-        BadInput: if there is no such strategy or backend, or TF_CONFIG is not what the strategy needs.
+        BadInput: if the strategy or the backend is unknown, or TF_CONFIG does not fit the strategy.
     """
     if strategy not in STRATEGIES:
         raise BadInput(f"strategy must be one of {', '.join(STRATEGIES)}. Received: strategy={strategy!r}")

@@ -1,5 +1,6 @@
-"""Asynchronous training, as on the paper's six machines (section 4.2): a chief that schedules steps, workers that make
-them without waiting for each other, and parameter servers that keep the weights.
+"""Asynchronous training, as on the paper's six machines (section 4.2).
+
+A chief schedules steps, workers make them without waiting for each other, and parameter servers hold the weights.
 """
 
 import contextlib
@@ -22,17 +23,17 @@ SCHEDULED_AHEAD = 4  # steps that are scheduled for each worker before the first
 
 
 class AsynchronousEngine(Engine):
-    """The chief of an asynchronous job leads it; workers and parameter servers serve the chief.
+    """Trains asynchronously. The chief leads the job, and workers and parameter servers serve it.
 
-    The batch of the recipe is that of one worker.
+    The batch size of the recipe is that of one worker.
 
     Args:
         cluster: `Cluster` with parameter servers.
-        replicas: None; see `engines.create`.
+        replicas: None, since this engine uses all GPUs of every worker.
         peer_timeout: Number, seconds to wait for the other machines.
     """
 
-    look_every = None  # only at a mark no step is under way
+    look_every = None  # steps are in progress between two marks
     strategy = "ParameterServerStrategy"
 
     def __init__(self, cluster, replicas=None, peer_timeout=300):
@@ -45,7 +46,7 @@ class AsynchronousEngine(Engine):
         return distribution.resolve_precision("auto")
 
     def describe(self):
-        return {**super().describe(), "workers": len(self.cluster.of("worker")), "gpus": distribution.gpu_names()}
+        return {**super().describe(), "workers": len(self.cluster.tasks_of("worker")), "gpus": distribution.gpu_names()}
 
     def serve(self, recipe, run_dir):
         _require_momentum(recipe)
@@ -67,9 +68,9 @@ class AsynchronousEngine(Engine):
             raise pipeline.unreadable(error) from error
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
             raise RunFailed(
-                f"A parameter server of {', '.join(map(str, self.cluster.of('ps')))} has gone or cannot be reached any "
-                f"more ({error.message.splitlines()[0]}): the last checkpoint in {run_dir} is kept, and the same "
-                f"commands on all machines go on from it"
+                f"A parameter server of {', '.join(map(str, self.cluster.tasks_of('ps')))} has ended or cannot be "
+                f"reached ({error.message.splitlines()[0]}): the last checkpoint in {run_dir} is kept, and the same "
+                f"commands on all machines continue from it"
             ) from error
 
     def build(self, recipe, source, training=True):
@@ -92,7 +93,7 @@ class AsynchronousEngine(Engine):
         before, step = step, int(self.servers.step.read_value())
         self._updates += step - before
         if not self._first_bad and not np.isfinite(self.totals.sums[0]):
-            self._first_bad = before + 1  # or a later one: the servers do not keep each step's loss
+            self._first_bad = before + 1  # it may be a later step, as the servers keep no losses of steps
         self.stopped = self._stop.signal if step < to_step else None
         return step
 
@@ -113,33 +114,39 @@ class AsynchronousEngine(Engine):
         self.totals.sums.assign(sums)
 
     def test(self, split):
-        strategy = tf.distribute.get_strategy()  # the chief evaluates by itself
+        strategy = tf.distribute.get_strategy()  # the chief evaluates alone
         batches = pipeline.distribute(strategy, self.source.evaluation_batches, split, self.recipe)
         return sums_of(self._evaluate_step, pipeline.read_batches(batches))
 
 
 def _require_momentum(recipe):
     if recipe.optimizer.kind != "momentum":
-        raise BadInput(f"Asynchronous updates are those of momentum. Received: optimizer={recipe.optimizer.kind!r}")
+        raise BadInput(f"Asynchronous training needs optimizer momentum. Received: optimizer={recipe.optimizer.kind!r}")
 
 
 def serve_chief(cluster, steps, run_dir, peer_timeout):
-    """Serves a chief as a worker or a parameter server until its run of so many steps has finished.
+    """Serves a chief as a worker or a parameter server until its run has finished.
 
-    A chief that goes may come back within the time limit, and goes on from its last checkpoint.
+    A chief that ends may be started again within the time limit. It then continues from its last checkpoint.
+
+    Args:
+        cluster: `Cluster`.
+        steps: Integer, number of steps of the run.
+        run_dir: Path of the run directory.
+        peer_timeout: Number, time limit in seconds.
 
     Raises:
         BadInput: if the chief never answers, or the port of this process is taken.
-        RunFailed: if the chief has gone for longer than the time limit and the run has not finished.
+        RunFailed: if the chief does not answer for longer than the time limit and the run has not finished.
     """
-    tf_config.wait_for([], cluster.this, 0)  # the port
+    tf_config.wait_for([], cluster.this, 0)  # checks the port
     seen, met = time.time(), False
-    spec = {job: [task.address for task in cluster.of(job)] for job in ("chief", "worker", "ps")}
-    # On few cores TensorFlow has few threads, and steps that wait for a server would block all of them for ever.
+    spec = {job: [task.address for task in cluster.tasks_of(job)] for job in ("chief", "worker", "ps")}
+    # On few cores TensorFlow has few threads, and steps that wait for a server would block all of them forever.
     config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=_threads(cluster))
     server = tf.distribute.Server(spec, cluster.this.job, cluster.this.index, protocol="grpc", config=config)
     print(f"{cluster.this} serves at {server.target}", flush=True)
-    (chief,) = cluster.of("chief")
+    (chief,) = cluster.tasks_of("chief")
     while True:
         if not tf_config.unreachable(chief):
             seen, met = time.time(), True
@@ -147,7 +154,7 @@ def serve_chief(cluster, steps, run_dir, peer_timeout):
             print(f"The run has finished: {cluster.this} ends", flush=True)
             return
         elif time.time() - seen > peer_timeout:
-            message = f"{cluster.this} has seen nothing of {chief} for {peer_timeout:g} s"
+            message = f"{cluster.this} could not reach {chief} for {peer_timeout:g} s"
             raise RunFailed(f"{message}, and the run has not finished") if met else BadInput(message)
         time.sleep(1)
 
@@ -157,9 +164,9 @@ def _threads(cluster):
 
 
 def _scheduler(engine, learning_rate):
-    """Returns the function (count) that has the workers make so many steps, or fewer if the run is stopped."""
+    """Returns a function (count) -> None that lets the workers make `count` steps, or fewer if the run is stopped."""
     recipe, servers, strategy = engine.recipe, engine.servers, engine.distribution
-    workers = engine.cluster.of("worker")
+    workers = engine.cluster.tasks_of("worker")
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
     worker_step = make_worker_step(
         strategy,
@@ -171,7 +178,7 @@ def _scheduler(engine, learning_rate):
     )
 
     def batches():
-        # The coordinator does not tell the workers apart. Each of them begins with an epoch of its own in the unending
+        # The coordinator does not distinguish the workers. Each of them begins at a random epoch of the endless
         # sequence of shuffled epochs, and so has its own order of the images.
         epoch = tf.random.uniform([], maxval=2**20, dtype=tf.int64)
         first_step = epoch * engine.source.examples(recipe.data.train_split) // recipe.run.batch_size + 1
@@ -188,12 +195,12 @@ def _scheduler(engine, learning_rate):
             before, counted = counted, int(servers.step.read_value()) - first
             if counted > before:
                 seen = time.monotonic()
-            elif time.monotonic() - seen > engine.peer_timeout:  # the coordinator would wait for ever for a worker
+            elif time.monotonic() - seen > engine.peer_timeout:  # the coordinator would wait forever for a worker
                 if all(tf_config.unreachable(worker) for worker in workers):
                     raise RunFailed(
                         f"No step was made for {engine.peer_timeout:g} s, and none of the workers can be reached "
                         f"({', '.join(map(str, workers))}): the last checkpoint is kept, and the same command on all "
-                        f"machines goes on from it"
+                        f"machines continues from it"
                     )
                 seen = time.monotonic()
 

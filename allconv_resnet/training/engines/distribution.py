@@ -1,4 +1,4 @@
-"""One flag -> the devices that share the work, and the precision they compute in."""
+"""Chooses the `tf.distribute.Strategy` of a run and the precision of its devices."""
 
 import tensorflow as tf
 
@@ -11,19 +11,22 @@ def find_cluster(name="auto"):
     """Returns the cluster of TF_CONFIG for a strategy of several processes, and None for one of a single process.
 
     Args:
-        name: See `create`. `"auto"` takes the strategy that TF_CONFIG is made for.
+        name: Name of the strategy, see `create_strategy`. `"auto"` means the strategy that TF_CONFIG describes.
+
+    Returns:
+        `Cluster` or None.
 
     Raises:
-        BadInput: if there is no such strategy, or TF_CONFIG is not what it needs.
+        BadInput: if TF_CONFIG does not fit the strategy.
     """
     if name in ("one", "mirrored"):
         return None
-    found = tf_config.read()
+    found = tf_config.read_cluster()
     if found is None:
         if name != "auto":
             raise BadInput(f"strategy {name} needs the environment variable TF_CONFIG, such as {tf_config.EXAMPLE}")
         return None
-    jobs = [len(found.of(job)) for job in ("chief", "worker", "ps")]
+    jobs = [len(found.tasks_of(job)) for job in ("chief", "worker", "ps")]
     received = "Received: {} chief, {} worker and {} ps".format(*jobs)
     if name == "multi-worker" and found.asynchronous():
         raise BadInput(f"strategy multi-worker must have no parameter servers in TF_CONFIG. {received}")
@@ -32,25 +35,26 @@ def find_cluster(name="auto"):
             f"strategy parameter-server must have 1 chief, and at least 1 worker and 1 ps in TF_CONFIG. {received}"
         )
     if found.this.job == "evaluator":
-        raise BadInput("TF_CONFIG must not make this task an evaluator: `allconv-resnet evaluate` evaluates a run")
+        raise BadInput("TF_CONFIG must not make this task an evaluator. Evaluate a run with `allconv-resnet evaluate`")
     return found if name != "auto" or found.asynchronous() or len(found.workers()) > 1 else None
 
 
-def create(name="auto", replicas=None, batch_size=None, cluster=None, peer_timeout=300):
-    """Returns the `tf.distribute.Strategy` of a run whose replicas work in step.
+def create_strategy(name="auto", replicas=None, batch_size=None, cluster=None, peer_timeout=300):
+    """Returns the `tf.distribute.Strategy` of a synchronous run.
 
     Args:
-        name: `"one"` device, `"mirrored"` over all GPUs of this machine, `"multi-worker"` over those of all machines,
-            or `"auto"`: what the cluster is for if there is one, else mirrored where there are several GPUs.
-        replicas: Integer or None: how many devices to mirror over. Without GPUs the CPU is split into that many
-            logical devices, which is of use for tests alone.
-        batch_size: Integer or None: images a step, over all devices; replicas must divide it.
-        cluster: Of `find_cluster`.
+        name: `"one"` for one device, `"mirrored"` for all GPUs of this machine, `"multi-worker"` for the GPUs of all
+            machines, or `"auto"` for the strategy of the cluster if there is one, and else mirrored if there are
+            several GPUs.
+        replicas: Integer or None, number of devices to mirror over. Without GPUs the CPU is split into that many
+            logical devices, which is only useful for tests.
+        batch_size: Integer or None, images of a step over all devices. The number of devices must divide it.
+        cluster: `Cluster` or None, the result of `find_cluster`.
         peer_timeout: Number, seconds to wait for the other machines.
 
     Raises:
-        BadInput: if there is no such strategy, there are fewer GPUs than replicas, the batch does not divide, or other
-            machines do not answer.
+        BadInput: if there are fewer GPUs than replicas, the replicas do not divide the batch size, or other machines do
+            not answer.
     """
     if cluster:
         return _multi_worker(replicas, batch_size, cluster, peer_timeout)
@@ -78,25 +82,32 @@ def _multi_worker(replicas, batch_size, cluster, peer_timeout):
 
 
 def require_even(batch_size, replicas):
-    """Makes sure that replicas can share a batch, as `create` does."""
+    """Raises `BadInput` if the number of replicas does not divide the batch size."""
     if batch_size is not None and batch_size % replicas:
         raise BadInput(f"batch_size must be a multiple of the replicas, {replicas}. Received: batch_size={batch_size}")
 
 
 def random_states(model):
-    """Returns the states of dropout and its like."""
+    """Returns the variables with the states of the random generators of a model, such as those of dropout."""
     return [variable for variable in model.non_trainable_variables if variable.path.endswith("seed_generator_state")]
 
 
 def draw_apart(strategy, model):
-    """Gives every replica draws of its own for dropout and its like, from the states of the first, which are kept."""
+    """Makes every replica draw different random numbers for dropout and similar layers.
+
+    The states of the first replica stay as they are, and those of the others are computed from them.
+
+    Args:
+        strategy: `tf.distribute.Strategy`.
+        model: Keras model.
+    """
     states = random_states(model)
 
     @tf.function
     def shift():
         replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.uint32)
         for state in states:
-            state.assign(state + tf.stack([replica * tf.constant(0x9E3779B9, tf.uint32), 0]))  # far from other seeds
+            state.assign(state + tf.stack([replica * tf.constant(0x9E3779B9, tf.uint32), 0]))  # not near other seeds
 
     if states and strategy.num_replicas_in_sync > 1:
         strategy.run(shift)
@@ -112,7 +123,7 @@ def _split_cpu(replicas):
     try:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
-    except RuntimeError as error:  # TensorFlow has started
+    except RuntimeError as error:  # TensorFlow has started already
         if len(tf.config.list_logical_devices("CPU")) < replicas:
             raise BadInput(
                 f"TensorFlow has already started with fewer logical CPUs than replicas={replicas}"
@@ -120,15 +131,18 @@ def _split_cpu(replicas):
 
 
 def resolve_precision(precision, cpu_flags=None, gpu_capabilities=None):
-    """Returns what `auto` means on this hardware; `float32` and `bfloat16` are returned as they are.
+    """Returns the precision that `auto` means on this hardware. Other precisions are returned as they are.
 
-    bfloat16 is chosen where it has instructions of its own: AMX or AVX512-BF16 on a CPU, compute capability 8.0 and up
-    on every GPU.
+    bfloat16 is chosen if the hardware has instructions for it: AMX or AVX512-BF16 on a CPU, or a compute capability of
+    8.0 or more on all GPUs.
 
     Args:
         precision: `"auto"`, `"float32"` or `"bfloat16"`.
         cpu_flags: Set of strings, as in /proc/cpuinfo. Defaults to this machine's.
         gpu_capabilities: Sequence of `(major, minor)`, one for each GPU. Defaults to this machine's.
+
+    Returns:
+        `"float32"` or `"bfloat16"`.
     """
     if precision != "auto":
         return precision

@@ -1,7 +1,7 @@
-"""The engine protocol: what the loop asks of whatever makes the steps. Everything else is the loop's.
+"""The engine protocol: all methods that the loop calls. The loop does everything else.
 
-A run goes through `job`, `build`, `load` (where there is a checkpoint) and `begin`; then `advance` brings it from one
-mark to the next, and between them the loop asks for totals, for a test, or for the state to save.
+The loop calls `job`, `build`, `load` (if there is a checkpoint) and `begin`. Then `advance` trains from one mark to the
+next, and between them the loop calls the methods that return sums, test the network, or return the state to save.
 """
 
 import abc
@@ -13,7 +13,7 @@ import numpy as np
 from allconv_resnet.errors import BadInput, RunFailed
 
 SUMS = ("losses", "errors", "top5_errors", "images", "skipped")
-"""What is summed over images. Losses are in nats; `skipped` counts the images of weight 0."""
+"""Names of the sums over images. Losses are in nats, and `skipped` counts the images of weight 0."""
 TOP = 5
 
 
@@ -21,12 +21,12 @@ class Engine(abc.ABC):
     """Makes the steps of a run.
 
     Attributes:
-        chief: Whether this process keeps the run directory.
-        replicas: Integer, devices that share a batch.
-        look_every: Integer or None: steps after which `advance` returns at the latest, so that the loop can look at the
-            loss.
-        stopped: Number of the signal because of which `advance` returned early, or None. All machines of a job agree on
-            it.
+        chief: Boolean, whether this process writes the run directory.
+        replicas: Integer, number of devices that share a batch.
+        look_every: Integer or None, most steps that `advance` makes, so that the loop can check the loss.
+        stopped: Number of the signal that made `advance` return early, or None. It is the same on all machines of a
+            job.
+        strategy: String, name of the strategy for the environment report.
         model: Keras model, built by `build`.
         optimizer: Keras optimizer, built by `build`.
     """
@@ -39,31 +39,43 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def resolve_precision(self):
-        """Returns `"float32"` or `"bfloat16"`: what the precision `auto` means on these devices."""
+        """Returns `"float32"` or `"bfloat16"`, the precision that `auto` means on these devices."""
 
     def describe(self):
-        """Returns what the environment report says of the devices: a dictionary for JSON."""
+        """Returns the part of the environment report about the devices, as a dictionary for JSON."""
         return {"backend": keras.backend.backend(), "strategy": self.strategy, "replicas": self.replicas}
 
     def serve(self, recipe, run_dir):
-        """Serves another process that leads the job, if this one does not; returns whether it did, until the end."""
+        """Serves the chief until the run has finished, if this process is not the chief but a server of the job.
+
+        Args:
+            recipe: `Recipe`.
+            run_dir: Path of the run directory.
+
+        Returns:
+            Boolean, whether this process has served a run.
+        """
         return False
 
     @contextlib.contextmanager
     def job(self, recipe, run_dir):
-        """A context in which all machines of the job are there.
+        """Returns a context manager that waits for all machines of the job and translates the backend's errors.
+
+        Args:
+            recipe: `Recipe`.
+            run_dir: Path of the run directory.
 
         Raises:
             BadInput: if a machine does not answer, or was started with another recipe.
-            RunFailed: in place of the backend's error, if a machine is gone or images cannot be read.
+            RunFailed: if a machine can no longer be reached, or images cannot be read.
         """
         yield
 
     def require_same(self, **values):
-        """Raises `BadInput` on every machine of the job if they do not have the same values."""
+        """Raises `BadInput` on every machine of the job if the machines have different values."""
 
     def require_shared(self, run_dir):
-        """Raises `BadInput` on every machine of the job if they do not see the same run directory."""
+        """Raises `BadInput` on every machine of the job if the machines do not share the run directory."""
 
     @abc.abstractmethod
     def build(self, recipe, source, training=True):
@@ -72,73 +84,81 @@ class Engine(abc.ABC):
         Args:
             recipe: `Recipe` with a resolved precision.
             source: `Source` of the recipe's dataset.
-            training: Whether the engine will train; False where weights are loaded and tested only.
+            training: Boolean, whether the engine will train, or only test weights that are loaded.
         """
 
     @abc.abstractmethod
     def begin(self, step, stop):
-        """Prepares the batches from a step on.
+        """Prepares for training from a step on.
 
         Args:
-            step: Integer, steps made so far.
-            stop: Object whose `signal` is None until the process was told to stop.
+            step: Integer, number of steps made so far.
+            stop: Object whose attribute `signal` is None, or the number of the signal that tells the run to stop.
         """
 
     @abc.abstractmethod
     def advance(self, step, to_step):
-        """Makes steps until `to_step`, or until the run is to stop.
+        """Makes steps until `to_step`, or until a signal stops the run.
+
+        Args:
+            step: Integer, number of steps made so far.
+            to_step: Integer, number of steps that are to be made in total.
 
         Returns:
-            Integer, the steps made so far; less than `to_step` if `stopped` is set.
+            Integer, number of steps made so far. It is less than `to_step` if `stopped` is set.
         """
 
     @abc.abstractmethod
     def first_bad_step(self):
-        """Returns the first step since the start, counted from 1, whose loss was not finite, or 0."""
+        """Returns the first step, counted from 1, whose loss was not finite, or 0 if there was none."""
 
     @abc.abstractmethod
     def sums(self):
-        """Returns float64 array of `SUMS` since the last `reset`."""
+        """Returns a float64 array of `SUMS` since the last `reset`."""
 
     @abc.abstractmethod
     def reset(self):
-        """Begins the sums again at 0."""
+        """Sets the sums to 0."""
 
     def rates(self):
-        """Returns what else the engine has measured since the last `reset`, for the log."""
+        """Returns further measurements since the last `reset` for the log, as a dictionary."""
         return {}
 
     @abc.abstractmethod
     def test(self, split):
-        """Returns float64 array of `SUMS` over the images of a split, with the weights of now.
+        """Returns a float64 array of `SUMS` over the images of a split with the current weights.
 
         Args:
             split: Name of the split.
         """
 
     def pull(self):
-        """Copies the state from where it is trained to the variables of `model` and `optimizer`."""
+        """Copies the training state from the devices to the variables of `model` and `optimizer`."""
 
     def push(self):
-        """Copies the state from the variables of `model` and `optimizer` to where it is trained."""
+        """Copies the training state from the variables of `model` and `optimizer` to the devices."""
 
     def weights(self):
-        """Returns the arrays of the model alone, by name."""
+        """Returns the arrays of the model by name."""
         self.pull()
         return {f"model/{i:04}": keras.ops.convert_to_numpy(v) for i, v in enumerate(self.model.variables)}
 
     def state(self):
-        """Returns all arrays that a resumed run needs, by name: model, optimizer, and the sums since the last log."""
+        """Returns all arrays that a resumed run needs by name: model, optimizer, and the sums since the last log."""
         state = self.weights()
         for i, variable in enumerate(self.optimizer.variables):
             state[f"optimizer/{i:04}"] = keras.ops.convert_to_numpy(variable)
         return {**state, "sums": self.sums()}
 
     def load(self, state, training=True):
-        """Takes over a state that `state` (or, if not training, `weights`) returned.
+        """Loads a state.
+
+        Args:
+            state: Dictionary of arrays that `state` returned, or `weights` if `training` is false.
+            training: Boolean, whether to load the optimizer and the sums as well.
 
         Raises:
-            ValueError: if the arrays are not those of this model; nothing is changed then.
+            ValueError: if the arrays do not fit the model or the optimizer. Nothing is changed then.
         """
         groups = {"model": self.model.variables, "optimizer": self.optimizer.variables if training else []}
         pairs = []
@@ -159,14 +179,24 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def load_sums(self, sums):
-        """Takes over the sums since the last log."""
+        """Sets the sums since the last log.
+
+        Args:
+            sums: float64 array of `SUMS`.
+        """
 
 
 def means(sums):
-    """Returns the mean `loss` (nats), and the `error` and the `top5_error` (fractions), of `SUMS`.
+    """Returns the means of `SUMS` over the images.
+
+    Args:
+        sums: Array of `SUMS`.
+
+    Returns:
+        Dictionary with `loss` (nats), `error` and `top5_error` (fractions).
 
     Raises:
-        RunFailed: if they are those of no image.
+        RunFailed: if the number of images is 0.
     """
     losses, errors, top5_errors, images, skipped = np.asarray(sums).tolist()
     if not images:
@@ -175,7 +205,11 @@ def means(sums):
 
 
 def whitening_images(recipe, source):
-    """Returns the training images from which a whitened stem is made, or None where the recipe has no such stem.
+    """Returns the training images that determine a whitened stem, or None if the recipe has no such stem.
+
+    Args:
+        recipe: `Recipe`.
+        source: `Source` of the recipe's dataset.
 
     Raises:
         BadInput: if the images are not in memory.
@@ -183,5 +217,5 @@ def whitening_images(recipe, source):
     if not recipe.network.whitened_stem:
         return None
     if source.kind != "arrays":
-        raise BadInput(f"A whitened stem needs a dataset in memory, and {source.name} is one of records")
+        raise BadInput(f"A whitened stem needs a dataset in memory, but {source.name} is read from records")
     return source.arrays(recipe.data.train_split)[0]

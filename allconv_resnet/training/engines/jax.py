@@ -1,7 +1,7 @@
-"""Training with Keras on JAX, on all devices of one machine. TensorFlow need not be installed.
+"""Training with Keras on JAX on all devices of one machine. TensorFlow need not be installed.
 
-The images lie on the devices as bytes; rows and augmentation of a batch are drawn on the host, by the same functions of
-(seed, step) as on TensorFlow. Each step is one compiled function, over which JAX spreads the batch.
+The devices hold all images as bytes. The host draws the rows and the augmentation of a batch with the same functions of
+(seed, step) as on TensorFlow. Each step is one compiled function, and JAX distributes its batch over the devices.
 """
 
 import os
@@ -19,17 +19,17 @@ from allconv_resnet.training.engines.engine import SUMS, TOP, Engine, whitening_
 
 
 class JaxEngine(Engine):
-    """Devices share every batch through a sharding of JAX.
+    """Trains on devices that share every batch through JAX's sharding.
 
     Args:
-        strategy: `"auto"`, `"one"` or `"mirrored"`, see `engines.create`.
-        replicas: See `engines.create`.
+        strategy: `"auto"`, `"one"` or `"mirrored"`, see `engines.create_engine`.
+        replicas: See `engines.create_engine`.
     """
 
     def __init__(self, strategy="auto", replicas=None):
         if strategy in ("multi-worker", "parameter-server") or os.environ.get("TF_CONFIG"):
             raise BadInput(
-                "Keras on JAX trains on one machine: several machines need KERAS_BACKEND=tensorflow. "
+                "Keras on JAX trains on one machine, and several machines need KERAS_BACKEND=tensorflow. "
                 f"Received: strategy={strategy!r}, TF_CONFIG={os.environ.get('TF_CONFIG')!r}"
             )
         if strategy == "one" and (replicas or 1) != 1:
@@ -40,7 +40,7 @@ class JaxEngine(Engine):
 
     def resolve_precision(self):
         capabilities = [getattr(device, "compute_capability", "0.0") for device in self.devices]
-        # XLA has no bfloat16 convolutions for CPUs: it computes them in float32, with conversions.
+        # XLA has no bfloat16 convolutions for CPUs. It would convert to float32 and back.
         fast = all(float(capability) >= 8 for capability in capabilities)
         return "bfloat16" if fast or self.devices[0].platform == "tpu" else "float32"
 
@@ -51,7 +51,7 @@ class JaxEngine(Engine):
     def build(self, recipe, source, training=True):
         if source.kind != "arrays":
             raise BadInput(
-                f"Keras on JAX trains on images in memory, and {source.name} is read from records by TensorFlow: "
+                f"Keras on JAX needs a dataset in memory, but {source.name} is read from records: "
                 "use KERAS_BACKEND=tensorflow"
             )
         if recipe.run.batch_size % self.replicas:
@@ -67,7 +67,7 @@ class JaxEngine(Engine):
         self.optimizer.build(self.model.trainable_variables)
         self._sums = np.zeros(len(SUMS))
         self._recent, self._first_bad = [], 0
-        self._evaluate_step = jax.jit(partial(_evaluate, self.model))
+        self._evaluate_step = jax.jit(partial(_evaluate_batch, self.model))
         self.push()
 
     def begin(self, step, stop):
@@ -75,7 +75,7 @@ class JaxEngine(Engine):
         images, labels = self.source.arrays(self.recipe.data.train_split)
         self._images, self._labels = jax.device_put((images, labels.astype(np.int32)), self._everywhere)
         self._train_step = jax.jit(
-            partial(_train, self.model, self.optimizer, self.recipe),
+            partial(_train_once, self.model, self.optimizer, self.recipe),
             donate_argnums=0,
             out_shardings=self._everywhere,
         )
@@ -91,7 +91,7 @@ class JaxEngine(Engine):
         return step
 
     def _drawn(self, step):
-        """Returns the rows of a batch, int32 `[batch_size]`, and what each augmentation has drawn for it."""
+        """Returns the rows of a batch, int32 `[batch_size]`, and the draws of each augmentation for it."""
         recipe, shape = self.recipe, self._images.shape
         places = step * recipe.run.batch_size + np.arange(recipe.run.batch_size)
         epochs, places = places // shape[0], places % shape[0]
@@ -126,7 +126,7 @@ class JaxEngine(Engine):
     def pull(self):
         for variables, values in zip(self._variables(), self._state, strict=True):
             for variable, value in zip(variables, values, strict=True):
-                # A copy: the next step takes the memory of the state for its own.
+                # The value is copied because the next step reuses the memory of the state.
                 variable.assign(np.array(value))
 
     def push(self):
@@ -148,8 +148,8 @@ class JaxEngine(Engine):
         return sums
 
 
-def _train(model, optimizer, recipe, state, images, labels, rows, drawn):
-    """Makes one step: a pure function of the state and the batch, which returns the new state and `SUMS`."""
+def _train_once(model, optimizer, recipe, state, images, labels, rows, drawn):
+    """Makes one step. This pure function of the state and the batch returns the new state and `SUMS`."""
     weights, others, slots = state
     images, labels = _augmented(images[rows], recipe.data.augmentations(), drawn), labels[rows]
 
@@ -175,7 +175,7 @@ def _augmented(images, augmentations, drawn):
     return images
 
 
-def _evaluate(model, state, images, labels, weights):
+def _evaluate_batch(model, state, images, labels, weights):
     logits, _ = model.stateless_call(*state, standardize(images), training=False)
     return _batch_sums(labels, logits, _cross_entropy(labels, logits), weights)
 
@@ -195,17 +195,18 @@ def _batch_sums(labels, logits, losses, weights):
 
 
 def _devices(replicas):
-    """Returns the devices to train on; without accelerators the CPU is split into `replicas` devices."""
+    """Returns the devices to train on. Without accelerators the CPU is split into `replicas` devices."""
     if replicas is not None and replicas < 1:
         raise BadInput(f"replicas must be positive. Received: replicas={replicas}")
     try:
         if replicas:
             jax.config.update("jax_num_cpu_devices", replicas)
-    except RuntimeError:  # JAX has started
+    except RuntimeError:  # JAX has started already
         pass
     devices = jax.local_devices()
     if replicas is None:
         return devices if devices[0].platform != "cpu" else devices[:1]
     if replicas > len(devices):
-        raise BadInput(f"replicas must be at most the devices of this machine, {len(devices)}. Received: {replicas}")
+        limit = f"replicas must be at most the number of devices, {len(devices)}"
+        raise BadInput(f"{limit}. Received: replicas={replicas}")
     return devices[:replicas]

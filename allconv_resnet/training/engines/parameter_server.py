@@ -1,8 +1,8 @@
-"""The weights of an asynchronous run on its parameter servers, and the step that a worker makes with them.
+"""The weights of an asynchronous run on its parameter servers, and the step of a worker.
 
-The workers do not wait for each other: a gradient is applied to weights that others may have changed since they were
-read. What must not happen is that an update is lost. Reading the momentum, changing it and writing it back would lose
-some, so the whole update of a variable is one operation under that variable's lock, and so is counting.
+The workers do not wait for each other. A gradient is applied to weights that other workers may have changed since they
+were read, but no update may be lost. Reading the momentum, changing it and writing it back would lose updates.
+Therefore the whole update of a variable is one operation under the lock of that variable, and so is the counting.
 """
 
 import tensorflow as tf
@@ -14,19 +14,20 @@ from allconv_resnet.training.engines.steps import batch_sums, cross_entropy
 class Servers:
     """The state of a run on the parameter servers.
 
-    It begins as, and can be copied back to, objects on this machine: a checkpoint of an asynchronous run is like that
-    of any other, and a run can go on with another strategy.
+    The state is initialized from objects on this machine and can be copied back to them. The checkpoints of
+    asynchronous runs are therefore the same as those of others, and a run can continue with another strategy.
 
     Attributes:
-        step: Counts the updates that were applied.
-        lag: Sum over these of the updates that came between reading the weights and changing them.
-        sums: `steps.SUMS` since the last log.
+        step: int64 variable, number of updates that were applied.
+        lag: int64 variable, sum over these updates of their staleness: the number of other updates between reading the
+            weights and changing them.
+        sums: float64 variable, `SUMS` since the last log.
 
     Args:
         strategy: `tf.distribute.ParameterServerStrategy`.
-        model: Keras model of this machine.
-        optimizer: `Momentum` of this machine, built.
-        totals: `Totals` of this machine.
+        model: Keras model on this machine.
+        optimizer: `Momentum` on this machine, built.
+        totals: `Totals` on this machine.
     """
 
     def __init__(self, strategy, model, optimizer, totals):
@@ -37,7 +38,7 @@ class Servers:
                 return [tf.Variable(variable.numpy(), trainable=False) for variable in variables]
 
             self.weights = copies(model.trainable_variables)
-            self.fixed = copies(model.non_trainable_variables)  # the projection; moving averages
+            self.fixed = copies(model.non_trainable_variables)  # the projection, and moving averages
             self.velocities = copies(optimizer.velocities)
             self.step = tf.Variable(int(optimizer.iterations.numpy()), dtype=tf.int64, trainable=False)
             self.lag = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -45,16 +46,16 @@ class Servers:
         self.decays = [optimizer.weight_decay_of(variable) for variable in model.trainable_variables]
 
     def apply(self, gradients, learning_rate, read_at, sums=None):
-        """Applies the gradients of one batch, and counts it once all of them are applied.
+        """Applies the gradients of one batch, and then counts the update.
 
         Args:
             gradients: Tensors, one for each of `weights`.
             learning_rate: Scalar tensor.
-            read_at: int64 scalar: the `step` at which the weights were read.
-            sums: float32 `[len(SUMS)]` of the batch, or None.
+            read_at: int64 scalar, the value of `step` when the weights were read.
+            sums: float32 tensor `[len(SUMS)]` of the batch, or None.
         """
         applied = [
-            # As `Momentum.update_step` does, all of it under the lock of w
+            # The same update as in `Momentum.update_step`, under the lock of the variable.
             tf.raw_ops.ResourceApplyMomentum(
                 var=weight.handle,
                 accum=velocity.handle,
@@ -73,7 +74,7 @@ class Servers:
             self.sums.assign_add(tf.cast(sums, tf.float64))
 
     def pull(self):
-        """Copies the state to the objects of this machine. No step may be under way."""
+        """Copies the state to the objects on this machine. No step may be in progress."""
         own = [*self.model.trainable_variables, *self.model.non_trainable_variables, *self.optimizer.velocities]
         for variable, theirs in zip(own, [*self.weights, *self.fixed, *self.velocities], strict=True):
             variable.assign(theirs.read_value())
@@ -81,24 +82,24 @@ class Servers:
         self.totals.sums.assign(self.sums.read_value())
 
     def reset(self):
-        """Begins the sums again at 0, here and there."""
+        """Sets the sums to 0, both on the servers and on this machine."""
         self.totals.reset()
         self.sums.assign(tf.zeros(len(SUMS), tf.float64))
         self.lag.assign(0)
 
 
 def make_worker_step(strategy, servers, schedule, batch_size, clip_norm=None, label_smoothing=0.0):
-    """Returns the compiled function (iterator) -> None by which a worker makes one step.
+    """Returns a compiled function (iterator) -> None by which a worker makes one step.
 
-    It reads the weights once, shares its batch among its own GPUs, sums their gradients, and sends the sum.
+    A worker reads the weights once, distributes its batch over its GPUs, and sends the sum of their gradients.
 
     Args:
         strategy: `tf.distribute.ParameterServerStrategy`.
         servers: `Servers`.
-        schedule: Learning rate as a function of the step.
-        batch_size: Integer, images a step, over all GPUs of a worker.
-        clip_norm: Float or None: largest global norm of a worker's gradient.
-        label_smoothing: See `steps.cross_entropy`.
+        schedule: Function from the step to the learning rate.
+        batch_size: Integer, images of a step over all GPUs of a worker.
+        clip_norm: Float or None, largest global norm of a worker's gradient.
+        label_smoothing: Float, see `steps.cross_entropy`.
     """
     model = servers.model
 

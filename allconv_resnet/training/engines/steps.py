@@ -1,4 +1,4 @@
-"""One train step and one evaluation step of TensorFlow, for every strategy that is synchronous."""
+"""The train step and the evaluation step of TensorFlow for all synchronous strategies."""
 
 from contextlib import contextmanager
 
@@ -9,9 +9,9 @@ from allconv_resnet.training.engines.engine import SUMS, TOP
 
 
 class Totals(tf.Module):
-    """Sums over the images since the last log, kept on the device.
+    """Sums over the images since the last log, on the device.
 
-    They are saved with the run, so that a log is the same whether or not the run was interrupted before it.
+    Checkpoints include them, so that a log is the same whether or not the run was interrupted before it.
     """
 
     def __init__(self):
@@ -20,33 +20,38 @@ class Totals(tf.Module):
         self.bad_step = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     def add(self, sums, step):
-        """Adds the float32 `SUMS` of the batch of `step`, the first step being 1."""
+        """Adds the sums of a batch.
+
+        Args:
+            sums: float32 tensor of `SUMS`.
+            step: int64 scalar, the step of the batch, counted from 1.
+        """
         self.sums.assign_add(tf.cast(sums, tf.float64))
         first_bad = (self.bad_step == 0) & ~tf.math.is_finite(sums[0])
         self.bad_step.assign(tf.where(first_bad, step, self.bad_step))
 
     def first_bad_step(self):
-        """Returns the first step, counted from 1, whose loss was not finite, or 0."""
+        """Returns the first step, counted from 1, whose loss was not finite, or 0 if there was none."""
         return int(self.bad_step)
 
     def reset(self):
-        """Begins again at 0."""
+        """Sets the sums to 0."""
         self.sums.assign(tf.zeros_like(self.sums))
 
 
 def make_train_step(strategy, model, optimizer, totals, batch_size, clip_norm=None, label_smoothing=0.0):
-    """Returns the compiled function (images, labels[, weights]) -> None that makes one step.
+    """Returns a compiled function (images, labels[, weights]) -> None that makes one step.
 
-    An image of weight 0 stands in for one that could not be read. Its gradient is 0.
+    An image of weight 0 takes the place of one that could not be decoded. It does not contribute to the gradient.
 
     Args:
         strategy: `tf.distribute.Strategy`.
         model: Keras model from images to logits.
         optimizer: Keras optimizer, built.
-        totals: `Totals`, to which the batch's are added.
-        batch_size: Integer, images a step over all replicas.
-        clip_norm: Float or None: largest global norm of the gradient of the whole batch.
-        label_smoothing: See `cross_entropy`.
+        totals: `Totals`, to which the sums of the batch are added.
+        batch_size: Integer, images of a step over all replicas.
+        clip_norm: Float or None, largest global norm of the gradient of the whole batch.
+        label_smoothing: Float, see `cross_entropy`.
     """
 
     def replica_step(images, labels, weights=None):
@@ -71,10 +76,14 @@ def make_train_step(strategy, model, optimizer, totals, batch_size, clip_norm=No
 
 @contextmanager
 def normalized_together(strategy, model):
-    """A context for tracing a train step, in which batch normalization is over the images of all replicas.
+    """Returns a context manager in which batch normalization is traced with statistics over all replicas.
 
-    So several devices compute what one device does. Afterwards the network is as it was: a saved one does not depend on
-    how many replicas there were.
+    Several devices then compute the same as one device. Afterwards the layers are as before, so that a saved network
+    does not depend on the number of replicas.
+
+    Args:
+        strategy: `tf.distribute.Strategy`.
+        model: Keras model.
     """
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
     for norm in norms:
@@ -87,7 +96,12 @@ def normalized_together(strategy, model):
 
 
 def make_evaluate_step(strategy, model):
-    """Returns the compiled function (images, labels, weights) -> float32 `SUMS`."""
+    """Returns a compiled function (images, labels, weights) -> float32 `SUMS` over all replicas.
+
+    Args:
+        strategy: `tf.distribute.Strategy`.
+        model: Keras model from images to logits.
+    """
 
     def replica_step(images, labels, weights):
         logits = model(images, training=False)
@@ -101,10 +115,10 @@ def make_evaluate_step(strategy, model):
 
 
 def sums_of(evaluate_step, batches):
-    """Returns float64 array of `SUMS` over all batches.
+    """Returns a float64 array of `SUMS` over all batches.
 
     Args:
-        evaluate_step: Function of `make_evaluate_step`.
+        evaluate_step: Function that `make_evaluate_step` returned.
         batches: Iterable of (images, labels, weights).
     """
     sums = tf.zeros(len(SUMS), tf.float64)
@@ -114,9 +128,15 @@ def sums_of(evaluate_step, batches):
 
 
 def cross_entropy(labels, logits, smoothing=0.0):
-    """Returns the cross-entropies, float32 `[n]` in nats, of integer labels `[n]` and float32 logits `[n, classes]`.
+    """Returns the cross-entropies with label smoothing (Szegedy et al. 2015, arXiv 1512.00567, section 7).
 
-    `smoothing` of each label is spread evenly over all classes (Szegedy et al. 2015, arXiv 1512.00567, section 7).
+    Args:
+        labels: Integer tensor `[n]`.
+        logits: float32 tensor `[n, classes]`.
+        smoothing: Float, fraction of each label that is distributed evenly over all classes.
+
+    Returns:
+        float32 tensor `[n]`, in nats.
     """
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     if not smoothing:
@@ -125,7 +145,7 @@ def cross_entropy(labels, logits, smoothing=0.0):
 
 
 def _clip(gradients, norm):
-    # The norm is that of the sum over the replicas, so the sum is made here, and an equal share handed on to each.
+    # The sum over the replicas is clipped. The optimizer sums again, so each replica gets an equal share of it.
     replica = tf.distribute.get_replica_context()
     if replica.num_replicas_in_sync > 1:
         gradients = replica.all_reduce("SUM", gradients)
@@ -134,7 +154,14 @@ def _clip(gradients, norm):
 
 
 def batch_sums(labels, logits, losses, weights):
-    """Returns the float32 `SUMS` of a batch."""
+    """Returns the float32 `SUMS` of a batch.
+
+    Args:
+        labels: Integer tensor `[n]`.
+        logits: float32 tensor `[n, classes]`.
+        losses: float32 tensor `[n]`, in nats.
+        weights: float32 tensor `[n]`, 0 for images that do not count and 1 for others.
+    """
     wrong = tf.cast(tf.argmax(logits, axis=-1) != labels, tf.float32)
     missed = tf.cast(~tf.math.in_top_k(labels, logits, TOP), tf.float32)
     return tf.stack([*(tf.reduce_sum(x * weights) for x in (losses, wrong, missed, 1.0)), tf.reduce_sum(1 - weights)])

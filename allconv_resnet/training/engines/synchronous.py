@@ -1,4 +1,4 @@
-"""Synchronous training over `tf.distribute`: one device, all devices of a machine, or those of several machines."""
+"""Synchronous training with `tf.distribute` on one device, all devices of a machine, or those of several machines."""
 
 import contextlib
 import time
@@ -11,11 +11,11 @@ from allconv_resnet.training.engines.team import Team
 
 
 class SynchronousEngine(Engine):
-    """Replicas share every batch, and all of them apply the same gradient.
+    """Trains on replicas that share every batch and all apply the same gradient.
 
     Args:
-        strategy: See `engines.create`.
-        replicas: See `engines.create`.
+        strategy: See `engines.create_engine`.
+        replicas: See `engines.create_engine`.
         cluster: `Cluster` of a multi-worker job, or None.
         peer_timeout: Number, seconds to wait for the other machines.
     """
@@ -34,7 +34,7 @@ class SynchronousEngine(Engine):
     @contextlib.contextmanager
     def job(self, recipe, run_dir):
         batch_size = recipe.run.batch_size
-        self.distribution = distribution.create(*self._options, batch_size, self._cluster, self._peer_timeout)
+        self.distribution = distribution.create_strategy(*self._options, batch_size, self._cluster, self._peer_timeout)
         self.replicas = self.distribution.num_replicas_in_sync
         self.team = Team(self.distribution, self._cluster)
         self.chief = self.team.chief

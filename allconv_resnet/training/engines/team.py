@@ -1,4 +1,4 @@
-"""What the workers of a synchronous job agree on: one recipe, one run directory, one step to begin and to stop at."""
+"""Agreement of synchronous workers on the recipe, the run directory, and the steps at which they begin and stop."""
 
 import json
 import secrets
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from allconv_resnet.errors import BadInput, RunFailed
 
-AGREE_EVERY = 5  # steps between two questions whether a worker was told to stop
+AGREE_EVERY = 5  # steps between two checks whether a worker was told to stop
 GONE = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -23,7 +23,7 @@ GONE = (
 
 
 class Team:
-    """The processes that train in step. A process alone agrees with itself, at no cost.
+    """The processes of a synchronous job. For a single process all methods return at once.
 
     Args:
         strategy: `tf.distribute.Strategy`.
@@ -45,7 +45,14 @@ class Team:
         return self.strategy.experimental_local_results(self.strategy.run(replica_sum, args=(table,)))[0]
 
     def gather(self, text):
-        """Returns the texts of all workers, in their order."""
+        """Returns the texts of all workers.
+
+        Args:
+            text: String, the text of this worker.
+
+        Returns:
+            List of strings in the order of the workers.
+        """
         if self.alone:
             return [text]
         content = text.encode()
@@ -54,21 +61,21 @@ class Team:
         return [bytes(row[1 : 1 + row[0]].astype("uint8")).decode() for row in rows]
 
     def _rows(self, values):
-        # Each worker adds its row to those of the others, which are zeros here. tf.distribute could gather as well, but
-        # compiles a function for each call, and fails on empty tensors.
+        # Each worker contributes its own row and zeros for the others, and the sum has all rows. `gather` of
+        # tf.distribute would compile a function for each call, and it fails on empty tensors.
         row, devices = self.tasks.index(self.this), self.strategy.num_replicas_in_sync // len(self.tasks)
         table = np.zeros((len(self.tasks), len(values)), np.int32)
         table[row] = values
         return self._sum(table).numpy() // devices
 
     def require_same(self, **what):
-        """Makes sure that all workers were started with the same.
+        """Makes sure that all workers have the same values.
 
         Args:
-            **what: Values as JSON has them, by name.
+            **what: Values by name, of types that JSON has.
 
         Raises:
-            BadInput: on every worker, naming what differs and where.
+            BadInput: on every worker, if values differ. The message names the values and the workers.
         """
         first, *others = map(json.loads, self.gather(json.dumps(what)))
         for task, other in zip(self.tasks[1:], others, strict=True):
@@ -76,13 +83,17 @@ class Team:
                 differences = [
                     f"{key} is {first[key]!r} and {other.get(key)!r}" for key in first if first[key] != other.get(key)
                 ]
-                raise BadInput(f"All workers must be alike, but on {self.tasks[0]} and {task} {'; '.join(differences)}")
+                where = f"on {self.tasks[0]} and {task}"
+                raise BadInput(f"All workers must have the same values, but {where} {'; '.join(differences)}")
 
     def require_shared(self, run_dir):
-        """Makes sure that the run directory of every worker is that of the first one.
+        """Makes sure that all workers share the run directory of the first one.
+
+        Args:
+            run_dir: Path of the run directory.
 
         Raises:
-            BadInput: on every worker, naming those that see another directory.
+            BadInput: on every worker, if some see another directory. The message names them.
         """
         if self.alone:
             return
@@ -102,11 +113,11 @@ class Team:
             )
 
     def stop(self, signal, step):
-        """Returns the signal that stops the run before `step + 1`, the same on all workers, or None.
+        """Returns the number of the signal that stops the run before the next step, the same on all workers, or None.
 
         Args:
             signal: Number of the signal that this worker has received, or None.
-            step: Integer, steps made.
+            step: Integer, number of steps made.
         """
         if self.alone:
             return signal
@@ -116,10 +127,13 @@ class Team:
 
     @contextmanager
     def together(self, run_dir):
-        """Says in one sentence that another worker has gone.
+        """Returns a context manager that replaces TensorFlow's errors about other workers by one sentence.
+
+        Args:
+            run_dir: Path of the run directory.
 
         Raises:
-            RunFailed: in the place of TensorFlow's error.
+            RunFailed: if another worker has ended or cannot be reached.
         """
         try:
             yield
@@ -128,8 +142,8 @@ class Team:
                 raise
             reason = error.message.splitlines()[0]
             raise RunFailed(
-                f"A worker of {', '.join(map(str, self.tasks))} has gone or cannot be reached any more ({reason}): "
-                f"the last checkpoint in {run_dir} is kept, and the same command on all workers goes on from it"
+                f"A worker of {', '.join(map(str, self.tasks))} has ended or cannot be reached ({reason}): "
+                f"the last checkpoint in {run_dir} is kept, and the same command on all workers continues from it"
             ) from error
 
 

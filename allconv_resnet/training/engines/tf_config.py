@@ -1,4 +1,4 @@
-"""TF_CONFIG: which machines train together, which of them this is, and whether the others are there."""
+"""Reads TF_CONFIG, which lists the processes that train together, and waits for the others."""
 
 import json
 import os
@@ -26,39 +26,39 @@ class Task:
         return f"{self.job} {self.index} ({self.address})"
 
     def host_and_port(self):
-        """Returns the two parts of the address; an IPv6 host comes without its brackets."""
+        """Returns the host, without the brackets of IPv6, and the port as an integer."""
         host, _, port = self.address.rpartition(":")
         return host.strip("[]"), int(port)
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The processes of a job, and which of them this is."""
+    """The processes of a job."""
 
-    tasks: tuple[Task, ...]  # the chief first, as TensorFlow counts them
-    this: Task
+    tasks: tuple[Task, ...]  # the chief is the first, as in TensorFlow
+    this: Task  # the task of this process
 
-    def of(self, *jobs):
-        """Returns the tasks of some jobs."""
+    def tasks_of(self, *jobs):
+        """Returns the tasks with some kinds of job, such as `"worker"` or `"ps"`."""
         return [task for task in self.tasks if task.job in jobs]
 
     def workers(self):
-        """Returns the tasks that train in step; the first of them is in charge."""
-        return self.of("chief", "worker")
+        """Returns the tasks that train synchronously. The first of them leads the job."""
+        return self.tasks_of("chief", "worker")
 
     def asynchronous(self):
         """Returns whether there are parameter servers."""
-        return bool(self.of("ps"))
+        return bool(self.tasks_of("ps"))
 
 
-def read(environment=None):
-    """Returns the cluster that TF_CONFIG describes, or None if it is not set or describes none.
+def read_cluster(environment=None):
+    """Returns the cluster that TF_CONFIG describes, or None if it is not set or has no cluster.
 
     Args:
         environment: Mapping. Defaults to `os.environ`.
 
     Raises:
-        BadInput: if TF_CONFIG is malformed, two tasks have one address, or the task is not in the cluster.
+        BadInput: if TF_CONFIG is malformed, two tasks have the same address, or the task is not in the cluster.
     """
     text = (os.environ if environment is None else environment).get("TF_CONFIG")
     if not text:
@@ -99,7 +99,7 @@ def _tasks(cluster):
             )
         if task.address in owners:
             raise BadInput(
-                f"Every task of TF_CONFIG must have an address of its own. "
+                f"Every task of TF_CONFIG must have its own address. "
                 f"Received: {task.address} for {owners[task.address]} and {task.job} {task.index}"
             )
         owners[task.address] = f"{task.job} {task.index}"
@@ -107,18 +107,18 @@ def _tasks(cluster):
 
 
 def wait_for(peers, this, seconds):
-    """Waits until other processes can be reached. TensorFlow itself would wait for them without an end or a name.
+    """Waits until other processes accept connections.
 
-    Until then this process listens at its own address, for the others wait for it as well. A port that accepts a
-    connection is enough: what is said there is TensorFlow's affair.
+    TensorFlow itself would wait without a limit and without naming them. While it waits, this process listens at its
+    own address, since the others wait for it as well.
 
     Args:
         peers: Sequence of `Task`.
         this: The `Task` of this process.
-        seconds: Number: time limit.
+        seconds: Number, time limit in seconds.
 
     Raises:
-        BadInput: if this process's port is taken, or some have not answered in time; they are named.
+        BadInput: if the port of this process is taken, or others have not answered in time. The message names them.
     """
     missing = {peer: "not tried" for peer in peers if peer != this}
     with _listen(this):
@@ -137,7 +137,7 @@ def wait_for(peers, this, seconds):
 
 
 def unreachable(peer):
-    """Returns why a task cannot be reached, or None if it can."""
+    """Returns the reason why a task cannot be reached, or None if it can be reached."""
     try:
         socket.create_connection(peer.host_and_port(), timeout=1).close()
     except OSError as error:
@@ -146,16 +146,19 @@ def unreachable(peer):
 
 
 def _listen(task):
-    try:  # as TensorFlow will: on every interface, at a port that a run before may just have left
+    try:  # like TensorFlow, on every interface and at a port that an earlier run may just have closed
         return socket.create_server(("", task.host_and_port()[1]), backlog=128)
     except OSError as error:
         raise BadInput(f"The port of {task} cannot be used on this machine: {error.strerror}") from error
 
 
-def leave(run):
-    """Ends a process that is one of a cluster with the exit status that `run()` returns.
+def run_and_exit(run):
+    """Runs a function and ends this process of a cluster with the exit status that it returns.
 
-    TensorFlow's server has no way to stop, and waits at the end of the interpreter for peers that may be gone.
+    TensorFlow's server cannot be stopped. At the end of the interpreter it would wait for peers that may have ended.
+
+    Args:
+        run: Function without arguments that returns an integer.
     """
     try:
         status = run()
