@@ -91,6 +91,11 @@ class Checkpoints:
         if damaged:
             oldest = f"the oldest one, of step {damaged[-1]}, fails with: {reason}"
             raise BadInput(f"No checkpoint in {directory} can be read; {oldest}")
+        if any(directory.glob("step-*.index")):
+            raise BadInput(
+                f"{directory} has checkpoints of version 0.1, which this version cannot continue: finish the run with "
+                f"allconv_resnet 0.1, or begin anew in another run directory"
+            )
         return None, damaged
 
 

@@ -12,7 +12,7 @@ import pytest
 from training.runs import ENGINES, TINY, assert_same, lines, metrics, state, wait_for, wait_for_lines
 
 from allconv_resnet import recipes
-from allconv_resnet.errors import RunFailed
+from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.training.checkpoints import Checkpoints, steps_on_disk
 
 # A job of three processes takes seconds to start.
@@ -238,3 +238,9 @@ def test_a_second_save_of_a_step_cannot_lose_the_first(tmp_path, monkeypatch):
     assert again.restore(lambda state: None) == (5, [])
     again.save(5, lambda: content)
     assert steps_on_disk(tmp_path) == [5]
+
+
+def test_checkpoints_of_the_old_format_are_not_begun_anew(tmp_path):
+    (tmp_path / "step-7.index").write_bytes(b"")
+    with pytest.raises(BadInput, match=r"has checkpoints of version 0\.1"):
+        Checkpoints(tmp_path).restore(lambda state: None)
