@@ -24,8 +24,12 @@ class CropAndFlip:
     """Pixels of zeros on each side before the random crop. The 2016 TensorFlow model had 2."""
     flip: bool = True
     """Mirror half of the training images, left to right."""
+    alternate: bool = False
+    """Mirror each image in every other epoch, in place of at random (Jordan 2024, arXiv 2404.00498)."""
+    reflect: bool = False
+    """Continue images beyond their edges by mirrored pixels in place of zeros."""
 
-    def draw(self, random, seed, step, count, image_size):
+    def draw(self, random, seed, step, count, image_size, rows=None, epochs=None):
         """Draws the places of the crops, and which of them are mirrored.
 
         Args:
@@ -34,16 +38,21 @@ class CropAndFlip:
             step: Integer or int64 scalar.
             count: Integer, number of images in the batch.
             image_size: `(height, width, channels)`.
+            rows: Integer tensor `[count]`, which images of the dataset make the batch; `alternate` needs it.
+            epochs: Integer tensor `[count]`, in which epoch each of them is; `alternate` needs it.
 
         Returns:
             Offsets of the crops, int32 `[count, 2]` in `[0, 2 * padding]`, and whether to mirror, bool `[count]`.
         """
         offsets = random.integers((count, 2), (2 * seed, step), 2 * self.padding + 1)
+        if self.flip and self.alternate:
+            first = random.shuffled(rows, (2 * seed + 1, 0, 1), 2**31 - 1)  # a bit of each image
+            return offsets, (first + epochs) % 2 == 1
         flips = random.integers((count,), (2 * seed + 1, step), 2) == 1
         return offsets, flips if self.flip else flips & False
 
     def apply(self, images, offsets, flips):
-        """Pads with zeros, crops each image back to its size at its own offset, and mirrors some of them.
+        """Pads the images, crops each back to its size at its own offset, and mirrors some of them.
 
         Args:
             images: Tensor `[n, h, w, c]` of any dtype.
@@ -56,14 +65,20 @@ class CropAndFlip:
         """
         height, width, channels = images.shape[1:]
         border = self.padding
-        # Padding rows of width * channels bytes is seven times as fast as padding pixel by pixel.
-        padded = ops.reshape(images, (-1, height, width * channels))
-        padded = ops.pad(padded, ((0, 0), (border, border), (border * channels, border * channels)))
-        padded = ops.reshape(padded, (-1, height + 2 * border, width + 2 * border, channels))
         rows = offsets[:, :1] + ops.arange(height, dtype="int32")
         # One gather both crops and mirrors, by reading the columns of mirrored images backwards.
         columns = ops.arange(width, dtype="int32")
         columns = offsets[:, 1:] + ops.where(flips[:, None], columns[::-1], columns)
+        if self.reflect:  # mirrored pixels need no padding, but indices that turn around at the edges
+            rows, columns = (
+                size - 1 - ops.abs(size - 1 - ops.abs(indices - border))
+                for size, indices in ((height, rows), (width, columns))
+            )
+            return take_of_each(take_of_each(images, rows, axis=1), columns, axis=2)
+        # Padding rows of width * channels bytes is seven times as fast as padding pixel by pixel.
+        padded = ops.reshape(images, (-1, height, width * channels))
+        padded = ops.pad(padded, ((0, 0), (border, border), (border * channels, border * channels)))
+        padded = ops.reshape(padded, (-1, height + 2 * border, width + 2 * border, channels))
         return take_of_each(take_of_each(padded, rows, axis=1), columns, axis=2)
 
 
@@ -77,7 +92,7 @@ class Cutout:
 
     after_standardization: ClassVar = True
 
-    def draw(self, random, seed, step, count, image_size):
+    def draw(self, random, seed, step, count, image_size, rows=None, epochs=None):
         """Returns the squares' centres, int32 `[count, 2]`. The arguments are those of `CropAndFlip.draw`."""
         if not self.cutout:
             return ()

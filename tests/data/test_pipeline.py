@@ -47,12 +47,17 @@ def test_workers_share_the_global_batch():
         np.testing.assert_array_equal(y, np.concatenate([part[step][1] for part in parts]))
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, RECIPE.replace(flip=False, cutout=3)], ids=["crop", "cutout"])
+@pytest.mark.parametrize(
+    "recipe",
+    [RECIPE, RECIPE.replace(flip=False, cutout=3), RECIPE.replace(alternate=True)],
+    ids=["crop", "cutout", "alternate"],
+)
 def test_draws_without_tensorflow_are_the_same(recipe):
     for step in (0, 7, 123_456_789):
         for augmentation in recipe.data.augmentations():
             numpy, tensorflow = (
-                augmentation.draw(random, 3, step, 12, (8, 8, 3)) for random in (draws, pipeline.TensorFlowDraws)
+                augmentation.draw(random, 3, step, 12, (8, 8, 3), np.arange(12), np.arange(12) // 5)
+                for random in (draws, pipeline.TensorFlowDraws)
             )
             assert len(numpy) == len(tensorflow)
             for one, other in zip(numpy, tensorflow, strict=True):
@@ -71,10 +76,24 @@ def test_draws_are_uniform_and_differ_between_images_and_steps():
 
 
 def test_order_and_augmentation_do_not_repeat_with_neighbouring_seeds():
-    orders = {tuple(pipeline.example_indices(seed, step, 10, 1_000).numpy()) for seed in range(5) for step in range(5)}
+    orders = {
+        tuple(pipeline.example_indices(seed, step, 10, 1_000)[0].numpy()) for seed in range(5) for step in range(5)
+    }
     assert len(orders) == 25
     offsets = {tuple(CropAndFlip(4).draw(draws, seed, 0, 10, (32, 32, 3))[0].ravel()) for seed in range(5)}
     assert len(offsets) == 5
+
+
+def test_alternate_mirrors_each_image_in_every_other_epoch():
+    ramp = np.broadcast_to(np.arange(8, dtype=np.uint8)[:, None], (50, 8, 8, 3)) * 10
+    recipe = RECIPE.replace(alternate=True, padding=0, batch_size=10)
+    mirrored = np.zeros((4, 50), bool)
+    for step, (x, y) in enumerate(itertools.islice(pipeline.training_batches(ramp, LABELS, recipe), 20)):
+        mirrored[step // 5, y.numpy()] = np.diff(x.numpy(), axis=2).mean((1, 2, 3)) < 0
+    assert (
+        (mirrored[0] != mirrored[1]).all() and (mirrored[0] == mirrored[2]).all() and (mirrored[1] == mirrored[3]).all()
+    )
+    assert 10 < mirrored[0].sum() < 40
 
 
 def test_flip_false_never_mirrors():

@@ -98,7 +98,7 @@ class JaxEngine(Engine):
         keys = np.stack([np.full_like(epochs, recipe.seed), epochs, np.zeros_like(epochs)], axis=1)
         rows = draws.shuffled(places, keys, shape[0] - 1).astype(np.int32)
         drawn = [
-            augmentation.draw(draws, recipe.seed, step, recipe.run.batch_size, shape[1:])
+            augmentation.draw(draws, recipe.seed, step, recipe.run.batch_size, shape[1:], rows, epochs)
             for augmentation in recipe.data.augmentations()
         ]
         return rows, drawn
