@@ -5,7 +5,7 @@ An augmentation is a class, a part of a recipe whose fields become options of th
 draws nothing. Both run eagerly, inside tf.data, and on JAX.
 """
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import keras
 from keras import ops
@@ -14,6 +14,23 @@ from allconv_resnet.part import Natural, part
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
+
+
+class Batch(NamedTuple):
+    """The batch that an augmentation draws for."""
+
+    seed: int
+    """Seed of the recipe."""
+    step: object
+    """Integer or int64 scalar."""
+    count: int
+    """Number of images in the batch."""
+    image_size: tuple
+    """Height, width and channels."""
+    rows: object = None
+    """Integer tensor `[count]`: which images of the dataset make the batch. None for records."""
+    epochs: object = None
+    """Integer tensor `[count]`: in which epoch each of them is. None for records."""
 
 
 @part
@@ -29,25 +46,22 @@ class CropAndFlip:
     reflect: bool = False
     """Continue images beyond their edges by mirrored pixels in place of zeros."""
 
-    def draw(self, random, seed, step, count, image_size, rows=None, epochs=None):
+    def draw(self, random, batch):
         """Draws the places of the crops, and which of them are mirrored.
 
         Args:
-            random: Object with the functions `integers` and `uniform`: `draws`, or `pipeline.TensorFlowDraws`.
-            seed: Integer, seed of the recipe.
-            step: Integer or int64 scalar.
-            count: Integer, number of images in the batch.
-            image_size: `(height, width, channels)`.
-            rows: Integer tensor `[count]`, which images of the dataset make the batch; `alternate` needs it.
-            epochs: Integer tensor `[count]`, in which epoch each of them is; `alternate` needs it.
+            random: Object with the functions `integers`, `uniform` and `shuffled`: the module `draws`, or
+                `pipeline.TensorFlowDraws`.
+            batch: `Batch`.
 
         Returns:
             Offsets of the crops, int32 `[count, 2]` in `[0, 2 * padding]`, and whether to mirror, bool `[count]`.
         """
+        seed, step, count = batch.seed, batch.step, batch.count
         offsets = random.integers((count, 2), (2 * seed, step), 2 * self.padding + 1)
         if self.flip and self.alternate:
-            first = random.shuffled(rows, (2 * seed + 1, 0, 1), 2**31 - 1)  # a bit of each image
-            return offsets, (first + epochs) % 2 == 1
+            first = random.shuffled(batch.rows, (2 * seed + 1, 0, 1), 2**31 - 1)  # a bit of each image
+            return offsets, (first + batch.epochs) % 2 == 1
         flips = random.integers((count,), (2 * seed + 1, step), 2) == 1
         return offsets, flips if self.flip else flips & False
 
@@ -92,13 +106,13 @@ class Cutout:
 
     after_standardization: ClassVar = True
 
-    def draw(self, random, seed, step, count, image_size, rows=None, epochs=None):
+    def draw(self, random, batch):
         """Returns the squares' centres, int32 `[count, 2]`. The arguments are those of `CropAndFlip.draw`."""
         if not self.cutout:
             return ()
         # The keys are negative, so that they differ from those of CropAndFlip.
-        places = random.uniform((count, 2), (-1 - seed, step))
-        return (ops.cast(places * ops.convert_to_tensor(image_size[:2], "float32"), "int32"),)
+        places = random.uniform((batch.count, 2), (-1 - batch.seed, batch.step))
+        return (ops.cast(places * ops.convert_to_tensor(batch.image_size[:2], "float32"), "int32"),)
 
     def apply(self, images, centres=None):
         """Sets the squares to zero.

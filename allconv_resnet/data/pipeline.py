@@ -8,6 +8,7 @@ import re
 
 import tensorflow as tf
 
+from allconv_resnet.data.augment import Batch
 from allconv_resnet.errors import RunFailed
 from allconv_resnet.layers import standardize
 
@@ -57,6 +58,7 @@ def training_batches(images, labels, recipe, first_step=0, worker=0, workers=1):
 
     def batch(step):
         rows, epochs = example_indices(recipe.seed, step, batch_size, labels.shape[0])
+        whole = Batch(recipe.seed, step, batch_size, image_size, rows, epochs)
         indices = rows[part]
         x = tf.gather(images, indices)
         for after in (False, True):
@@ -64,7 +66,7 @@ def training_batches(images, labels, recipe, first_step=0, worker=0, workers=1):
             for augmentation in augmentations:
                 if getattr(augmentation, "after_standardization", False) is after:
                     # Drawing for the whole batch makes the draws independent of the number of workers.
-                    drawn = augmentation.draw(TensorFlowDraws, recipe.seed, step, batch_size, image_size, rows, epochs)
+                    drawn = augmentation.draw(TensorFlowDraws, whole)
                     x = augmentation.apply(x, *(values[part] for values in drawn))
         return x, tf.gather(labels, indices)
 

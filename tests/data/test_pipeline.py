@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from allconv_resnet.data import draws, pipeline
-from allconv_resnet.data.augment import CropAndFlip, Cutout
+from allconv_resnet.data.augment import Batch, CropAndFlip, Cutout
 from allconv_resnet.recipes import DIGITS
 
 RNG = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def test_draws_without_tensorflow_are_the_same(recipe):
     for step in (0, 7, 123_456_789):
         for augmentation in recipe.data.augmentations():
             numpy, tensorflow = (
-                augmentation.draw(random, 3, step, 12, (8, 8, 3), np.arange(12), np.arange(12) // 5)
+                augmentation.draw(random, Batch(3, step, 12, (8, 8, 3), np.arange(12), np.arange(12) // 5))
                 for random in (draws, pipeline.TensorFlowDraws)
             )
             assert len(numpy) == len(tensorflow)
@@ -65,7 +65,9 @@ def test_draws_without_tensorflow_are_the_same(recipe):
 
 
 def test_draws_are_uniform_and_differ_between_images_and_steps():
-    offsets, flips = zip(*(CropAndFlip(4).draw(draws, 3, step, 128, (32, 32, 3)) for step in range(100)), strict=True)
+    offsets, flips = zip(
+        *(CropAndFlip(4).draw(draws, Batch(3, step, 128, (32, 32, 3))) for step in range(100)), strict=True
+    )
     offsets, flips = np.stack(offsets), np.stack(flips)
     counts = np.bincount(offsets.ravel(), minlength=9)
     assert len(counts) == 9 and abs(counts / counts.sum() - 1 / 9).max() < 0.01
@@ -80,7 +82,7 @@ def test_order_and_augmentation_do_not_repeat_with_neighbouring_seeds():
         tuple(pipeline.example_indices(seed, step, 10, 1_000)[0].numpy()) for seed in range(5) for step in range(5)
     }
     assert len(orders) == 25
-    offsets = {tuple(CropAndFlip(4).draw(draws, seed, 0, 10, (32, 32, 3))[0].ravel()) for seed in range(5)}
+    offsets = {tuple(CropAndFlip(4).draw(draws, Batch(seed, 0, 10, (32, 32, 3)))[0].ravel()) for seed in range(5)}
     assert len(offsets) == 5
 
 
@@ -117,14 +119,14 @@ def test_cutout_is_the_mean_and_leaves_the_rest_of_the_batch_as_it_was():
 
 
 def test_cutout_draws_are_uniform_and_differ_between_steps_and_seeds():
-    centres = np.stack([Cutout(3).draw(draws, 3, step, 128, (32, 16, 3))[0] for step in range(200)])
+    centres = np.stack([Cutout(3).draw(draws, Batch(3, step, 128, (32, 16, 3)))[0] for step in range(200)])
     for axis, length in enumerate((32, 16)):
         counts = np.bincount(centres[..., axis].ravel(), minlength=length)
         assert len(counts) == length and abs(counts * length / counts.sum() - 1).max() < 0.15
     assert abs(np.corrcoef(centres.reshape(-1, 2).T)[0, 1]) < 0.03
-    seeds = [np.asarray(Cutout(3).draw(draws, seed, 0, 128, (32, 16, 3))[0]) for seed in (0, 1, 2, 4, 5)]
+    seeds = [np.asarray(Cutout(3).draw(draws, Batch(seed, 0, 128, (32, 16, 3)))[0]) for seed in (0, 1, 2, 4, 5)]
     assert len({tuple(each.ravel()) for each in (*centres, *seeds)}) == 205
-    offsets = [CropAndFlip(15).draw(draws, seed, 0, 128, (32, 32, 3))[0] for seed in range(6)]
+    offsets = [CropAndFlip(15).draw(draws, Batch(seed, 0, 128, (32, 32, 3)))[0] for seed in range(6)]
     assert all(abs(np.corrcoef(d[:, 0], o[:, 0])[0, 1]) < 0.4 for d in seeds for o in offsets)
 
 
