@@ -94,7 +94,7 @@ class Checkpoints:
         if any(directory.glob("step-*.index")):
             raise BadInput(
                 f"{directory} has checkpoints of version 0.1, which this version cannot continue: finish the run with "
-                f"allconv_resnet 0.1, or begin anew in another run directory"
+                f"allconv_resnet 0.1, or begin a new run in another directory"
             )
         return None, damaged
 
