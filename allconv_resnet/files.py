@@ -24,7 +24,12 @@ def replacing(path):
         yield temporary
         if path.is_dir():  # a directory cannot be replaced in one step
             os.rename(path, old)
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if old.exists():
+                os.rename(old, path)
+            raise
     finally:
         for rest in (temporary, old):
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink(missing_ok=True)
