@@ -72,7 +72,7 @@ def train_command(names, arguments=None):
         if stopped_by is None and job.export:
             from allconv_resnet.training.exporting import export_at_the_end
 
-            export_at_the_end(run_dir)
+            export_at_the_end(run_dir, job.strategy)
         # A stopped run must fail, as in a shell, so that a supervisor starts it again.
         return 128 + stopped_by if stopped_by else 0
 

@@ -11,6 +11,8 @@ import keras
 from allconv_resnet import files
 from allconv_resnet.errors import BadInput
 from allconv_resnet.training import run_directory
+from allconv_resnet.training.checkpoints import steps_on_disk
+from allconv_resnet.training.engines import keeps_run_directory
 from allconv_resnet.training.evaluate import load_model
 
 DIRECTORY = "export"
@@ -73,20 +75,21 @@ def _export_on_tensorflow(run_dir, checkpoint, output_dir, kind):
     return Path(done.stdout.strip().splitlines()[-1])
 
 
-def export_at_the_end(run_dir, chief=True):
+def export_at_the_end(run_dir, strategy="auto"):
     """Exports a run that has finished and prints the path, unless its network has been exported already.
 
     Args:
         run_dir: Path of the run directory.
-        chief: Boolean, whether this process writes the run directory. The other workers of a job export nothing.
+        strategy: Strategy of the run. Of the machines of a job, the one that keeps the run directory exports.
     """
-    if not chief:
+    if not keeps_run_directory(strategy):
         return
     if importlib.util.find_spec("tensorflow") is None:
         print("The network is not exported: a SavedModel needs TensorFlow, which is not installed", file=sys.stderr)
         return
     run_dir = Path(run_dir)
-    done = run_dir / DIRECTORY / str(run_directory.read_recipe(run_dir).run.steps) / "MODEL_CARD.md"
+    newest = max(steps_on_disk(run_dir / "checkpoints"), default=0)
+    done = run_dir / DIRECTORY / str(newest) / "MODEL_CARD.md"
     if done.exists() and done.stat().st_mtime >= (run_dir / run_directory.MODEL).stat().st_mtime:
         return
     print(f"Exported to {export_run(run_dir)}", file=sys.stderr)

@@ -46,3 +46,17 @@ def create_engine(strategy="auto", replicas=None, peer_timeout=300):
     if cluster and cluster.asynchronous():
         return AsynchronousEngine(cluster, replicas, peer_timeout)
     return SynchronousEngine(strategy, replicas, cluster, peer_timeout)
+
+
+def keeps_run_directory(strategy="auto"):
+    """Returns whether this process keeps the run directory. Of the machines of a job, one does.
+
+    Args:
+        strategy: See `create_engine`.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return True
+    from allconv_resnet.training.engines.distribution import find_cluster
+
+    cluster = find_cluster(strategy)
+    return cluster is None or cluster.this == cluster.workers()[0]
