@@ -4,6 +4,7 @@ pydantic checks types and ranges. The annotation of a field states its range. It
 comes from Python, from the command line or from a JSON file.
 """
 
+import dataclasses
 import functools
 from typing import Annotated
 
@@ -72,6 +73,15 @@ def _numeric(cls, name, value):
     # Python's own conversions would accept "5" and true as numbers.
     default = cls.__dataclass_fields__[name].default
     return isinstance(default, int | float) and not isinstance(default, bool)
+
+
+def flat_fields(content):
+    """Returns the fields of a dataclass, and of the dataclasses in it, as one dictionary by their own names."""
+    fields = {}
+    for field in dataclasses.fields(content):
+        value = getattr(content, field.name)
+        fields.update(flat_fields(value) if dataclasses.is_dataclass(value) else {field.name: value})
+    return fields
 
 
 def as_tuples(value):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from allconv_resnet.errors import BadInput
-from allconv_resnet.part import Natural, as_lists, as_tuples, from_json, part
+from allconv_resnet.part import Natural, as_lists, as_tuples, flat_fields, from_json, part
 from allconv_resnet.recipes import parts
 from allconv_resnet.recipes.migrate import nest_fields
 from allconv_resnet.recipes.parts.data import Arrays, Images
@@ -92,10 +92,8 @@ class Recipe:
 
     def fields(self):
         """Returns all fields of the parts by their short names, as a flat dictionary."""
-        names = [field.name for field in dataclasses.fields(self)]
-        return {
-            key: value for name in names if name in (*parts.KINDS, "run") for key, value in _flat(getattr(self, name))
-        }
+        names = (*parts.KINDS, "run")
+        return {key: value for name in names for key, value in flat_fields(getattr(self, name)).items()}
 
     def flat(self):
         """Returns the whole recipe as a flat dictionary: its own fields, the kinds of its parts, and their fields."""
@@ -140,7 +138,7 @@ class Recipe:
             value = getattr(self, field.name)
             if dataclasses.is_dataclass(value):
                 kind = {"kind": value.kind} if field.name in parts.KINDS else {}
-                content[field.name] = {**kind, **{key: as_lists(entry) for key, entry in _flat(value)}}
+                content[field.name] = {**kind, **{key: as_lists(entry) for key, entry in flat_fields(value).items()}}
             else:
                 content[field.name] = value
         return content
@@ -165,7 +163,7 @@ class Recipe:
             if kind not in table:
                 raise BadInput(f"{name} must have a kind among {', '.join(table)}. Received: kind={kind!r}")
             default = table[kind]
-            known = dict(_flat(default))
+            known = flat_fields(default)
             if unknown := sorted(set(fields) - set(known)):
                 raise BadInput(f"{name} {kind} has no field {', '.join(unknown)}. Its fields are: {', '.join(known)}")
             content[name] = _from_json(default, fields)
@@ -193,18 +191,8 @@ def kinds_with(field):
         (name, kind)
         for name, table in parts.KINDS.items()
         for kind, value in table.items()
-        if field in dict(_flat(value)) and kind == value.kind
+        if field in flat_fields(value) and kind == value.kind
     ]
-
-
-def _flat(content):
-    """Yields the fields of nested dataclasses by their own names."""
-    for field in dataclasses.fields(content):
-        value = getattr(content, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from _flat(value)
-        else:
-            yield field.name, value
 
 
 def _replaced(content, changes):
@@ -227,7 +215,7 @@ def _from_json(default, fields):
     for field in dataclasses.fields(default):
         value = getattr(default, field.name)
         if dataclasses.is_dataclass(value):
-            own[field.name] = _from_json(value, {k: v for k, v in fields.items() if k in dict(_flat(value))})
+            own[field.name] = _from_json(value, {k: v for k, v in fields.items() if k in flat_fields(value)})
         else:
             own[field.name] = as_tuples(fields.get(field.name, value))
     return from_json(type(default), own)
