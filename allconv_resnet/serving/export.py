@@ -1,12 +1,11 @@
 """Exports a trained network as a SavedModel whose graph includes the preprocessing of evaluation."""
 
-import os
-import shutil
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
+from allconv_resnet import files
 from allconv_resnet.data import jpeg
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
@@ -82,14 +81,13 @@ def export_savedmodel(model, labels, directory, version, centre=1.0):
         archive.add_endpoint(name, tf.function(function), input_signature=[spec])
 
     target = Path(directory) / str(version)
-    temporary = target.with_name(f".{version}.{os.getpid()}")
     try:
-        archive.write_out(str(temporary), verbose=False)
-        samples = sample_inputs(height, width, channels)
-        write_warmup(temporary, {name: {"images": images} for name, images in samples.items()})
-        replace_directory(temporary, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(target) as temporary:
+            archive.write_out(str(temporary), verbose=False)
+            samples = sample_inputs(height, width, channels)
+            write_warmup(temporary, {name: {"images": images} for name, images in samples.items()})
     except (OSError, tf.errors.OpError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise BadInput(f"The export cannot be written to {target}: {str(error).splitlines()[0]}") from error
     return target
 
@@ -99,15 +97,6 @@ def sample_inputs(height, width, channels):
     image = tf.zeros((1, height, width, channels), tf.uint8)
     file = tf.io.encode_png(image[0])
     return {"serving_default": tf.cast(image, tf.float32), "serve_uint8": image, "serve_bytes": file[None]}
-
-
-def replace_directory(new, target):
-    """Replaces the directory `target` by `new`. Readers of `target` never see an incomplete directory."""
-    old = target.with_name(f"{new.name}.old")
-    if target.exists():
-        os.rename(target, old)
-    os.rename(new, target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def fit_to_size(images, height, width, centre=1.0):

@@ -1,12 +1,12 @@
 """Exports a trained network with Keras's `model.export` as one file for another runtime: ONNX or LiteRT."""
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import keras
 
+from allconv_resnet import files
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import Standardization
 
@@ -45,9 +45,8 @@ def export_file(model, directory, version, kind):
             raise BadInput(f"--format {kind} needs: pip install 'allconv_resnet[{kind}]' ({error})") from error
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}.{os.getpid()}")
-            shutil.copyfile(file, partial)
-            os.replace(partial, target)
+            with files.replacing(target) as partial:
+                shutil.copyfile(file, partial)
         except OSError as error:
             raise BadInput(f"The export cannot be written to {target}: {error.strerror}") from error
     return target
