@@ -1,8 +1,10 @@
 """The command lines of the training scripts and of `allconv-resnet`."""
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,6 +14,8 @@ from typing import Annotated, Literal
 import tyro
 
 from allconv_resnet.errors import BadInput, RunFailed
+from allconv_resnet.files import expand
+from allconv_resnet.progress import say
 from allconv_resnet.recipes import RECIPES, Recipe
 from allconv_resnet.recipes.parts import KINDS
 from allconv_resnet.recipes.recipe import kinds_with
@@ -35,8 +39,11 @@ class Job:
     """Kind of optimizer."""
     schedule_kind: Annotated[Literal[tuple(KINDS["schedule"])], tyro.conf.arg(name="schedule")] = "steps"
     """Kind of learning-rate schedule."""
-    run_dir: Path | None = None
-    """Run directory. The same command with the same directory continues the run. Default: runs/NAME."""
+    run_dir: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Run directory. The same command with the same directory continues the run. Default: runs/NAME, where NAME has the
+    recipe and what differs from it."""
+    overwrite: bool = False
+    """Begin anew, and delete what an earlier run has written to the run directory."""
     data_dir: Path | None = None
     """Directory of tensorflow-datasets. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     strategy: Literal["auto", "one", "mirrored", "multi-worker", "parameter-server"] = "auto"
@@ -65,10 +72,11 @@ def train_command(names, arguments=None):
     def run():
         job = parse_job(names, arguments)
         from allconv_resnet.training.loop import train
+        from allconv_resnet.training.run_name import default_run_dir
 
-        run_dir = job.run_dir or Path("runs") / job.recipe.name
+        run_dir = default_run_dir(job.recipe, job.base) if job.run_dir is None else expand(job.run_dir, "run_dir")
         place = (run_dir, job.data_dir, job.strategy, job.replicas, job.peer_timeout)
-        stopped_by = train(job.recipe, *place, minutes=job.minutes)
+        stopped_by = train(job.recipe, *place, minutes=job.minutes, overwrite=job.overwrite)
         if stopped_by is None and job.export:
             from allconv_resnet.training.exporting import export_at_the_end
 
@@ -320,12 +328,29 @@ def theory_command(arguments):
 
 
 def guarded(run):
-    """Returns the exit status of `run()`. Bad input and failed runs print one sentence, and bugs a traceback."""
+    """Returns the exit status of `run()`. Bad input, failed runs and Ctrl-C print one sentence, and bugs a traceback.
+
+    A command whose standard output is closed early, for instance by `| head`, ends without a message.
+    """
     try:
-        return run()
+        status = run()
     except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        say(f"error: {error}")
+        status = 2
     except RunFailed as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
+        say(f"failed: {error}")
+        status = 1
+    except KeyboardInterrupt:
+        say("Interrupted")
+        status = 128 + signal.SIGINT
+    except BrokenPipeError:
+        status = 128 + signal.SIGPIPE
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # Python itself would fail to flush it at the end of the process
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except AttributeError:  # the shell has closed it, and it is None
+            pass
+    return status

@@ -1,10 +1,16 @@
 """Atomic writes: after a kill or on a full disk a file is either the old one or the new one, and never incomplete."""
 
 import contextlib
+import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
+
+from allconv_resnet.errors import BadInput
+
+TEMPORARY = re.compile(r"\.(?P<process>\d+)\.(?P<old>old\.)?(?P<name>.+)")  # the names that `replacing` gives
 
 
 @contextlib.contextmanager
@@ -16,6 +22,9 @@ def replacing(path):
 
     Args:
         path: Path of a file or directory. Its parent directory must exist.
+
+    Raises:
+        IsADirectoryError: if a file was written, but `path` is a directory, whose files would be lost.
     """
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
@@ -23,6 +32,8 @@ def replacing(path):
     try:
         yield temporary
         if path.is_dir():  # a directory cannot be replaced in one step
+            if not temporary.is_dir():
+                raise IsADirectoryError(errno.EISDIR, f"{path} is a directory, where a file must be written")
             os.rename(path, old)
         try:
             os.replace(temporary, path)
@@ -54,3 +65,61 @@ def write_json(path, content):
         content: What `json.dumps` takes. Numbers must be finite.
     """
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def expand(path, name):
+    """Returns a path without a leading `~` or `~user`, or None if the path is None.
+
+    Shells expand `~` in `--run-dir ~/x`, but not in `--run-dir=~/x`.
+
+    Args:
+        path: Path or string, or None.
+        name: String, name of the argument for messages.
+
+    Raises:
+        BadInput: if the path is empty, or there is no such user.
+    """
+    if path is None:
+        return None
+    if not os.fspath(path):
+        raise BadInput(f"{name} must be the path of a directory. Received: {name}={path!r}")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise BadInput(f"{name} must name a home directory that exists. Received: {name}={str(path)!r}") from error
+
+
+def copy_damaged(path):
+    """Copies a damaged file to `NAME.damaged-1` beside it, or to the first such name that is free.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        Path of the copy.
+    """
+    path, number = Path(path), 1
+    while (copy := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    shutil.copy(path, copy)
+    return copy
+
+
+def remove_leftovers(directory):
+    """Removes what killed processes left of `replacing` in a directory. No process may be writing there.
+
+    If a process was killed between its two renames of a directory, the old directory gets its name back.
+
+    Args:
+        directory: Path. Its subdirectories are left alone.
+    """
+    directory = Path(directory)
+    for path in sorted(directory.iterdir()) if directory.is_dir() else []:
+        if not (parts := TEMPORARY.fullmatch(path.name)):
+            continue
+        if parts["old"] and not (directory / parts["name"]).exists():
+            os.rename(path, directory / parts["name"])
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

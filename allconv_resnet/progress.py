@@ -1,5 +1,9 @@
-"""Progress of a long job. A terminal shows one line that is rewritten; other streams get a line every 30 seconds."""
+"""Progress of a long job. A terminal shows one line that is rewritten; other streams get a line every 30 seconds.
 
+A job goes on if nobody reads its messages any more, for instance after `2>&1 | head` or on a full disk.
+"""
+
+import contextlib
 import sys
 import time
 
@@ -10,12 +14,12 @@ class Progress:
     Args:
         total: Integer, units of work of the whole job.
         done: Integer, units of work done before this process began.
-        stream: Text stream to write to. Defaults to standard error.
+        stream: Text stream to write to. Defaults to standard error, which is None if the shell has closed it.
     """
 
     def __init__(self, total, done=0, stream=None):
         self.total, self.first, self.stream = total, done, stream or sys.stderr
-        self.terminal = self.stream.isatty()
+        self.terminal = self.stream is not None and self.stream.isatty()
         self.began = self.shown = time.monotonic()
 
     def elapsed(self):
@@ -43,7 +47,18 @@ class Progress:
         self._print(f"\r\033[K{message}" if self.terminal else message, end="\n")
 
     def _print(self, text, end):
-        print(text, end=end, file=self.stream, flush=True)
+        _print(text, end, self.stream)
+
+
+def say(message):
+    """Prints a message on standard error."""
+    _print(message, "\n", sys.stderr)
+
+
+def _print(text, end, stream):
+    if stream is not None:
+        with contextlib.suppress(OSError, ValueError):  # closed, or a file on a full disk
+            print(text, end=end, file=stream, flush=True)
 
 
 def duration(seconds):

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from allconv_resnet.errors import BadInput
-from allconv_resnet.training.run_directory import MAY_CHANGE, read_metrics
+from allconv_resnet.recipes.recipe import MAY_CHANGE
+from allconv_resnet.training.run_directory import read_metrics
 
 MAY_DIFFER = {"seed", "precision", *MAY_CHANGE}  # between the seeds of one training
 

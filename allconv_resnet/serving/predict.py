@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.serving.images import image_files
+from allconv_resnet.serving.loading import load_savedmodel
 
 BATCH = 64
 
@@ -48,7 +49,7 @@ def predict_export(export, paths, top=5):
         raise BadInput(f"top must be positive. Received: top={top}")
     directory = latest_version(export)
     try:
-        serve = tf.saved_model.load(str(directory)).signatures["serve_bytes"]
+        serve = load_savedmodel(directory).signatures["serve_bytes"]
     except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
         raise BadInput(f"The export in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
     names, contents = [], []

@@ -5,7 +5,6 @@ arrays. Every engine writes and reads the same files, so any of them can continu
 """
 
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +12,16 @@ import numpy as np
 from allconv_resnet import files
 from allconv_resnet.errors import BadInput, RunFailed
 
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+WAYS_OUT = "To train, put a whole checkpoint back, choose another --run-dir, or begin anew with --overwrite"
 
 
 def steps_on_disk(directory):
     """Returns the steps of all checkpoints in a directory in ascending order, including damaged ones."""
     try:
-        names = [re.fullmatch(r"step-(\d+)\.npz", path.name) for path in Path(directory).iterdir()]
+        paths = [path for path in Path(directory).iterdir() if path.is_file()]
     except OSError:
         return []
+    names = [re.fullmatch(r"step-(\d{1,13})\.npz", path.name) for path in paths]
     return sorted(int(name[1]) for name in names if name)
 
 
@@ -61,7 +61,9 @@ class Checkpoints:
                 + ": make room, and the same command continues the run"
             ) from error
         self.step = step
-        for old in steps_on_disk(self.directory)[: -self.keep]:
+        on_disk = steps_on_disk(self.directory)
+        # Checkpoints of later steps were damaged, and the run has gone back: these steps are made again.
+        for old in set(on_disk) - set([other for other in on_disk if other <= step][-self.keep :]):
             (self.directory / f"step-{old}.npz").unlink(missing_ok=True)
 
     def restore(self, load, directory=None):
@@ -73,7 +75,7 @@ class Checkpoints:
 
         Returns:
             Step of the checkpoint, or None if there are no checkpoints, and the list of the steps of newer checkpoints
-            that are damaged.
+            that are damaged. They have been read, but not changed.
 
         Raises:
             BadInput: if there are checkpoints but none of them can be read.
@@ -85,21 +87,31 @@ class Checkpoints:
                 load(read_checkpoint(directory / f"step-{step}.npz"))
                 self.step = step
                 return step, damaged
-            except UNREADABLE as error:
+            except ValueError as error:
                 damaged.append(step)
-                reason = (str(error) or type(error).__name__).splitlines()[0]
+                reason = str(error)
         if damaged:
             oldest = f"the oldest one, of step {damaged[-1]}, fails with: {reason}"
-            raise BadInput(f"No checkpoint in {directory} can be read; {oldest}")
+            raise BadInput(f"No checkpoint in {directory} can be read; {oldest}. {WAYS_OUT}")
         if any(directory.glob("step-*.index")):
             raise BadInput(
                 f"{directory} has checkpoints of version 0.1, which this version cannot continue: finish the run with "
-                f"allconv_resnet 0.1, or begin a new run in another directory"
+                f"allconv_resnet 0.1, or begin anew with --overwrite or in another run directory"
             )
         return None, damaged
 
 
 def read_checkpoint(path):
-    """Returns a dictionary of all arrays of a checkpoint. Reading them verifies every checksum."""
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    """Returns a dictionary of all arrays of a checkpoint. Reading them verifies every checksum.
+
+    Args:
+        path: Path of the file.
+
+    Raises:
+        ValueError: if the file cannot be read. The message is one line.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # NumPy, zipfile, zlib and tokenize raise a dozen types for damaged files
+        raise ValueError((str(error) or type(error).__name__).splitlines()[0]) from error

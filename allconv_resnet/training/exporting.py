@@ -10,12 +10,14 @@ import keras
 
 from allconv_resnet import files
 from allconv_resnet.errors import BadInput
+from allconv_resnet.progress import say
 from allconv_resnet.training import run_directory
-from allconv_resnet.training.checkpoints import steps_on_disk
 from allconv_resnet.training.engines import keeps_run_directory
-from allconv_resnet.training.evaluate import load_model
+from allconv_resnet.training.run_directory import EXPORT
+from allconv_resnet.training.weights import load_model
 
-DIRECTORY = "export"
+SUFFIXES = {"savedmodel": "", "onnx": ".onnx", "litert": ".tflite"}
+CARD = "MODEL_CARD.md"
 
 
 def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel"):
@@ -23,8 +25,9 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
 
     Args:
         run_dir: Path of the run directory.
-        checkpoint: Which checkpoint, see `evaluate.load_model`.
-        output_dir: Path of the directory of all versions, or None for `run_dir/export`. The version is the step.
+        checkpoint: Which checkpoint, see `weights.load_model`.
+        output_dir: Path of the directory of all versions, or None for `run_dir/export`. The version is the step, or one
+            more than the newest version if that is larger, so that the newest version is always the last export.
         kind: `"savedmodel"`, `"onnx"` or `"litert"`.
 
     Returns:
@@ -46,21 +49,39 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
     from allconv_resnet.serving.export import export_savedmodel
     from allconv_resnet.serving.formats import export_file
 
+    directory = files.expand(output_dir, "output_dir") or Path(run_dir) / EXPORT
+    labels = run_directory.read_labels(run_dir)
     model, recipe, step = load_model(run_dir, checkpoint)
-    directory = Path(output_dir or Path(run_dir) / DIRECTORY)
+    try:
+        files.remove_leftovers(directory)
+        version = _next_version(directory, step, kind)
+    except OSError as error:
+        raise BadInput(f"The export cannot be written to {directory}: {error.strerror}") from error
     if kind != "savedmodel":
         if recipe.precision != "float32":  # the converters of ONNX and LiteRT do not support mixed precision
             weights = model.get_weights()
             model = recipe.replace(precision="float32").build_model()
             model.set_weights(weights)
-        return export_file(model, directory, step, kind)
-    labels = run_directory.read_labels(run_dir)
+        return export_file(model, directory, version, kind)
     sessions = run_directory.read_sessions(run_dir)
-    path = export_savedmodel(model, labels, directory, version=step, centre=centre)
+    path = export_savedmodel(model, labels, directory, version, centre=centre)
     tests = [line for line in run_directory.read_metrics(run_dir) if line["split"] == "test"]
     card = model_card(recipe, step, tests, sessions, labels)
-    files.write_text(path / "MODEL_CARD.md", card)
+    files.write_text(path / CARD, card)
     return path
+
+
+def _next_version(directory, step, kind):
+    """Returns the version of an export, so that it is the newest of its directory."""
+    newest = max((version for version, _ in _versions(directory, kind)), default=0)
+    return step if step >= newest else newest + 1
+
+
+def _versions(directory, kind="savedmodel"):
+    """Returns the versions of an export with their paths, as a list of pairs."""
+    paths = directory.iterdir() if directory.exists() else []
+    names = [(path.name.removesuffix(SUFFIXES[kind]), path) for path in paths if path.name.endswith(SUFFIXES[kind])]
+    return [(int(name), path) for name, path in names if name.isascii() and name.isdecimal()]
 
 
 def _export_on_tensorflow(run_dir, checkpoint, output_dir, kind):
@@ -85,11 +106,18 @@ def export_at_the_end(run_dir, strategy="auto"):
     if not keeps_run_directory(strategy):
         return
     if importlib.util.find_spec("tensorflow") is None:
-        print("The network is not exported: a SavedModel needs TensorFlow, which is not installed", file=sys.stderr)
+        say("The network is not exported: a SavedModel needs TensorFlow, which is not installed")
         return
     run_dir = Path(run_dir)
-    newest = max(steps_on_disk(run_dir / "checkpoints"), default=0)
-    done = run_dir / DIRECTORY / str(newest) / "MODEL_CARD.md"
-    if done.exists() and done.stat().st_mtime >= (run_dir / run_directory.MODEL).stat().st_mtime:
+    if _exported(run_dir):
         return
-    print(f"Exported to {export_run(run_dir)}", file=sys.stderr)
+    say(f"Exported to {export_run(run_dir)}")
+
+
+def _exported(run_dir):
+    """Returns whether the newest export of a run is complete and not older than its network."""
+    try:
+        _, newest = max(_versions(run_dir / EXPORT))
+        return (newest / CARD).stat().st_mtime >= (run_dir / run_directory.MODEL).stat().st_mtime
+    except (ValueError, OSError):  # no version, or an incomplete one
+        return False

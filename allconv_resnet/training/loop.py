@@ -4,18 +4,20 @@ import signal
 import threading
 import time
 
-from allconv_resnet import environment
+from allconv_resnet import environment, files
 from allconv_resnet.data.holdout import HOLDOUT
 from allconv_resnet.data.source import load_for_recipe
-from allconv_resnet.errors import RunFailed
+from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.progress import Progress, duration
-from allconv_resnet.training import engines, run_directory
+from allconv_resnet.training import engines, run_directory, run_state
 from allconv_resnet.training.checkpoints import Checkpoints
 from allconv_resnet.training.engines.engine import SUMS, means
 from allconv_resnet.training.reports import Metrics, best_line, describe_evaluation, plot_curves, summary
 
 
-def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_timeout=300, minutes=None):
+def train(
+    recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_timeout=300, minutes=None, overwrite=False
+):
     """Trains a recipe to its last step. It begins the run in a directory, or continues it.
 
     Args:
@@ -26,6 +28,8 @@ def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_t
         replicas: See `engines.create_engine`.
         peer_timeout: See `engines.create_engine`.
         minutes: Number or None, minutes after which the run is stopped and saved.
+        overwrite: Boolean, whether to begin anew in a directory that has a run, whose files are deleted. By default the
+            run is continued, and a run with results but without checkpoints is refused.
 
     Returns:
         The number of the signal that stopped the run early, or None if the run has finished.
@@ -35,28 +39,45 @@ def train(recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_t
         RunFailed: if the loss is not finite, the run directory can no longer be written to, or another machine cannot
             be reached.
     """
+    run_dir, data_dir = files.expand(run_dir, "run_dir"), files.expand(data_dir, "data_dir")
     engine = engines.create_engine(strategy, replicas, peer_timeout)
-    recipe = run_directory.resolve_recipe(run_dir, recipe, engine.resolve_precision())
-    if engine.serve(recipe, run_dir):
+    recipe = run_state.resolve_recipe(run_dir, recipe, engine.resolve_precision(), overwrite)
+    if engine.serve(recipe, run_dir, overwrite):
         return None
-    if run_directory.finished(run_dir, recipe.run.steps):
-        Progress(0).say(f"{run_dir} has already finished. {summary(run_directory.read_metrics(run_dir))}")
-        return None
+    if not overwrite:
+        if run_state.finished(run_dir, recipe.run.steps):
+            _restore_labels(recipe, run_dir, data_dir)
+            summed = summary(run_directory.read_metrics(run_dir))
+            Progress(0).say(f"{run_dir} has already finished. {summed}")
+            return None
+        run_state.require_no_results(run_dir, recipe.run.steps)
     with engine.job(recipe, run_dir):
         splits = dict.fromkeys((recipe.data.train_split, recipe.data.watched_split, recipe.data.test_split))
         source = load_for_recipe(recipe.data, splits, data_dir, recipe.seed)
         engine.build(recipe, source)
         with run_directory.RunDirectory(run_dir, engine.chief) as run, StopSignal(minutes) as stop:
-            engine.require_shared(run_dir)
             try:
-                return _run_loop(recipe, run, source, engine, stop)
+                if overwrite:
+                    run.clear()
+                engine.require_shared(run_dir)
+                return _run_loop(recipe, run, source, engine, stop, data_dir)
             except OSError as error:
                 raise RunFailed(
                     f"{run_dir} can no longer be written to ({error}): the last checkpoint is kept"
                 ) from error
 
 
-def _run_loop(recipe, run, source, engine, stop):
+def _restore_labels(recipe, run_dir, data_dir):
+    """Writes labels.txt of a finished run again if it cannot be read."""
+    try:
+        run_directory.read_labels(run_dir)
+    except BadInput:
+        source = load_for_recipe(recipe.data, (), data_dir, recipe.seed)
+        with run_directory.RunDirectory(run_dir) as run:
+            run.write_recipe(run_directory.read_recipe(run_dir), source.label_names)
+
+
+def _run_loop(recipe, run, source, engine, stop, data_dir):
     # 1. Restore the state of the last checkpoint.
     checkpoints = Checkpoints(run.path / "checkpoints")
     best_checkpoint = Checkpoints(run.path / "checkpoints" / "best", keep=1)
@@ -66,9 +87,10 @@ def _run_loop(recipe, run, source, engine, stop):
     progress = Progress(recipe.run.steps, step)
     for bad in damaged:
         progress.say(f"The checkpoint of step {bad} is damaged: going back to step {step}")
-    metrics = Metrics(run.path, step, progress.say)
     run.write_recipe(recipe, source.label_names)
-    run.add_session(step, environment.describe(precision=recipe.precision, **engine.describe()))
+    metrics = Metrics(run.path, step, progress.say)
+    data = {"data_dir": str(data_dir.resolve())} if data_dir else {}
+    run.add_session(step, environment.describe(precision=recipe.precision, **data, **engine.describe()))
     progress.say(
         f"{recipe.name}: from step {step:,} to {recipe.run.steps:,}, {engine.model.count_params():,} parameters, "
         f"{recipe.precision}, {engine.replicas} device(s), {engine.describe()['strategy']}, in {run.shared}"
@@ -125,7 +147,10 @@ def _run_loop(recipe, run, source, engine, stop):
             test(recipe.data.watched_split, watched)
             if best_line(metrics.lines) is metrics.lines[-1]:
                 best_checkpoint.save(step, engine.weights)
-            plot_curves(run.path, recipe.name)
+            try:
+                plot_curves(run.path, recipe.name)
+            except BadInput as error:  # a missing figure is no reason to end a run
+                progress.say(str(error))
         if passed(recipe.run.checkpoint_every):
             metrics.flush()
             checkpoints.save(step, engine.state)

@@ -9,7 +9,7 @@ from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
 from allconv_resnet.serving.images import image_files
 from allconv_resnet.training import run_directory
-from allconv_resnet.training.evaluate import load_model
+from allconv_resnet.training.weights import load_model
 
 
 def predict_run(run_dir, paths, top=5, checkpoint="latest"):
@@ -22,7 +22,7 @@ def predict_run(run_dir, paths, top=5, checkpoint="latest"):
         run_dir: Path of the run directory.
         paths: Sequence of image files or directories, or `-`, see `serving.images.image_files`.
         top: Integer, number of classes. All classes are returned if the network has fewer.
-        checkpoint: Which checkpoint, see `evaluate.load_model`.
+        checkpoint: Which checkpoint, see `weights.load_model`.
 
     Yields:
         `{"image": name, "predictions": [{"class": int, "label": str, "probability": float}, ...]}`.

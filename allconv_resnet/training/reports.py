@@ -4,11 +4,12 @@ import json
 import os
 from pathlib import Path
 
-from allconv_resnet import files
 from allconv_resnet.data.holdout import HOLDOUT
-from allconv_resnet.training.run_directory import read_metrics
-
-EVALUATIONS = "evaluations.jsonl"  # written by a process beside training, see evaluate.follow_run
+from allconv_resnet.errors import BadInput
+from allconv_resnet.plotting import add_grids, new_figure, save_figure
+from allconv_resnet.training import json_lines
+from allconv_resnet.training.events import Events
+from allconv_resnet.training.run_directory import EVALUATIONS, METRICS, read_metrics
 
 
 class Metrics:
@@ -16,23 +17,16 @@ class Metrics:
 
     Args:
         run_dir: Path of the run directory.
-        step: Integer, step from which the run continues. Lines of later steps, which a process wrote after its last
-            checkpoint, are dropped because they will be written again.
+        step: Integer, step from which the run continues. Lines and events of later steps, which a process wrote after
+            its last checkpoint, are dropped because they will be written again.
         say: Function that shows a message to the user.
     """
 
     def __init__(self, run_dir, step, say=print):
-        self.path = Path(run_dir) / "metrics.jsonl"
-        self.lines = [line for line in read_metrics(run_dir) if line["step"] <= step]
-        files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
-        self._file = open(self.path, "a")  # noqa: SIM115 - it stays open as long as the run
-        self._writers, self._new_writer = {}, None
-        try:
-            from tensorboard.summary import Writer
-        except ImportError:
-            say("TensorBoard events are not written, since the package tensorboard is not installed")
-        else:
-            self._new_writer = Writer
+        path = Path(run_dir) / METRICS
+        self.lines = json_lines.repair(path, say, step)
+        self._file = open(path, "a")  # noqa: SIM115 - it stays open as long as the run
+        self._events = Events(path.with_name("tensorboard"), step, say)
 
     def add(self, step, split, **values):
         """Writes one line.
@@ -45,17 +39,12 @@ class Metrics:
         self.lines.append({"step": step, "split": split, **values})
         self._file.write(json.dumps(self.lines[-1]) + "\n")
         self._file.flush()
-        if self._new_writer:
-            if split not in self._writers:
-                self._writers[split] = self._new_writer(str(self.path.parent / "tensorboard" / split))
-            for name, value in values.items():
-                self._writers[split].add_scalar(name, value, step)
+        self._events.add(step, split, values)
 
     def flush(self):
         """Makes sure that all lines are on the disk."""
         os.fsync(self._file.fileno())
-        for writer in self._writers.values():
-            writer.flush()
+        self._events.flush()
 
 
 def watched(lines):
@@ -99,17 +88,18 @@ def plot_curves(run_dir, title=""):
 
     Returns:
         Path of the figure.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
+    Raises:
+        BadInput: if there are no metrics yet, or the figure cannot be written.
+    """
     lines = sorted(read_metrics(run_dir) + read_metrics(run_dir, EVALUATIONS), key=lambda line: line["step"])
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    if not lines:
+        raise BadInput(f"{run_dir} has no metrics yet, so there is nothing to draw")
+    figure, panels = new_figure(10, 4, columns=2)
     for axes, name, scale, label in zip(
-        figure.subplots(1, 2), ("error", "loss"), (100, 1), ("error (%)", "cross-entropy (nats)"), strict=True
+        panels, ("error", "loss"), (100, 1), ("error (%)", "cross-entropy (nats)"), strict=True
     ):
-        dots = {"marker": "o", "ms": 3}
+        dots = {"marker": "o", "ms": 3, "clip_on": False}  # markers at 0 and at 100 % are whole
         styles = {"train": {"color": "C0", "lw": 1}, HOLDOUT: {"color": "C2", **dots}, "test": {"color": "C3", **dots}}
         for split, style in styles.items():
             _draw(axes, lines, split, name, scale, label=split, **style)
@@ -117,11 +107,15 @@ def plot_curves(run_dir, title=""):
             split = HOLDOUT if any(line["split"] == HOLDOUT for line in lines) else "test"
             _draw(axes, lines, split, "top5_error", scale, label=f"{split}, top-5", color="C3", ls=":", lw=1)
         axes.set(xlabel="step", ylabel=label, ylim=(0, None))
-        axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.lines:
+            axes.legend()
+    add_grids(figure)
     figure.suptitle(title)
     path = Path(run_dir) / "curves.png"
-    figure.savefig(path, dpi=120)
+    try:
+        save_figure(figure, path, dpi=120)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror or error}") from error
     return path
 
 

@@ -8,56 +8,28 @@ tensorboard/       events for TensorBoard
 curves.png         training and test error against steps
 checkpoints/       the newest three checkpoints, and best/
 model.keras        the trained network, written when the run has finished
+evaluations.jsonl  metrics of `allconv-resnet evaluate --follow`
+export/            the exports, a directory for each version
 """
 
 import fcntl
 import json
 import shutil
 import tempfile
-import zipfile
 from pathlib import Path
 
 from allconv_resnet import files
 from allconv_resnet.errors import BadInput
 from allconv_resnet.recipes.migrate import nest_fields
-from allconv_resnet.recipes.recipe import MAY_CHANGE, Recipe
-from allconv_resnet.training.checkpoints import steps_on_disk
+from allconv_resnet.recipes.recipe import Recipe
+from allconv_resnet.training import json_lines
 
 MODEL = "model.keras"
-
-
-def resolve_recipe(run_dir, recipe, precision):
-    """Returns the recipe with which a run begins or continues. It writes nothing.
-
-    Args:
-        run_dir: Path of the run directory.
-        recipe: `Recipe` that the user asked for.
-        precision: `"float32"` or `"bfloat16"`, the precision of a new run whose recipe has the precision `auto`. A run
-            that has begun keeps its precision.
-
-    Raises:
-        BadInput: if the directory belongs to another recipe. The message lists the fields that differ.
-    """
-    before = read_recipe(run_dir) if (Path(run_dir) / "config.json").exists() else None
-    if recipe.precision == "auto":
-        recipe = recipe.replace(precision=before.precision if before else precision)
-    if before:
-        differences = _differences(before, recipe)
-        if differences:
-            raise BadInput(f"{run_dir} belongs to another recipe and was not changed: {'; '.join(differences)}")
-    return recipe
-
-
-def _differences(there, here):
-    may_change = set(MAY_CHANGE) - ({"steps"} if here.schedule.depends_on_steps else set())
-    old, new = there.flat(), here.flat()
-    if old.get("centre") is None:  # older versions did not write it
-        may_change.add("centre")
-    return [
-        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
-        for key in dict.fromkeys([*old, *new])
-        if old.get(key) != new.get(key) and key not in may_change
-    ]
+METRICS = "metrics.jsonl"
+EVALUATIONS = "evaluations.jsonl"  # written by a process beside training, see evaluate.follow_run
+EXPORT = "export"
+FILES = ("config.json", "labels.txt", "environment.json", METRICS, EVALUATIONS, "curves.png", MODEL, ".lock")
+DIRECTORIES = ("checkpoints", "checkpoints/best", "tensorboard", EXPORT)
 
 
 def read_recipe(run_dir):
@@ -91,44 +63,37 @@ def read_sessions(run_dir):
 
 
 def read_labels(run_dir):
-    """Returns the names of the classes."""
-    return (Path(run_dir) / "labels.txt").read_text().splitlines()
+    """Returns the names of the classes.
+
+    Args:
+        run_dir: Path of the run directory.
+
+    Raises:
+        BadInput: if labels.txt cannot be read, or does not have one name for each class of the recipe.
+    """
+    path = Path(run_dir) / "labels.txt"
+    classes = read_recipe(run_dir).data.num_classes
+    again = "the training command of this run writes the file again"
+    try:
+        labels = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise BadInput(f"{path}, the names of the classes, cannot be read ({reason}): {again}") from error
+    if len(labels) != classes:
+        raise BadInput(
+            f"{path} must have one name for each of {classes} classes; {again}. Received: {len(labels)} lines"
+        )
+    return labels
 
 
 def read_metrics(run_dir, name="metrics.jsonl"):
-    """Returns the lines of metrics.jsonl as dictionaries, without a truncated last line.
+    """Returns the lines of a log as dictionaries, see `json_lines.read`.
 
     Args:
         run_dir: Path of the run directory.
         name: Name of the file.
     """
-    path = Path(run_dir) / name
-    lines = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
-
-
-def finished(run_dir, steps):
-    """Returns whether a run has finished: it has made its last test and written the tested network.
-
-    Args:
-        run_dir: Path of the run directory.
-        steps: Integer, number of steps of the recipe.
-    """
-    run_dir = Path(run_dir)
-    model = run_dir / MODEL
-    # With held-out images the run is tested once, at its end, which comes early if patience was exhausted.
-    tests = [line for line in read_metrics(run_dir) if line["split"] == "test"]
-    if not any(line.get("planned", line["step"]) >= steps for line in tests) or not zipfile.is_zipfile(model):
-        return False
-    # A prolonged run may have been stopped before it wrote the network again. Then its newest checkpoint is newer.
-    checkpoints = run_dir / "checkpoints"
-    newest = max(steps_on_disk(checkpoints), default=None)
-    return newest is None or model.stat().st_mtime >= (checkpoints / f"step-{newest}.npz").stat().st_mtime
+    return json_lines.read(Path(run_dir) / name)
 
 
 class RunDirectory:
@@ -154,10 +119,11 @@ class RunDirectory:
         self.shared = Path(run_dir)
         self._copy = None if keeper else tempfile.TemporaryDirectory(prefix="worker-")
         self.path = self.shared if keeper else Path(self._copy.name)
-        if not keeper and (metrics := self.shared / "metrics.jsonl").exists():
-            shutil.copy(metrics, self.path)
         try:
+            if not keeper and (metrics := self.shared / METRICS).exists():
+                shutil.copy(metrics, self.path)
             self.path.mkdir(parents=True, exist_ok=True)
+            _require_kinds(self.path)
             self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - it is held as long as the run
         except OSError as error:
             raise BadInput(f"The run directory {run_dir} cannot be written to: {error.strerror}") from error
@@ -166,6 +132,17 @@ class RunDirectory:
         except OSError as error:
             self._lock.close()
             raise BadInput(f"Another process is training in {run_dir}") from error
+        for name in (".", *DIRECTORIES):
+            files.remove_leftovers(self.path / name)
+
+    def clear(self):
+        """Deletes what an earlier run has written to the directory, and no other files."""
+        for name in FILES:
+            if name != ".lock":
+                (self.path / name).unlink(missing_ok=True)
+        for name in DIRECTORIES:
+            if (self.path / name).exists():
+                shutil.rmtree(self.path / name)
 
     def write_recipe(self, recipe, label_names):
         """Writes config.json and labels.txt.
@@ -174,18 +151,21 @@ class RunDirectory:
             recipe: `Recipe`.
             label_names: Sequence of names of the classes.
         """
-        files.write_text(self.path / "labels.txt", "".join(f"{name}\n" for name in label_names))
         files.write_json(self.path / "config.json", recipe.to_dict())
+        files.write_text(self.path / "labels.txt", "".join(f"{name}\n" for name in label_names))
 
     def add_session(self, first_step, environment):
-        """Adds a session to environment.json.
+        """Adds a session to environment.json. A file that cannot be read is kept as environment.json.damaged-1.
 
         Args:
             first_step: Integer, step from which this process continues the run.
             environment: Dictionary of `environment.describe`.
         """
-        sessions = [*read_sessions(self.path), {"first_step": first_step, **environment}]
-        files.write_json(self.path / "environment.json", {"sessions": sessions})
+        path = self.path / "environment.json"
+        sessions = read_sessions(self.path)
+        if not sessions and path.exists():
+            files.copy_damaged(path)
+        files.write_json(path, {"sessions": [*sessions, {"first_step": first_step, **environment}]})
 
     def finish(self, model):
         """Writes the trained network, a Keras model, to model.keras."""
@@ -199,3 +179,18 @@ class RunDirectory:
         self._lock.close()
         if self._copy:
             self._copy.cleanup()
+
+
+def _require_kinds(run_dir):
+    """Raises `BadInput` if a file of the run is a directory, or a directory of the run is a file."""
+    for names, right, kind, other in (
+        (FILES, Path.is_file, "file", "directory"),
+        (DIRECTORIES, Path.is_dir, "directory", "file"),
+    ):
+        for name in names:
+            path = run_dir / name
+            if path.exists() and not right(path):
+                raise BadInput(
+                    f"{path} must be a {kind}; move it away, and the same command continues the run. "
+                    f"Received: a {other}"
+                )

@@ -93,9 +93,9 @@ def test_a_broken_log_is_named_and_nothing_is_written(tmp_path):
         write_report(tmp_path)
     write_seeds(tmp_path / "other", (0.1, 0.1))
     log = tmp_path / "other" / "seed1" / "metrics.jsonl"
-    log.write_text(log.read_text() + '{"step": 40, "split": "test", "loss": 1.0}\n')
+    log.write_text(log.read_text() + '{"step": 40, "split": "train", "loss": 1.0, "error": 0.1}\n')
     shutil.rmtree(tmp_path / "digits")
-    with pytest.raises(BadInput, match=r"log of a run in .*other/seed1. Received: error missing in .*40"):
+    with pytest.raises(BadInput, match=r"log of a run in .*other/seed1. Received: images_per_second missing in .*40"):
         write_report(tmp_path)
     assert not [*tmp_path.rglob("*.png"), *tmp_path.rglob("README.md")]
 

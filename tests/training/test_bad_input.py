@@ -8,7 +8,7 @@ from training.runs import TINY, command_line
 from allconv_resnet import cli
 from allconv_resnet.data import prepared
 from allconv_resnet.errors import BadInput
-from allconv_resnet.training import run_directory
+from allconv_resnet.training import run_directory, run_state
 from allconv_resnet.training.engines import distribution
 from allconv_resnet.training.loop import train
 
@@ -155,4 +155,4 @@ def test_precision_auto_follows_the_hardware():
 
 def test_a_run_keeps_the_precision_that_it_began_with(run_dir):
     train(TINY.replace(precision="bfloat16", steps=2), run_dir)
-    assert run_directory.resolve_recipe(run_dir, TINY.replace(precision="auto"), "float32").precision == "bfloat16"
+    assert run_state.resolve_recipe(run_dir, TINY.replace(precision="auto"), "float32").precision == "bfloat16"

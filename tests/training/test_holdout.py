@@ -8,7 +8,7 @@ from allconv_resnet import cli
 from allconv_resnet.data.holdout import HOLDOUT, stratified
 from allconv_resnet.data.source import load_data, load_for_recipe
 from allconv_resnet.errors import BadInput
-from allconv_resnet.training import reports, run_directory
+from allconv_resnet.training import reports, run_state
 from allconv_resnet.training.evaluate import evaluate_run
 from allconv_resnet.training.loop import train
 
@@ -50,7 +50,7 @@ def test_the_test_set_is_read_once_at_the_end(finished):
     assert reports.best_line(lines(finished))["split"] == HOLDOUT
     assert "held-out accuracy" in reports.summary(lines(finished))
     assert (finished / "tensorboard" / HOLDOUT).is_dir()
-    assert run_directory.finished(finished, 40) and not run_directory.finished(finished, 41)
+    assert run_state.finished(finished, 40) and not run_state.finished(finished, 41)
 
 
 @pytest.mark.parametrize("split", [HOLDOUT, "test"])

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from allconv_resnet.data.source import load_data
-from allconv_resnet.training.evaluate import load_model
+from allconv_resnet.training.weights import load_model
 
 
 def losses(run_dir):

@@ -119,7 +119,7 @@ def load_run(run_dir):
     Returns:
         Keras model and integer.
     """
-    from allconv_resnet.training.evaluate import load_model
+    from allconv_resnet.training.weights import load_model
 
     model, _, step = load_model(run_dir)
     return model, step

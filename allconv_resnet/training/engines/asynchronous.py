@@ -13,10 +13,11 @@ import tensorflow as tf
 from allconv_resnet.data import pipeline
 from allconv_resnet.environment import cores
 from allconv_resnet.errors import BadInput, RunFailed
-from allconv_resnet.training import run_directory
+from allconv_resnet.training import run_state
 from allconv_resnet.training.engines import distribution, tf_config
 from allconv_resnet.training.engines.engine import Engine, whitening_images
 from allconv_resnet.training.engines.parameter_server import Servers, make_worker_step
+from allconv_resnet.training.engines.reasons import tensorflow_reason
 from allconv_resnet.training.engines.steps import Totals, make_evaluate_step, sums_of
 
 SCHEDULED_AHEAD = 4  # steps that are scheduled for each worker before the first of them is counted
@@ -48,11 +49,11 @@ class AsynchronousEngine(Engine):
     def describe(self):
         return {**super().describe(), "workers": len(self.cluster.tasks_of("worker")), "gpus": distribution.gpu_names()}
 
-    def serve(self, recipe, run_dir):
+    def serve(self, recipe, run_dir, overwrite=False):
         _require_momentum(recipe)
         if self.cluster.this.job == "chief":
             return False
-        serve_chief(self.cluster, recipe.run.steps, run_dir, self.peer_timeout)
+        serve_chief(self.cluster, recipe.run.steps, run_dir, self.peer_timeout, overwrite)
         return True
 
     @contextlib.contextmanager
@@ -69,7 +70,7 @@ class AsynchronousEngine(Engine):
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
             raise RunFailed(
                 f"A parameter server of {', '.join(map(str, self.cluster.tasks_of('ps')))} has ended or cannot be "
-                f"reached ({error.message.splitlines()[0]}): the last checkpoint in {run_dir} is kept, and the same "
+                f"reached{tensorflow_reason(error)}: the last checkpoint in {run_dir} is kept, and the same "
                 f"commands on all machines continue from it"
             ) from error
 
@@ -124,7 +125,7 @@ def _require_momentum(recipe):
         raise BadInput(f"Asynchronous training needs optimizer momentum. Received: optimizer={recipe.optimizer.kind!r}")
 
 
-def serve_chief(cluster, steps, run_dir, peer_timeout):
+def serve_chief(cluster, steps, run_dir, peer_timeout, overwrite=False):
     """Serves a chief as a worker or a parameter server until its run has finished.
 
     A chief that ends may be started again within the time limit. It then continues from its last checkpoint.
@@ -134,6 +135,7 @@ def serve_chief(cluster, steps, run_dir, peer_timeout):
         steps: Integer, number of steps of the run.
         run_dir: Path of the run directory.
         peer_timeout: Number, time limit in seconds.
+        overwrite: Boolean, whether a run that has finished before the chief answers is an earlier one.
 
     Raises:
         BadInput: if the chief never answers, or the port of this process is taken.
@@ -150,7 +152,7 @@ def serve_chief(cluster, steps, run_dir, peer_timeout):
     while True:
         if not tf_config.unreachable(chief):
             seen, met = time.time(), True
-        elif run_directory.finished(run_dir, steps):
+        elif (met or not overwrite) and run_state.finished(run_dir, steps):
             print(f"The run has finished: {cluster.this} ends", flush=True)
             return
         elif time.time() - seen > peer_timeout:

@@ -45,12 +45,13 @@ class Engine(abc.ABC):
         """Returns the part of the environment report about the devices, as a dictionary for JSON."""
         return {"backend": keras.backend.backend(), "strategy": self.strategy, "replicas": self.replicas}
 
-    def serve(self, recipe, run_dir):
+    def serve(self, recipe, run_dir, overwrite=False):
         """Serves the chief until the run has finished, if this process is not the chief but a server of the job.
 
         Args:
             recipe: `Recipe`.
             run_dir: Path of the run directory.
+            overwrite: Boolean, whether the chief will begin anew, although the run in the directory may have finished.
 
         Returns:
             Boolean, whether this process has served a run.
@@ -169,7 +170,7 @@ class Engine(abc.ABC):
                 if shapes != [tuple(variable.shape) for variable in variables]:
                     raise ValueError(f"it holds another {group}, of {len(names)} variables")
             pairs += zip(variables, names, strict=False)
-        sums = np.asarray(state["sums"], np.float64) if training else np.zeros(len(SUMS))
+        sums = np.asarray(state.get("sums") if training else np.zeros(len(SUMS)), np.float64)
         if sums.shape != (len(SUMS),):
             raise ValueError(f"it has no {len(SUMS)} sums")
         for variable, name in pairs:

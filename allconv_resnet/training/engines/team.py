@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from allconv_resnet.errors import BadInput, RunFailed
+from allconv_resnet.training.engines.reasons import tensorflow_reason
 
 AGREE_EVERY = 5  # steps between two checks whether a worker was told to stop
 GONE = (
@@ -140,9 +141,9 @@ class Team:
         except GONE as error:
             if self.alone:
                 raise
-            reason = error.message.splitlines()[0]
             raise RunFailed(
-                f"A worker of {', '.join(map(str, self.tasks))} has ended or cannot be reached ({reason}): "
+                f"A worker of {', '.join(map(str, self.tasks))} has ended or cannot be reached"
+                f"{tensorflow_reason(error)}: "
                 f"the last checkpoint in {run_dir} is kept, and the same command on all workers continues from it"
             ) from error
 

@@ -1,5 +1,6 @@
 """Reads TF_CONFIG, which lists the processes that train together, and waits for the others."""
 
+import contextlib
 import json
 import os
 import socket
@@ -167,6 +168,7 @@ def run_and_exit(run):
     except BaseException:
         traceback.print_exc()
         status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # the stream is closed, or None
+            stream.flush()
     os._exit(status)

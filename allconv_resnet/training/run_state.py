@@ -1,0 +1,150 @@
+"""Whether a run directory is free, begun or finished, and whether a run may begin anew there. Nothing is written."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+from allconv_resnet import files
+from allconv_resnet.errors import BadInput
+from allconv_resnet.recipes.recipe import MAY_CHANGE
+from allconv_resnet.training import run_directory
+from allconv_resnet.training.checkpoints import steps_on_disk
+from allconv_resnet.training.run_directory import EVALUATIONS, EXPORT, METRICS, MODEL
+
+OWN_NAMES = {".lock", ".team"}  # a process that fails early leaves no other names
+
+
+def resolve_recipe(run_dir, recipe, precision, overwrite=False):
+    """Returns the recipe with which a run begins or continues.
+
+    Args:
+        run_dir: Path of the run directory.
+        recipe: `Recipe` that the user asked for.
+        precision: `"float32"` or `"bfloat16"`, the precision of a new run whose recipe has the precision `auto`. A run
+            that has begun keeps its precision.
+        overwrite: Boolean, whether to begin anew, whatever run is in the directory.
+
+    Raises:
+        BadInput: if the directory has files but no run, or results that beginning anew would overwrite, or a run of
+            another recipe. The message says what to do, and lists the fields that differ.
+    """
+    run_dir = Path(run_dir)
+    before = None
+    if (run_dir / "config.json").exists():
+        before = None if overwrite else run_directory.read_recipe(run_dir)
+    elif foreign := _foreign_names(run_dir):
+        raise BadInput(
+            f"The run directory must be new or empty, or have the config.json of a run, so that no files are lost. "
+            f"Received: {run_dir} with {', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}"
+        )
+    if recipe.precision == "auto":
+        recipe = recipe.replace(precision=before.precision if before else precision)
+    if before is None:
+        return recipe
+    differences = _differences(before, recipe)
+    begun = steps_on_disk(run_dir / "checkpoints") or _results(run_dir) or run_directory.read_metrics(run_dir)
+    if differences and begun:
+        raise BadInput(
+            f"{run_dir} belongs to another recipe and was not changed: {'; '.join(differences)}. Choose another "
+            f"--run-dir, or begin anew with --overwrite"
+        )
+    return recipe
+
+
+def require_no_results(run_dir, steps):
+    """Raises `BadInput` if a run without a checkpoint has results, which beginning anew would overwrite.
+
+    A run that failed before its first checkpoint has no results, even if its log has lines.
+
+    Args:
+        run_dir: Path of the run directory.
+        steps: Integer, number of steps of the recipe.
+    """
+    run_dir = Path(run_dir)
+    if not steps_on_disk(run_dir / "checkpoints") and (results := _results(run_dir)):
+        raise BadInput(
+            f"{run_dir} has {', '.join(results)}, but no checkpoint from which the run could continue to step "
+            f"{steps:,}: put its checkpoints back, choose another --run-dir, or begin anew with --overwrite, which "
+            f"deletes these results"
+        )
+
+
+def finished(run_dir, steps):
+    """Returns whether a run has finished: it has made its last test and written the tested network.
+
+    Args:
+        run_dir: Path of the run directory.
+        steps: Integer, number of steps of the recipe.
+
+    Raises:
+        BadInput: if the log cannot be opened.
+    """
+    run_dir = Path(run_dir)
+    model = run_dir / MODEL
+    # With held-out images the run is tested once, at its end, which comes early if patience was exhausted.
+    tests = [line for line in run_directory.read_metrics(run_dir) if line["split"] == "test"]
+    if not any(line.get("planned", line["step"]) >= steps for line in tests) or not is_whole(model):
+        return False
+    # A prolonged run may have been stopped before it wrote the network again. Then its newest checkpoint is newer.
+    checkpoints = run_dir / "checkpoints"
+    newest = max(steps_on_disk(checkpoints), default=None)
+    return newest is None or model.stat().st_mtime >= (checkpoints / f"step-{newest}.npz").stat().st_mtime
+
+
+def is_whole(path):
+    """Returns whether a `.keras` or `.npz` file exists and all its checksums are right."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return False
+
+
+def _foreign_names(run_dir):
+    """Returns the names of the files in a directory that a run which failed early does not leave."""
+    try:
+        names = sorted(path.name for path in run_dir.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise BadInput(f"The run directory {run_dir} cannot be written to: {error.strerror}") from error
+    return [name for name in names if name not in OWN_NAMES and not files.TEMPORARY.fullmatch(name)]
+
+
+def _results(run_dir):
+    """Returns the names of the results of a run that has made a checkpoint, as a list of strings."""
+    if not (run_dir / "config.json").exists():
+        return []
+    found = [name for name in (MODEL, EVALUATIONS) if (run_dir / name).exists()]
+    found += [EXPORT] if _names(run_dir / EXPORT) else []
+    metrics = run_directory.read_metrics(run_dir)
+    sessions = run_directory.read_sessions(run_dir)
+    run = run_directory.read_recipe(run_dir).run
+    last = max((line["step"] for line in metrics), default=0)
+    best = max(steps_on_disk(run_dir / "checkpoints" / "best"), default=0)
+    continued = any(type(session.get("first_step")) is int and session["first_step"] > 0 for session in sessions)
+    tested = any(line["split"] == "test" and line["step"] >= run.steps for line in metrics)
+    # The log is written before the checkpoint of the same step.
+    later = continued or tested or max(last, best) > min(run.checkpoint_every, run.steps)
+    found += [METRICS] if metrics and later else []
+    found += ["checkpoints/best"] if best and (later or not metrics) else []
+    return found
+
+
+def _names(directory):
+    try:
+        return [path.name for path in directory.iterdir() if not path.name.startswith(".")]
+    except OSError:
+        return []
+
+
+def _differences(there, here):
+    may_change = set(MAY_CHANGE) - ({"steps"} if here.schedule.depends_on_steps else set())
+    old, new = there.flat(), here.flat()
+    if old.get("centre") is None:  # older versions did not write it
+        may_change.add("centre")
+    return [
+        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key) and key not in may_change
+    ]

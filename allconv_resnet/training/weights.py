@@ -1,0 +1,75 @@
+"""The trained weights of a run: from a checkpoint, or from model.keras if a finished run has no checkpoints."""
+
+from pathlib import Path
+
+import keras
+
+from allconv_resnet.errors import BadInput
+from allconv_resnet.training import run_directory, run_state
+from allconv_resnet.training.checkpoints import Checkpoints
+from allconv_resnet.training.run_directory import MODEL
+
+
+def load_model(run_dir, checkpoint="latest"):
+    """Returns the network of a run with its trained weights.
+
+    Args:
+        run_dir: Path of the run directory.
+        checkpoint: Which checkpoint: `"latest"`, or `"best"`, the one with the lowest test error. If a finished run has
+            no checkpoints any more, the latest one is its model.keras.
+
+    Returns:
+        Keras model, `Recipe`, and the step of the checkpoint.
+
+    Raises:
+        BadInput: if the directory has no run, or the run has no such checkpoint that can be read.
+    """
+    recipe = run_directory.read_recipe(run_dir)
+    model = recipe.build_model()
+
+    def load(state):
+        weights = [state[name] for name in sorted(state) if name.startswith("model/")]
+        if [weight.shape for weight in weights] != [tuple(variable.shape) for variable in model.variables]:
+            raise ValueError(f"it holds another network, of {len(weights)} variables")
+        for variable, weight in zip(model.variables, weights, strict=True):
+            variable.assign(weight)
+
+    return model, recipe, load_weights(run_dir, checkpoint, load)
+
+
+def load_weights(run_dir, checkpoint, load):
+    """Loads the weights of a run and returns their step.
+
+    Args:
+        run_dir: Path of the run directory.
+        checkpoint: See `load_model`.
+        load: Function of a dictionary of arrays, which raises `ValueError` if the arrays do not fit.
+
+    Raises:
+        BadInput: if the run has no such checkpoint that can be read.
+    """
+    directory = Path(run_dir) / "checkpoints" / ("best" if checkpoint == "best" else "")
+    try:
+        step, _ = Checkpoints(directory).restore(load)
+    except BadInput:
+        step = _load_finished(run_dir, load) if checkpoint == "latest" else None
+        if step is None:
+            raise
+    if step is None and checkpoint == "latest":
+        step = _load_finished(run_dir, load)
+    if step is None:
+        raise BadInput(f"{run_dir} has no {checkpoint} checkpoint yet")
+    return step
+
+
+def _load_finished(run_dir, load):
+    """Loads the weights of model.keras, and returns the last step, or None if the run has not finished."""
+    if not run_state.finished(run_dir, run_directory.read_recipe(run_dir).run.steps):
+        return None
+    try:
+        model = keras.saving.load_model(Path(run_dir) / MODEL, compile=False)
+        arrays = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+        load({f"model/{i:04}": array for i, array in enumerate(arrays)})
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise BadInput(f"{run_dir}/{MODEL} cannot be read: {str(error).splitlines()[0]}") from error
+    return max(line["step"] for line in run_directory.read_metrics(run_dir))
