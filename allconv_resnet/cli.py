@@ -1,10 +1,12 @@
 """The command lines of the training scripts and of `allconv-resnet`."""
 
 import argparse
+import contextlib
 import json
 import os
+import shutil
+import signal
 import sys
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +14,7 @@ from typing import Annotated, Literal
 import tyro
 
 from allconv_resnet.errors import BadInput, RunFailed
+from allconv_resnet.part import Int32, Minutes, Seconds, part
 from allconv_resnet.recipes import RECIPES, Recipe
 from allconv_resnet.recipes.parts import KINDS
 from allconv_resnet.recipes.recipe import kinds_with
@@ -20,7 +23,12 @@ from allconv_resnet.serving.options import ServeOptions
 THEORY = ("linear", "expressivity", "landscape", "isometry")
 
 
-@dataclass(frozen=True)
+def _default(text, metavar):
+    """Returns what the help says of an option whose default, None, stands for something else."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {text})")
+
+
+@part
 class Job:
     """A recipe, and options of where it runs, which do not change the weights."""
 
@@ -35,21 +43,20 @@ class Job:
     """Kind of optimizer."""
     schedule_kind: Annotated[Literal[tuple(KINDS["schedule"])], tyro.conf.arg(name="schedule")] = "steps"
     """Kind of learning-rate schedule."""
-    run_dir: Path | None = None
-    """Run directory. The same command with the same directory continues the run. Default: runs/NAME."""
-    data_dir: Path | None = None
-    """Directory of tensorflow-datasets. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    run_dir: Annotated[Path | None, _default("runs/NAME", "DIR")] = None
+    """Run directory. The same command with the same directory continues the run."""
+    data_dir: Annotated[Path | None, _default("$TFDS_DATA_DIR or ~/tensorflow_datasets", "DIR")] = None
+    """Directory of tensorflow-datasets."""
     strategy: Literal["auto", "one", "mirrored", "multi-worker", "parameter-server"] = "auto"
-    """One device, mirrored over the accelerators of this machine, or several machines of TF_CONFIG, synchronous
-    (multi-worker) or asynchronous (parameter-server). auto means the strategy that TF_CONFIG describes or, if it is not
-    set, all accelerators of this machine."""
-    replicas: int | None = None
-    """Number of devices to mirror over. Default: all accelerators. Without accelerators the CPU is split, which is only
-    useful for tests."""
-    peer_timeout: float = 300
+    """One device, mirrored over the accelerators of this machine, or several machines of TF_CONFIG, in step with each
+    other (multi-worker) or asynchronously (parameter-server). auto means the strategy that TF_CONFIG describes or, if
+    it is not set, all accelerators of this machine."""
+    replicas: Annotated[Int32 | None, _default("all accelerators", "INT")] = None
+    """Number of devices to mirror over. Without accelerators the CPU is split, which is only useful for tests."""
+    peer_timeout: Seconds = 300
     """Seconds to wait for the other machines of TF_CONFIG."""
-    minutes: float | None = None
-    """Stop and save after this many minutes. The same command continues the run. Default: no limit."""
+    minutes: Annotated[Minutes | None, _default("no limit", "FLOAT")] = None
+    """Stop and save after this many minutes. The same command continues the run."""
     export: bool = True
     """Export the network when the run has finished, to RUN_DIR/export."""
 
@@ -63,7 +70,8 @@ def train_command(names, arguments=None):
     """
 
     def run():
-        job = parse_job(names, arguments)
+        with printing():
+            job = parse_job(names, arguments)
         from allconv_resnet.training.loop import train
 
         run_dir = job.run_dir or Path("runs") / job.recipe.name
@@ -97,9 +105,13 @@ def parse_job(names, arguments=None):
     # The recipe and the kinds are read first because they determine the options and their defaults.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe", default=names[0])
+    parser.add_argument("--list", action="store_true")
     for part in KINDS:
         parser.add_argument(f"--{part}")
     chosen, rest = parser.parse_known_args(arguments)
+    if chosen.list:
+        _list_recipes(names)
+        sys.exit(0)
     if chosen.recipe.endswith(".json"):
         recipe = Recipe.read(chosen.recipe)
     elif chosen.recipe in names:
@@ -111,11 +123,18 @@ def parse_job(names, arguments=None):
             recipe = recipe.with_kind(part, kind)
     _refuse_other_kinds(recipe, rest)
     kinds = {f"{part}_kind": getattr(chosen, part) or getattr(recipe, part).kind for part in KINDS}
-    description = f"The recipes are: {', '.join(names)}."
+    description = f"{Path(sys.argv[0]).name} --list shows the recipes."
     options = (tyro.conf.OmitArgPrefixes,)  # short names, which the help still groups by part
     default = Job(recipe, chosen.recipe, **kinds)
     return tyro.cli(Job, default=default, args=rest, description=description, config=options)
 
+
+def _list_recipes(names):
+    from allconv_resnet.recipes import catalog
+
+    columns = min(max(shutil.get_terminal_size().columns, 40), 100)
+    for line in catalog.lines([RECIPES[name] for name in names], columns):
+        print(line)
 
 def _refuse_other_kinds(recipe, arguments):
     fields = recipe.fields()
@@ -131,6 +150,26 @@ def _refuse_other_kinds(recipe, arguments):
                     f"{argument} is an option of --{part} {kinds}. "
                     f"This recipe has --{part} {getattr(recipe, part).kind}"
                 )
+
+
+@contextlib.contextmanager
+def printing():
+    """Returns a context manager for commands that print results.
+
+    A reader that closes the output early, such as `head`, ends the process in silence with the status of SIGPIPE.
+    Characters that the encoding of the terminal does not have are printed as escapes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def evaluate_command(
@@ -285,6 +324,7 @@ def main(arguments=None):
     """
     arguments = sys.argv[1:] if arguments is None else arguments
 
+    @printing()
     def run():
         if arguments[:1] == ["theory"]:
             return theory_command(arguments[1:])

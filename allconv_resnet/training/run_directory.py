@@ -92,7 +92,7 @@ def read_sessions(run_dir):
 
 def read_labels(run_dir):
     """Returns the names of the classes."""
-    return (Path(run_dir) / "labels.txt").read_text().splitlines()
+    return (Path(run_dir) / "labels.txt").read_text(encoding="utf-8").splitlines()
 
 
 def read_metrics(run_dir, name="metrics.jsonl"):
