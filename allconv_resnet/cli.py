@@ -7,12 +7,14 @@ import os
 import shutil
 import signal
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from allconv_resnet.environment import require_keras_settings
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.part import Int32, Minutes, Seconds, part
 from allconv_resnet.recipes import RECIPES, Recipe
@@ -231,7 +233,7 @@ def export_command(
 
 def predict_command(
     network: tyro.conf.Positional[Path],
-    images: tyro.conf.Positional[tuple[str, ...]],
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")],
     top: int = 5,
     json_lines: bool = False,
 ) -> None:
@@ -243,20 +245,29 @@ def predict_command(
         top: Number of classes.
         json_lines: Print one JSON object per line instead of a table.
     """
+    if not images:
+        raise BadInput("predict needs the paths of images, of directories of them, or - for standard input")
+    say = partial(print, file=sys.stderr, flush=True)
     if (network / "config.json").exists():
         from allconv_resnet.training.predict import predict_run
 
-        answers = predict_run(network, images, top)
+        answers = predict_run(network, images, top, say=say)
     else:
         from allconv_resnet.serving.predict import predict_export
 
-        answers = predict_export(network, images, top)
+        answers = predict_export(network, images, top, say)
+    bad = 0
     for answer in answers:
-        if json_lines:
+        if "error" in answer:
+            say(f"error: {answer['error']}")
+            bad += 1
+        elif json_lines:
             print(json.dumps(answer))
         else:
             classes = ("{label} {probability:.1%}".format(**prediction) for prediction in answer["predictions"])
             print(f"{answer['image']}: {', '.join(classes)}")
+    if bad:
+        raise RunFailed(f"{bad} of the images could not be read. Those that could were predicted")
 
 
 def serve_command(
@@ -328,6 +339,8 @@ def main(arguments=None):
     def run():
         if arguments[:1] == ["theory"]:
             return theory_command(arguments[1:])
+        if not {"-h", "--help"} & set(arguments):
+            require_keras_settings()
         commands = {
             "evaluate": evaluate_command,
             "plot": plot_command,
