@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import keras
 from keras import ops
 
-from allconv_resnet.part import Natural, part
+from allconv_resnet.part import Border, part
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 class CropAndFlip:
     """Pads images with zeros, crops them at a random place, and mirrors half of them (Hardt & Ma, section 4.1)."""
 
-    padding: Natural = 4
+    padding: Border = 4
     """Pixels of zeros on each side before the random crop. The 2016 TensorFlow model had 2."""
     flip: bool = True
     """Mirror half of the training images, left to right."""
@@ -100,7 +100,7 @@ class CropAndFlip:
 class Cutout:
     """Sets a square of each standardized image to its mean, which is 0 (DeVries & Taylor 2017, "Cutout")."""
 
-    cutout: Natural = 0
+    cutout: Border = 0
     """Side in pixels of a square that is set to the image's mean and may reach beyond the edge. 0, as in the paper,
     means no square."""
 
