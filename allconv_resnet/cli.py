@@ -153,10 +153,10 @@ def _refuse_other_kinds(recipe, arguments):
         for field in (name, name.removeprefix("no_")):
             owners = kinds_with(field)
             if owners and field not in fields:
-                part, kinds = owners[0][0], " or ".join(dict.fromkeys(kind for _, kind in owners))
+                owner, kinds = owners[0][0], " or ".join(dict.fromkeys(kind for _, kind in owners))
                 raise BadInput(
-                    f"{argument} is an option of --{part} {kinds}. "
-                    f"This recipe has --{part} {getattr(recipe, part).kind}"
+                    f"{argument} is an option of --{owner} {kinds}. "
+                    f"This recipe has --{owner} {getattr(recipe, owner).kind}"
                 )
 
 
