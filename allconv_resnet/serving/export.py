@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from allconv_resnet.data import jpeg
-from allconv_resnet.errors import BadInput
+from allconv_resnet.errors import BadInput, reason
 from allconv_resnet.layers import standardize
 from allconv_resnet.serving.warmup import write_warmup
 
@@ -90,7 +90,7 @@ def export_savedmodel(model, labels, directory, version, centre=1.0):
         replace_directory(temporary, target)
     except (OSError, tf.errors.OpError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise BadInput(f"The export cannot be written to {target}: {str(error).splitlines()[0]}") from error
+        raise BadInput(f"The export cannot be written to {target}: {reason(error)}") from error
     return target
 
 

@@ -113,7 +113,7 @@ def test_cutout_draws_are_uniform_and_differ_between_steps_and_seeds():
 def test_evaluation_shows_every_image_once_in_order(workers):
     seen = []
     for worker in range(workers):
-        for x, y, weights in pipeline.evaluation_batches(IMAGES, LABELS, 12, worker, workers):
+        for x, y, weights in pipeline.evaluation_batches(IMAGES, LABELS, 12, worker, workers, padded=True):
             assert x.shape == (12 // workers, 8, 8, 3)
             seen += list(y.numpy()[weights.numpy() == 1])
     assert sorted(seen) == list(LABELS)
