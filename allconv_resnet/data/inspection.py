@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from allconv_resnet.errors import BadInput, reason
 
+HEADER = 12  # bytes of a record before its content
 TOGETHER = 1024  # records that are inspected together
 FEATURES = {"image": tf.io.FixedLenFeature([], tf.string, ""), "label": tf.io.FixedLenFeature([], tf.int64, -1)}
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
@@ -83,15 +84,15 @@ def name_damaged_file(message, paths):
 
 
 def _damaged_record(path, position):
-    """Returns the number of the record at a position of a file if it begins there and is damaged, else None."""
+    """Returns the number of the record that begins, or whose content begins, at a position and is damaged, or None."""
     try:
         with tf.io.gfile.GFile(str(path), "rb") as file:
             place = number = 0
-            while place < position:
+            # A record is its length in 8 bytes, a checksum of 4, the content, and a checksum of 4.
+            while place + HEADER < position:
                 file.seek(place)
-                # A record is its length in 8 bytes, a checksum of 4, the content, and a checksum of 4.
-                place, number = place + 16 + int.from_bytes(file.read(8), "little"), number + 1
-        if place != position:
+                place, number = place + HEADER + int.from_bytes(file.read(8), "little") + 4, number + 1
+        if position not in (place, place + HEADER):
             return None
         for _ in tf.data.TFRecordDataset(str(path)).skip(number).take(1):
             return None

@@ -266,7 +266,8 @@ def _check_labels(fields, num_classes):
 
     def refuse():
         label, name = (tf.boolean_mask(fields[key], wrong)[0] for key in ("label", "file_name"))
-        message = [f"labels must lie in [0, {num_classes}), but ", name, " has label ", tf.strings.as_string(label)]
+        label = tf.strings.as_string(label)
+        message = [f"labels must be at least 0 and below {num_classes}, but ", name, " has label ", label]
         return tf.group(tf.debugging.Assert(False, [tf.strings.join(message)]))
 
     return tf.cond(tf.reduce_any(wrong), refuse, tf.no_op)
