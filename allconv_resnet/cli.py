@@ -138,6 +138,7 @@ def _list_recipes(names):
     for line in catalog.lines([RECIPES[name] for name in names], columns):
         print(line)
 
+
 def _refuse_other_kinds(recipe, arguments):
     fields = recipe.fields()
     for argument in arguments:
@@ -337,10 +338,10 @@ def main(arguments=None):
 
     @printing()
     def run():
-        if arguments[:1] == ["theory"]:
-            return theory_command(arguments[1:])
         if not {"-h", "--help"} & set(arguments):
             require_keras_settings()
+        if arguments[:1] == ["theory"]:
+            return theory_command(arguments[1:])
         commands = {
             "evaluate": evaluate_command,
             "plot": plot_command,

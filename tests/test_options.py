@@ -66,7 +66,7 @@ def check(arguments):
         assert said == 2
 
 
-@settings(derandomize=False, max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(one_option(), min_size=1, max_size=2), KIND_CHOICES)
 def test_no_value_of_any_option_ends_in_a_traceback(options, kinds):
     check([*TINY, *kinds, *(word for option in options for word in option)])
@@ -74,6 +74,8 @@ def test_no_value_of_any_option_ends_in_a_traceback(options, kinds):
 
 @pytest.mark.parametrize("option", sorted(set(OPTIONS) - BOOLEANS))
 def test_each_option_with_each_kind_of_value(option, capsys):
-    owner = next((f"--{p}={k}" for p, table in KINDS.items() for k, v in table.items() if option in dict(_flat(v))), None)
+    owner = next(
+        (f"--{p}={k}" for p, table in KINDS.items() for k, v in table.items() if option in dict(_flat(v))), None
+    )
     for value in ("nan", "inf", "-1", "0", "1e300", "9" * 20, "", "x"):
         check([*TINY, *([owner] if owner else []), f"--{option.replace('_', '-')}", value])

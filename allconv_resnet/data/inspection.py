@@ -43,7 +43,9 @@ def check_records(path, count, num_classes, size=None, kinds=(PNG, JPEG)):
 def _check(path, first, images, labels, num_classes, size, kinds):
     for number, (image, label) in enumerate(zip(images, labels, strict=True), start=first):
         if not 0 <= label < num_classes:
-            raise BadInput(f"Labels must lie in [0, {num_classes}). Received: label {label} in record {number} of {path}")
+            raise BadInput(
+                f"Labels must lie in [0, {num_classes}). Received: label {label} in record {number} of {path}"
+            )
         if not image.startswith(kinds):
             expected = " or ".join({PNG: "PNG", JPEG: "JPEG"}[kind] for kind in kinds)
             found = "a PNG file" if image.startswith(PNG) else "something else"

@@ -111,7 +111,10 @@ def evaluation_batches(images, labels, batch_size, worker=0, workers=1, padded=F
 
     starts = tf.data.Dataset.range(0, examples, batch_size)
     batches = starts.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return (batches if padded else without_padding(batches)).prefetch(2)
+    if not padded:
+        count = -(-max(examples - worker * share, 0) // batch_size)  # Keras warns if it does not know the number
+        batches = without_padding(batches).apply(tf.data.experimental.assert_cardinality(count))
+    return batches.prefetch(2)
 
 
 def without_padding(batches):
@@ -124,7 +127,7 @@ def without_padding(batches):
     def counting(*batch):
         return tuple(tf.boolean_mask(part, batch[2] > 0) for part in batch)
 
-    return batches.map(counting, deterministic=True).filter(lambda images, labels, weights: tf.size(weights) > 0)
+    return batches.map(counting).filter(lambda images, labels, weights: tf.size(weights) > 0)
 
 
 def read_batches(batches, source):

@@ -88,11 +88,15 @@ def test_skipped_images_are_not_decoded(data, monkeypatch):
 
 
 def test_evaluation_shows_every_image_once(data):
-    batches = [[x.numpy() for x in batch] for batch in data.evaluation_batches(TEST, RECIPE.replace(batch_size=8), padded=True)]
+    batches = [
+        [x.numpy() for x in batch] for batch in data.evaluation_batches(TEST, RECIPE.replace(batch_size=8), padded=True)
+    ]
     labels, weights = (np.concatenate([batch[i] for batch in batches]) for i in (1, 2))
     assert sorted(labels[weights == 1]) == list(range(30)) and len(labels) == 32
     assert (batches[-1][0][weights[-8:] == 0] == 0).all()
-    shares = [list(data.evaluation_batches(TEST, RECIPE.replace(batch_size=8), worker, 4, padded=True)) for worker in range(4)]
+    shares = [
+        list(data.evaluation_batches(TEST, RECIPE.replace(batch_size=8), worker, 4, padded=True)) for worker in range(4)
+    ]
     assert len({len(share) for share in shares}) == 1  # or workers in step would wait for each other
     parts = [batch[1][batch[2] == 1].numpy() for share in shares for batch in share]
     assert sorted(np.concatenate(parts)) == list(range(30))

@@ -191,7 +191,10 @@ PREPARED_CASES = {
         lambda f: (write_arrays(f), edit(f, "dataset_info.json", lambda c: b"\xff\x00" * 9)),
         "cannot be read",
     ),
-    "a cut record": (lambda f: (write_arrays(f), cut_record(f)), "split must have at least 6,120 bytes. Received: 1,000"),
+    "a cut record": (
+        lambda f: (write_arrays(f), cut_record(f)),
+        "split must have at least 6,120 bytes. Received: 1,000",
+    ),
     "several configurations": (two_configurations, "has several configurations"),
     "never completed": (only_incomplete, "has no dataset 'some'"),
     "never completed and renamed": (renamed_incomplete, "has no dataset 'some'"),
