@@ -108,8 +108,8 @@ def parse_job(names, arguments=None):
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe", default=names[0])
     parser.add_argument("--list", action="store_true")
-    for part in KINDS:
-        parser.add_argument(f"--{part}")
+    for kind in KINDS:
+        parser.add_argument(f"--{kind}")
     chosen, rest = parser.parse_known_args(arguments)
     if chosen.list:
         _list_recipes(names)
@@ -120,11 +120,11 @@ def parse_job(names, arguments=None):
         recipe = RECIPES[chosen.recipe]
     else:
         raise BadInput(f"recipe must be a .json file or one of {', '.join(names)}. Received: recipe={chosen.recipe!r}")
-    for part in KINDS:
-        if kind := getattr(chosen, part):
-            recipe = recipe.with_kind(part, kind)
+    for name in KINDS:
+        if kind := getattr(chosen, name):
+            recipe = recipe.with_kind(name, kind)
     _refuse_other_kinds(recipe, rest)
-    kinds = {f"{part}_kind": getattr(chosen, part) or getattr(recipe, part).kind for part in KINDS}
+    kinds = {f"{name}_kind": getattr(chosen, name) or getattr(recipe, name).kind for name in KINDS}
     description = f"{Path(sys.argv[0]).name} --list shows the recipes."
     options = (tyro.conf.OmitArgPrefixes,)  # short names, which the help still groups by part
     default = Job(recipe, chosen.recipe, **kinds)
@@ -148,10 +148,10 @@ def _refuse_other_kinds(recipe, arguments):
         for field in (name, name.removeprefix("no_")):
             owners = kinds_with(field)
             if owners and field not in fields:
-                part, kinds = owners[0][0], " or ".join(dict.fromkeys(kind for _, kind in owners))
+                owner, kinds = owners[0][0], " or ".join(dict.fromkeys(kind for _, kind in owners))
                 raise BadInput(
-                    f"{argument} is an option of --{part} {kinds}. "
-                    f"This recipe has --{part} {getattr(recipe, part).kind}"
+                    f"{argument} is an option of --{owner} {kinds}. "
+                    f"This recipe has --{owner} {getattr(recipe, owner).kind}"
                 )
 
 

@@ -22,7 +22,7 @@ def test_sizes_are_those_of_the_network(name):
 def test_an_estimate_leaves_no_variables_behind():
     """Keras would give values to them, and so allocate them, at the end of the next stateless call."""
     huge = recipes.DIGITS.replace(kernel_sizes=(60_000, 3))
-    with pytest.raises(BadInput, match="of memory is needed .weights"):
+    with pytest.raises(BadInput, match=r"of memory is needed \(weights"):
         huge.build_model()
     model = recipes.DIGITS.build_model()
     model.stateless_call(

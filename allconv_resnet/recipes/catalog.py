@@ -5,6 +5,7 @@ The descriptions are the docstrings under the recipes, which stand in the module
 
 import ast
 import inspect
+import itertools
 import textwrap
 
 from allconv_resnet.recipes import compared, paper, small
@@ -47,7 +48,7 @@ def descriptions():
     own, groups = {}, {}
     for module in MODULES:
         body = ast.parse(inspect.getsource(module)).body
-        for statement, after in zip(body, body[1:], strict=False):
+        for statement, after in itertools.pairwise(body):
             documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
             if not (isinstance(statement, ast.Assign) and documented):
                 continue

@@ -49,7 +49,7 @@ def nest_fields(values, sessions=()):
         return {name: values[name] for name in names if name in values}
 
     centre = next((session["centre"] for session in reversed(sessions) if "centre" in session), None)
-    # Version 0.1 did not write the kind of the data. It evaluated records, ImageNet's above all, on the middle of images.
+    # Version 0.1 did not write the kind of the data. It evaluated records, such as ImageNet's, on the middle of images.
     records = values["dataset"] == "imagenet2012" or centre not in (None, 1.0)
     data = {"kind": "records" if records else "arrays", **taken(IMAGES + (RECORDS if records else ARRAYS))}
     network = values.get("network", "allconv_resnet")

@@ -159,7 +159,7 @@ def test_many_bad_images_do_not_fill_the_screen(tmp_path, capfd):
 def test_a_whole_file_is_not_blamed(tmp_path):
     write(tmp_path / "file", [b"one", b"two"])
     assert inspection.name_damaged_file("corrupted record at 19", [tmp_path / "file"]) == "corrupted record at 19"
-    with pytest.raises(BadInput, match="must have at least 3 records. Received: 2"):
+    with pytest.raises(BadInput, match=r"must have at least 3 records\. Received: 2"):
         example = tf.train.Example(features=tf.train.Features())
         image(PICTURES["colour"])(example.features.feature)
         label(0)(example.features.feature)
