@@ -2,6 +2,7 @@
 
 from allconv_resnet import recipes, theory
 from allconv_resnet.blocks import ResidualBlock
+from allconv_resnet.data.source import load_data
 from allconv_resnet.initializers import NearIdentityNormal
 from allconv_resnet.layers import RandomProjection, Standardization, standardize
 from allconv_resnet.model import AllConvResNet, Stage, Stem, cifar_resnet, imagenet_resnet, whiten_stem
@@ -24,6 +25,7 @@ __all__ = [
     "WarmUp",
     "cifar_resnet",
     "imagenet_resnet",
+    "load_data",
     "recipes",
     "standardize",
     "theory",

@@ -113,8 +113,8 @@ def parse_job(names, arguments=None):
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe", default=names[0])
     parser.add_argument("--list", action="store_true")
-    for name in KINDS:
-        parser.add_argument(f"--{name}")
+    for kind in KINDS:
+        parser.add_argument(f"--{kind}")
     chosen, rest = parser.parse_known_args(arguments)
     if chosen.list:
         _list_recipes(names)
@@ -343,10 +343,10 @@ def main(arguments=None):
 
     @printing()
     def run():
-        if arguments[:1] == ["theory"]:
-            return theory_command(arguments[1:])
         if not {"-h", "--help"} & set(arguments):
             require_keras_settings()
+        if arguments[:1] == ["theory"]:
+            return theory_command(arguments[1:])
         commands = {
             "evaluate": evaluate_command,
             "plot": plot_command,

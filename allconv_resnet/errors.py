@@ -17,7 +17,9 @@ def reason(error):
     Args:
         error: Exception.
     """
-    text = getattr(error, "message", None) or str(error)
-    text = re.sub(r"\{\{.*?\}\}|\[Op:.*?\]|\[\[.*|.*assertion failed: ", "", text)
-    lines = [re.sub(r"[\[\]]", "", line).strip(" :") for line in text.splitlines()]
-    return next((line for line in lines if line), type(error).__name__)[:300]
+    text = re.sub(r"\{\{.*?\}\} ?", "", getattr(error, "message", None) or str(error))
+    line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    line = re.sub(r"\s*\[Op:.*|\s*\[\[.*", "", line)
+    before, assertion, values = line.partition("assertion failed: ")
+    # TensorFlow puts each value of a failed assertion into brackets.
+    return (re.sub(r"[\[\]]", "", values) if assertion else before)[:300]

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from allconv_resnet import files
+from allconv_resnet import files, memory
 from allconv_resnet.errors import BadInput
 
 EMBEDDED = "digits"
@@ -86,10 +86,10 @@ class ArraySource:
 
         return pipeline.training_batches(*self.arrays(recipe.data.train_split), recipe, *arguments)
 
-    def evaluation_batches(self, split, recipe, *arguments):
+    def evaluation_batches(self, split, recipe, *arguments, **options):
         from allconv_resnet.data import pipeline
 
-        return pipeline.evaluation_batches(*self.arrays(split), recipe.run.batch_size, *arguments)
+        return pipeline.evaluation_batches(*self.arrays(split), recipe.run.batch_size, *arguments, **options)
 
 
 def digits():
@@ -148,6 +148,9 @@ def from_npz(path):
             raise BadInput(f"The array {name} of {path} cannot be read: {error}") from error
 
     found = {split: next((pair for pair in pairs if set(pair) <= names), None) for split, pairs in NPZ_SPLITS.items()}
+    sizes = {info.filename.removesuffix(".npy"): info.file_size for info in file.zip.infolist()}
+    arrays = {name for pair in found.values() if pair for name in pair}
+    memory.require(f"dataset={str(path)!r}", arrays=sum(sizes[name] for name in arrays))
     readers = {
         split: lambda pair=pair: (read(pair[0]), read(pair[1])) for split, pair in found.items() if pair is not None
     }

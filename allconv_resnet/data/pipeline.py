@@ -4,12 +4,11 @@ A resumed run therefore only has to begin at another step, and workers that take
 the same images as a single worker would.
 """
 
-import re
-
 import tensorflow as tf
 
 from allconv_resnet.data.augment import Batch
-from allconv_resnet.errors import RunFailed
+from allconv_resnet.data.inspection import name_damaged_file
+from allconv_resnet.errors import RunFailed, reason
 from allconv_resnet.layers import standardize
 
 
@@ -95,11 +94,8 @@ def example_indices(seed, step, batch_size, examples):
     return rows, epoch
 
 
-def evaluation_batches(images, labels, batch_size, worker=0, workers=1):
+def evaluation_batches(images, labels, batch_size, worker=0, workers=1, padded=False):
     """Returns a dataset of the standardized images, once and in order.
-
-    The last batch is filled up with images of weight 0: every batch has the same shape, so that replicas can always
-    share it evenly.
 
     Args:
         images: uint8 array `[n, h, w, c]`.
@@ -107,10 +103,13 @@ def evaluation_batches(images, labels, batch_size, worker=0, workers=1):
         batch_size: Integer, images of a batch over all workers.
         worker: See `training_batches`.
         workers: See `training_batches`.
+        padded: Whether the last batch is filled up with images of weight 0. Every batch then has the same shape, so
+            that replicas can always share it evenly. Otherwise it is smaller, as `fit` and `evaluate` of Keras need it,
+            which divide the loss of a batch by the number of all its images.
 
     Returns:
-        `tf.data.Dataset` of (float32 `[batch_size / workers, h, w, c]`, int64 `[batch_size / workers]`, and float32
-        weights `[batch_size / workers]`).
+        `tf.data.Dataset` of (float32 `[n, h, w, c]`, int64 `[n]`, and float32 weights `[n]`) with n =
+        `batch_size / workers`.
     """
     images, labels = tf.constant(images), tf.constant(labels, tf.int64)
     examples, share = labels.shape[0], batch_size // workers
@@ -122,14 +121,32 @@ def evaluation_batches(images, labels, batch_size, worker=0, workers=1):
         return standardize(tf.gather(images, indices)), tf.gather(labels, indices), weights
 
     starts = tf.data.Dataset.range(0, examples, batch_size)
-    return starts.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+    batches = starts.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    if not padded:
+        count = -(-max(examples - worker * share, 0) // batch_size)  # Keras warns if it does not know the number
+        batches = without_padding(batches).apply(tf.data.experimental.assert_cardinality(count))
+    return batches.prefetch(2)
 
 
-def read_batches(batches):
+def without_padding(batches):
+    """Returns a dataset of batches without their images of weight 0, and without batches that have no others.
+
+    Args:
+        batches: `tf.data.Dataset` of images, labels and weights.
+    """
+
+    def counting(*batch):
+        return tuple(tf.boolean_mask(part, batch[2] > 0) for part in batch)
+
+    return batches.map(counting).filter(lambda images, labels, weights: tf.size(weights) > 0)
+
+
+def read_batches(batches, source):
     """Yields batches; read errors become `RunFailed`.
 
     Args:
         batches: Dataset that `distribute` returned.
+        source: `Source` of the batches, whose files are searched for the damage.
 
     Yields:
         The elements of the dataset.
@@ -144,31 +161,36 @@ def read_batches(batches):
         except StopIteration:
             return
         except (*UNREADABLE, tf.errors.FailedPreconditionError) as error:  # the latter is raised for a truncated file
-            raise unreadable(error) from error
+            raise unreadable(error, source) from error
         yield batch
 
 
 UNREADABLE = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError)
 
 
-def unreadable(error):
-    """Returns a `RunFailed` that says in one sentence why a pipeline raised one of the `UNREADABLE` errors."""
-    # TensorFlow's message has names of operations before and after the reason.
-    reason = re.sub(r"^\{\{.*?\}\} |.*assertion failed: | \[Op:.*", "", error.message.splitlines()[0])
-    return RunFailed(f"The images cannot be read any further: {reason.strip('[]')}")
+def unreadable(error, source):
+    """Returns a `RunFailed` that says in one sentence why a pipeline raised one of the `UNREADABLE` errors.
+
+    Args:
+        error: Error of TensorFlow.
+        source: `Source` of the batches.
+    """
+    files = source.files() if hasattr(source, "files") else ()
+    return RunFailed(f"The images cannot be read any further: {name_damaged_file(reason(error), files)}")
 
 
-def distribute(strategy, batches, *arguments):
+def distribute(strategy, batches, *arguments, **options):
     """Returns a distributed dataset of the batches of a source.
 
     Args:
         strategy: `tf.distribute.Strategy`.
         batches: Method `training_batches` or `evaluation_batches` of a source.
         *arguments: Arguments of the method before `worker` and `workers`, which the strategy provides.
+        **options: Arguments of the method after them.
     """
 
     def share(context):
-        dataset = batches(*arguments, context.input_pipeline_id, context.num_input_pipelines)
+        dataset = batches(*arguments, context.input_pipeline_id, context.num_input_pipelines, **options)
         replicas = context.num_replicas_in_sync // context.num_input_pipelines
         return dataset if replicas == 1 else dataset.rebatch(dataset.element_spec[1].shape[0] // replicas)
 

@@ -1,5 +1,7 @@
 """Datasets that tensorflow-datasets has prepared on disk or can download."""
 
+import json
+import math
 import os
 import urllib.error
 import urllib.request
@@ -8,9 +10,11 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from allconv_resnet import memory
+from allconv_resnet.data import inspection
 from allconv_resnet.data.arrays import ArraySource
-from allconv_resnet.data.records import RecordSource
-from allconv_resnet.errors import BadInput
+from allconv_resnet.data.records import RecordSource, require_complete
+from allconv_resnet.errors import BadInput, reason
 
 TORONTO = "https://www.cs.toronto.edu/~kriz"
 ORIGINS = {
@@ -50,7 +54,8 @@ def prepared_directory(name, data_dir):
         BadInput: if there are several configurations and the name contains none of them.
     """
     versions = [path.parent for path in (data_dir / name).glob("**/dataset_info.json")]
-    versions = [path for path in versions if not path.name.startswith("incomplete.")]
+    # tensorflow-datasets writes to a directory called incomplete.ID_VERSION, which it renames at the end.
+    versions = [path for path in versions if not any("incomplete" in part for part in path.parts[-3:])]
     configurations = sorted({path.parent for path in versions})
     if len(configurations) > 1:
         names = ", ".join(path.relative_to(data_dir).as_posix() for path in configurations)
@@ -78,8 +83,8 @@ def read_prepared(directory):
         builder = tfds.builder_from_directory(directory)
         features, splits = builder.info.features, dict(builder.info.splits)
     except Exception as error:  # tensorflow-datasets raises many types of errors for a damaged file
-        reason = " ".join(str(error).split())[:200]
-        raise BadInput(f"The dataset in {directory} cannot be read: {type(error).__name__}: {reason}") from error
+        why = f"{type(error).__name__}: {reason(error)}"
+        raise BadInput(f"The dataset in {directory} cannot be read: {why}") from error
     if not hasattr(features, "keys") or not {"image", "label"} <= set(features.keys()):
         received = sorted(features.keys()) if hasattr(features, "keys") else features
         raise BadInput(f"The dataset in {directory} must have the features image and label. Received: {received}")
@@ -89,6 +94,11 @@ def read_prepared(directory):
         raise BadInput(f"The feature label of {directory} must be a ClassLabel. Received: {features['label']}")
     if not splits:
         raise BadInput(f"The dataset in {directory} has no splits")
+    names, classes = features["label"].names, _stated_classes(directory)
+    if classes not in (None, len(names)):
+        raise BadInput(
+            f"The dataset in {directory} must have the names of {classes} classes. Received: {len(names)} names"
+        )
     if None in features["image"].shape:
         return RecordSource(builder)
     return ArraySource(
@@ -98,14 +108,30 @@ def read_prepared(directory):
     )
 
 
+def _stated_classes(directory):
+    """Returns the number of classes in features.json, or None if it is not there."""
+    try:
+        features = json.loads((Path(directory) / "features.json").read_text(encoding="utf-8"))
+        return int(features["featuresDict"]["features"]["label"]["classLabel"]["numClasses"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def _read_split(builder, directory, split):
+    info, features = builder.info.splits[split], builder.info.features
+    shape = features["image"].shape
+    size = info.num_examples * math.prod(shape)
+    memory.require(f"dataset {builder.name}, {info.num_examples:,} images of shape {shape}", images=size)
+    require_complete(info, directory)
+    if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
+        for path, count in zip(info.filepaths, info.shard_lengths, strict=True):
+            inspection.check_records(path, count, features["label"].num_classes, shape[:2])
     decoders = tfds.decode.PartialDecoding({"image": True, "label": True})  # skips other features
     try:
         everything = builder.as_dataset(split=split, batch_size=-1, decoders=decoders)
         return everything["image"].numpy(), everything["label"].numpy()
     except Exception as error:  # many types of errors, as above
-        reason = " ".join(str(error).split())[:200]
-        raise BadInput(f"The {split} split of {directory} cannot be read: {reason}") from error
+        raise BadInput(f"The {split} split of {directory} cannot be read: {reason(error)}") from error
 
 
 def download(name, data_dir):
@@ -142,5 +168,5 @@ def download(name, data_dir):
     try:
         builder.download_and_prepare()
     except (OSError, tf.errors.OpError) as error:
-        raise BadInput(f"{name} cannot be downloaded: {str(error).splitlines()[0]}") from error
+        raise BadInput(f"{name} cannot be downloaded: {reason(error)}") from error
     return Path(builder.data_path)

@@ -9,9 +9,9 @@ replaced by zeros of weight 0, so that all other images keep their positions.
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from allconv_resnet.data import jpeg
+from allconv_resnet.data import inspection, jpeg
 from allconv_resnet.data.augment import Batch
-from allconv_resnet.data.pipeline import TensorFlowDraws
+from allconv_resnet.data.pipeline import TensorFlowDraws, without_padding
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
 
@@ -22,8 +22,29 @@ FIELDS = {
 }
 FILLER = b""  # stands for a record after the last one of a split
 FILES_AT_ONCE = 16  # files whose records are interleaved
+FIRST_RECORDS = 8  # records of a split that are checked before the first step
+NAMED = 8  # most names of bad images in one line
 DECODED_AT_ONCE = 64  # upper bound on parallel decodes per batch: tf.data does not tune a dataset inside another
 NOT_DECODED = "These files cannot be decoded as JPEG: "
+
+
+def require_complete(split, where):
+    """Raises `BadInput` if files of a split are missing, or are shorter than the dataset's description says.
+
+    Args:
+        split: `tfds.core.SplitInfo`.
+        where: String, the name or the directory of the dataset.
+    """
+    size = 0
+    for path in split.filepaths:
+        if not tf.io.gfile.exists(str(path)):
+            raise BadInput(f"{where} is not complete: its {split.name} split has no file {path}")
+        size += tf.io.gfile.stat(str(path)).length
+    if size < split.num_bytes:
+        raise BadInput(
+            f"{where} is not complete: the files of its {split.name} split must have at least {split.num_bytes:,} "
+            f"bytes. Received: {size:,} bytes"
+        )
 
 
 class RecordSource:
@@ -57,11 +78,20 @@ class RecordSource:
         if data.image_size[-1] != 3:
             raise BadInput(f"{self.name} is decoded to images of 3 channels. Received: image_size={data.image_size}")
         for split in splits:
-            for path in self._split(split).filepaths:
-                if not tf.io.gfile.exists(path):
-                    raise BadInput(f"{self.name} is not complete: its {split} split has no file {path}")
             if not self.examples(split):
                 raise BadInput(f"The {split} split of {self.name} has no images")
+            require_complete(self._split(split), self.name)
+            path, count = self._split(split).filepaths[0], self._split(split).shard_lengths[0]
+            # The others are checked when they are read: there may be hundreds of gigabytes.
+            inspection.check_records(path, min(count, FIRST_RECORDS), data.num_classes, kinds=(b"",))
+            records = tf.data.TFRecordDataset(str(path)).take(FIRST_RECORDS).batch(FIRST_RECORDS).get_single_element()
+            images = tf.io.parse_example(records, FIELDS)["image"].numpy()
+            if all(image.startswith(inspection.PNG) for image in images):
+                raise BadInput(f"The images of {self.name} must be JPEG files. Received: PNG files in {path}")
+
+    def files(self):
+        """Returns the paths of all record files."""
+        return [path for split in self.splits for path in self._split(split).filepaths]
 
     def share(self, split, worker, workers):
         """Returns the records of one worker.
@@ -116,26 +146,29 @@ class RecordSource:
             if data.flip:
                 flip = tf.random.stateless_uniform([], flip_key) < 0.5
                 image = tf.cond(flip, lambda: image[:, ::-1], lambda: image)
-            drawn = data.erasing.draw(TensorFlowDraws, Batch(recipe.seed, position, 1, data.image_size))
-            return data.erasing.apply(standardize(image[None]), *drawn)[0]
+            image = standardize(image[None])
+            for augmentation in data.augmentations():
+                drawn = augmentation.draw(TensorFlowDraws, Batch(recipe.seed, position, 1, data.image_size))
+                image = augmentation.apply(image, *drawn)
+            return image[0]
 
         def batch(step, records):
             positions = step * batch_size + worker * share + tf.range(share, dtype=tf.int64)
-            return decode_batch(records, positions, prepare, data.image_size, data.bad_images)
+            return decode_batch(records, positions, prepare, data)
 
         records = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch)
         return _mapped(records.batch(share, drop_remainder=True).enumerate(first_step), batch)
 
-    def evaluation_batches(self, split, recipe, worker=0, workers=1):
+    def evaluation_batches(self, split, recipe, worker=0, workers=1, padded=False):
         """Returns a dataset of the images of a split, once, in a fixed order, cropped in the middle.
-
-        The last batch is filled up with images of weight 0.
 
         Args:
             split: Name of the split.
             recipe: See `training_batches`.
             worker: See `training_batches`.
             workers: See `training_batches`.
+            padded: Whether all batches have the same number of images. Those that cannot be decoded, and those with
+                which the last batch is filled up, have weight 0. Otherwise they are left out.
 
         Returns:
             `tf.data.Dataset`, see `training_batches`.
@@ -150,11 +183,12 @@ class RecordSource:
 
         def batch(_, records):
             positions = tf.range(share, dtype=tf.int64)
-            return decode_batch(records, positions, prepare, data.image_size, data.bad_images)
+            return decode_batch(records, positions, prepare, data)
 
         fillers = tf.data.Dataset.from_tensors(tf.constant(FILLER)).repeat()
         records = read_records(files, tf.range(len(files))).concatenate(fillers)
-        return _mapped(records.batch(share, drop_remainder=True).take(-(-most // share)).enumerate(), batch)
+        batches = _mapped(records.batch(share, drop_remainder=True).take(-(-most // share)).enumerate(), batch)
+        return batches if padded else without_padding(batches)
 
 
 def _mapped(dataset, batch):
@@ -182,7 +216,7 @@ def read_records(files, order):
     return records.apply(tf.data.experimental.assert_cardinality(sum(take for *_, take in files)))
 
 
-def decode_batch(records, positions, prepare, image_size, bad_images):
+def decode_batch(records, positions, prepare, data):
     """Decodes and prepares the images of a batch of records in parallel.
 
     Images that cannot be decoded are named on standard error by their `file_name`.
@@ -191,17 +225,18 @@ def decode_batch(records, positions, prepare, image_size, bad_images):
         records: String tensor `[n]` of serialized examples, or `FILLER`.
         positions: int64 tensor `[n]`, positions of the images in the run.
         prepare: Function (contents of a JPEG file, its position) -> float32 image of `image_size`.
-        image_size: `(height, width, 3)`, pixels.
-        bad_images: `"skip"` or `"fail"`, whether images that cannot be decoded are skipped or raise an error.
+        data: Data part of a recipe: `image_size`, `num_classes` and `bad_images`, which says whether images that cannot
+            be decoded are skipped or raise an error.
 
     Returns:
         float32 images `[n, h, w, 3]`, int64 labels `[n]`, and float32 weights `[n]`. An image that cannot be decoded is
         all zeros and has weight 0. All others have weight 1.
 
     Raises:
-        tf.errors.InvalidArgumentError: if an image cannot be decoded and `bad_images` is `"fail"`.
+        tf.errors.InvalidArgumentError: if a label is not that of a class, or if an image cannot be decoded and
+            `bad_images` is `"fail"`.
     """
-    count = records.shape[0]
+    count, image_size = records.shape[0], data.image_size
     fields = tf.io.parse_example(records, FIELDS)
 
     # Only tf.data can skip an operation that fails, so each batch is a dataset of its own.
@@ -221,13 +256,28 @@ def decode_batch(records, positions, prepare, image_size, bad_images):
         lambda: tf.scatter_nd(places[:, None], images, [count + 1, *image_size])[:count],
     )
     bad = tf.boolean_mask(fields["file_name"], (weights == 0) & (records != FILLER))
-    with tf.control_dependencies([tf.cond(tf.size(bad) > 0, lambda: _report_bad_images(bad, bad_images), tf.no_op)]):
+    report = tf.cond(tf.size(bad) > 0, lambda: _report_bad_images(bad, data.bad_images), tf.no_op)
+    with tf.control_dependencies([report, _check_labels(fields, data.num_classes)]):
         images = tf.ensure_shape(images, [count, *image_size])
     return images, fields["label"], weights
 
 
+def _check_labels(fields, num_classes):
+    wrong = (fields["label"] < 0) | (fields["label"] >= num_classes)
+
+    def refuse():
+        label, name = (tf.boolean_mask(fields[key], wrong)[0] for key in ("label", "file_name"))
+        label = tf.strings.as_string(label)
+        message = [f"labels must be at least 0 and below {num_classes}, but ", name, " has label ", label]
+        return tf.group(tf.debugging.Assert(False, [tf.strings.join(message)]))
+
+    return tf.cond(tf.reduce_any(wrong), refuse, tf.no_op)
+
+
 def _report_bad_images(names, bad_images):
-    message = tf.strings.join([NOT_DECODED, tf.strings.reduce_join(names, separator=", ")])
+    more = tf.strings.join([" and ", tf.strings.as_string(tf.size(names) - NAMED), " more"])
+    more = tf.where(tf.size(names) > NAMED, more, "")
+    message = tf.strings.join([NOT_DECODED, tf.strings.reduce_join(names[:NAMED], separator=", "), more])
     if bad_images == "fail":
         return tf.group(tf.debugging.Assert(False, [message]))
     return tf.group(tf.print(message, "(skipped)"))

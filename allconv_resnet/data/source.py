@@ -63,16 +63,16 @@ class Source(Protocol):
             float32 weights `[n]`, with n = `batch_size / workers`.
         """
 
-    def evaluation_batches(self, split, recipe, worker=0, workers=1):
+    def evaluation_batches(self, split, recipe, worker=0, workers=1, padded=False):
         """Returns a dataset of the images of a split, once and in order, in batches of the recipe's size.
-
-        The last batch is filled up with images of weight 0.
 
         Args:
             split: Name of the split.
             recipe: `Recipe`.
             worker: See `training_batches`.
             workers: See `training_batches`.
+            padded: Whether all batches have the same number of images. The last one is filled up with images of weight
+                0 then. Otherwise all weights are 1, and `fit(validation_data=...)` of Keras counts every image once.
 
         Returns:
             `tf.data.Dataset` of float32 images, int64 labels and float32 weights.

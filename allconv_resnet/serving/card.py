@@ -34,6 +34,15 @@ An all-convolutional residual network without normalization, after Hardt & Ma (a
 The graph resizes, crops and standardizes images itself; it takes pixels from 0 to 255.
 The network knows only these classes: whatever an image shows, it answers with one of them.
 
+This SavedModel needs only TensorFlow. The `model.keras` of the run needs this package, which must be imported first:
+
+```python
+import keras
+import allconv_resnet
+
+model = keras.saving.load_model("model.keras")  # from standardized images to logits
+```
+
 ## Recipe
 
 | field | value |

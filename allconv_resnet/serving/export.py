@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from allconv_resnet import files
 from allconv_resnet.data import jpeg
-from allconv_resnet.errors import BadInput
+from allconv_resnet.errors import BadInput, reason
 from allconv_resnet.layers import standardize
 from allconv_resnet.serving.warmup import write_warmup
 
@@ -88,7 +88,7 @@ def export_savedmodel(model, labels, directory, version, centre=1.0):
             samples = sample_inputs(height, width, channels)
             write_warmup(temporary, {name: {"images": images} for name, images in samples.items()})
     except (OSError, tf.errors.OpError) as error:
-        raise BadInput(f"The export cannot be written to {target}: {str(error).splitlines()[0]}") from error
+        raise BadInput(f"The export cannot be written to {target}: {reason(error)}") from error
     return target
 
 

@@ -1,5 +1,6 @@
 import itertools
 
+import keras
 import numpy as np
 import pytest
 
@@ -134,9 +135,26 @@ def test_cutout_draws_are_uniform_and_differ_between_steps_and_seeds():
 def test_evaluation_shows_every_image_once_in_order(workers):
     seen = []
     for worker in range(workers):
-        for x, y, weights in pipeline.evaluation_batches(IMAGES, LABELS, 12, worker, workers):
+        for x, y, weights in pipeline.evaluation_batches(IMAGES, LABELS, 12, worker, workers, padded=True):
             assert x.shape == (12 // workers, 8, 8, 3)
             seen += list(y.numpy()[weights.numpy() == 1])
     assert sorted(seen) == list(LABELS)
     if workers == 1:
         assert seen == list(LABELS)
+
+
+@pytest.mark.parametrize("examples", [13, 24])
+def test_validation_data_of_fit_count_every_image_once(examples):
+    """Keras divides the loss of a batch by the number of its images, also of those of weight 0."""
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, metrics=["accuracy"])
+    images, labels = IMAGES[:examples], LABELS[:examples] % 10
+    batches = pipeline.evaluation_batches(images, labels, 12)
+    x = np.concatenate([x for x, _, _ in batches])
+    logits = model.predict(x, verbose=0)
+    expected = [float(loss(labels, logits)), float(np.mean(logits.argmax(1) == labels))]
+    assert model.evaluate(batches, verbose=0) == pytest.approx(expected, rel=1e-5)
+    history = model.fit(x, labels, epochs=1, batch_size=6, validation_data=batches, verbose=0).history
+    logits = model.predict(x, verbose=0)
+    assert history["val_loss"] == [pytest.approx(float(loss(labels, logits)), rel=1e-5)]

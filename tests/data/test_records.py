@@ -15,7 +15,7 @@ from allconv_resnet.data.source import load_data
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.recipes import IMAGENET, IMAGENET_TINY, Records
 
-RECIPE = IMAGENET_TINY.replace(image_size=(24, 24, 3), num_classes=10, batch_size=6, shuffle_buffer=5)
+RECIPE = IMAGENET_TINY.replace(image_size=(24, 24, 3), num_classes=30, batch_size=6, shuffle_buffer=5)
 
 TEST = "validation"
 
@@ -88,11 +88,15 @@ def test_skipped_images_are_not_decoded(data, monkeypatch):
 
 
 def test_evaluation_shows_every_image_once(data):
-    batches = [[x.numpy() for x in batch] for batch in data.evaluation_batches(TEST, RECIPE.replace(batch_size=8))]
+    batches = [
+        [x.numpy() for x in batch] for batch in data.evaluation_batches(TEST, RECIPE.replace(batch_size=8), padded=True)
+    ]
     labels, weights = (np.concatenate([batch[i] for batch in batches]) for i in (1, 2))
     assert sorted(labels[weights == 1]) == list(range(30)) and len(labels) == 32
     assert (batches[-1][0][weights[-8:] == 0] == 0).all()
-    shares = [list(data.evaluation_batches(TEST, RECIPE.replace(batch_size=8), worker, 4)) for worker in range(4)]
+    shares = [
+        list(data.evaluation_batches(TEST, RECIPE.replace(batch_size=8), worker, 4, padded=True)) for worker in range(4)
+    ]
     assert len({len(share) for share in shares}) == 1  # or workers in step would wait for each other
     parts = [batch[1][batch[2] == 1].numpy() for share in shares for batch in share]
     assert sorted(np.concatenate(parts)) == list(range(30))
@@ -198,7 +202,7 @@ def test_bad_images_can_end_the_run(tmp_path):
     data = load_data("imagenet2012", tmp_path)
     batches = data.training_batches(RECIPE.replace(bad_images="fail", batch_size=30))
     with pytest.raises(RunFailed) as error:
-        next(pipeline.read_batches(batches))
+        next(pipeline.read_batches(batches, data))
     said = str(error.value)
     assert "These files cannot be decoded as JPEG: " in said and all(f"{name}.JPEG" in said for name in BAD)
     assert "{{" not in said and "\n" not in said
@@ -208,7 +212,7 @@ def test_a_batch_without_one_good_image(tmp_path):
     write_records(tmp_path, classes=30, shards=(30,), bad=True)
     examples = list(records.read_records([(_files(tmp_path, "train")[0], 3, len(BAD))], [0]))
     images, _, weights = tf.function(records.decode_batch, reduce_retracing=True)(
-        tf.stack(examples), tf.range(len(BAD), dtype=tf.int64), _whole, (24, 24, 3), "skip"
+        tf.stack(examples), tf.range(len(BAD), dtype=tf.int64), _whole, RECIPE.data
     )
     assert (images.numpy() == 0).all() and (weights.numpy() == 0).all() and len(images) == len(BAD)
 
@@ -230,7 +234,8 @@ def test_a_truncated_file_of_records_ends_the_run(tmp_path, part, message):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * part)])
     with pytest.raises(RunFailed, match=f"cannot be read any further: .*{message}"):
-        list(itertools.islice(pipeline.read_batches(load_data("imagenet2012", tmp_path).training_batches(RECIPE)), 3))
+        data = load_data("imagenet2012", tmp_path)
+        list(itertools.islice(pipeline.read_batches(data.training_batches(RECIPE), data), 3))
 
 
 @pytest.mark.parametrize(
@@ -259,5 +264,6 @@ def test_real_imagenet_files(prepared):
     data.check(IMAGENET.data, ("train", "validation"))
     assert (data.examples("train"), data.examples("validation")) == (400, 100)
     recipe = IMAGENET_TINY.replace(batch_size=100)
-    labels, weights = zip(*((y.numpy(), w.numpy()) for _, y, w in data.evaluation_batches(TEST, recipe)), strict=True)
+    batches = data.evaluation_batches(TEST, recipe, padded=True)
+    labels, weights = zip(*((y.numpy(), w.numpy()) for _, y, w in batches), strict=True)
     assert np.sum(weights) == 100 and len(set(np.concatenate(labels))) == 100

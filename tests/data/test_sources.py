@@ -159,6 +159,18 @@ def only_incomplete(folder):
     version.rename(version.with_name("incomplete.1234_some"))
 
 
+def renamed_incomplete(folder):
+    only_incomplete(folder)
+    (version,) = folder.glob("some/*")
+    version.rename(version.with_name("1.0.0.incomplete"))
+
+
+def fewer_names(folder):
+    write_arrays(folder)
+    (version,) = folder.glob("some/*")
+    (version / "label.labels.txt").write_text("a\nb\n")
+
+
 PREPARED_CASES = {
     "no test split": (lambda f: write_arrays(f, splits=("train",)), "has no split 'test'. Its splits are: train"),
     "no train split": (lambda f: write_arrays(f, splits=("test",)), "has no split 'train'. Its splits are: test"),
@@ -179,9 +191,14 @@ PREPARED_CASES = {
         lambda f: (write_arrays(f), edit(f, "dataset_info.json", lambda c: b"\xff\x00" * 9)),
         "cannot be read",
     ),
-    "a cut record": (lambda f: (write_arrays(f), cut_record(f)), "cannot be read"),
+    "a cut record": (
+        lambda f: (write_arrays(f), cut_record(f)),
+        "split must have at least 6,120 bytes. Received: 1,000",
+    ),
     "several configurations": (two_configurations, "has several configurations"),
     "never completed": (only_incomplete, "has no dataset 'some'"),
+    "never completed and renamed": (renamed_incomplete, "has no dataset 'some'"),
+    "fewer names than classes": (fewer_names, "must have the names of 10 classes. Received: 2 names"),
     "nothing": (lambda f: None, "has no dataset 'some'"),
     "records": (lambda f: write_records(f, name="some"), "it needs --data records"),
 }

@@ -80,6 +80,10 @@ class Records(Images):
     def __post_init__(self):
         check_cutout(self)
 
+    def augmentations(self):
+        """Returns the augmentations of the standardized images, after the random crop and the mirroring."""
+        return (self.erasing,)
+
 
 def check_cutout(data):
     """Raises `BadInput` if the square of the cutout is larger than the images."""

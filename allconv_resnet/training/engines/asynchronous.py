@@ -66,7 +66,7 @@ class AsynchronousEngine(Engine):
         try:
             yield
         except (*pipeline.UNREADABLE, tf.errors.FailedPreconditionError) as error:
-            raise pipeline.unreadable(error) from error
+            raise pipeline.unreadable(error, getattr(self, "source", None)) from error
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
             raise RunFailed(
                 f"A parameter server of {', '.join(map(str, self.cluster.tasks_of('ps')))} has ended or cannot be "
@@ -116,8 +116,8 @@ class AsynchronousEngine(Engine):
 
     def test(self, split):
         strategy = tf.distribute.get_strategy()  # the chief evaluates alone
-        batches = pipeline.distribute(strategy, self.source.evaluation_batches, split, self.recipe)
-        return sums_of(self._evaluate_step, pipeline.read_batches(batches))
+        batches = pipeline.distribute(strategy, self.source.evaluation_batches, split, self.recipe, padded=True)
+        return sums_of(self._evaluate_step, pipeline.read_batches(batches, self.source))
 
 
 def _require_momentum(recipe):

@@ -74,7 +74,7 @@ class SynchronousEngine(Engine):
             self.recipe.run.label_smoothing,
         )
         batches = pipeline.distribute(self.distribution, self.source.training_batches, self.recipe, step)
-        self._batches = pipeline.read_batches(batches)
+        self._batches = pipeline.read_batches(batches, self.source)
         self._waited = self._seconds = 0.0
 
     def advance(self, step, to_step):
@@ -112,5 +112,6 @@ class SynchronousEngine(Engine):
         self.totals.sums.assign(sums)
 
     def test(self, split):
-        batches = pipeline.distribute(self.distribution, self.source.evaluation_batches, split, self.recipe)
-        return sums_of(self._evaluate_step, pipeline.read_batches(batches))
+        batches = self.source.evaluation_batches
+        batches = pipeline.distribute(self.distribution, batches, split, self.recipe, padded=True)
+        return sums_of(self._evaluate_step, pipeline.read_batches(batches, self.source))

@@ -1,0 +1,98 @@
+"""What the command lines print before their own first line, with any settings of Keras, in a process of their own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import allconv_resnet_command
+
+ROOT = os.path.dirname(os.path.abspath(allconv_resnet_command.__file__))
+UNSET = ("TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND", "KERAS_HOME", "COLUMNS")
+
+
+def run(*command, **environment):
+    inherited = {key: value for key, value in os.environ.items() if key not in UNSET}
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env={**inherited, "PYTHONPATH": ROOT, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train_cifar.py", "--help"],
+        ["train_imagenet.py", "--help"],
+        ["allconv_resnet_command.py", "--help"],
+        ["allconv_resnet_command.py", "predict", "--help"],
+        ["allconv_resnet_command.py", "theory", "linear", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_tensorflow_says_nothing_before_us_and_40_columns_are_enough(command):
+    done = run(*command, COLUMNS="40")
+    assert done.returncode == 0 and done.stderr == ""
+    boxes = [line for line in done.stdout.splitlines() if line.startswith(("│", "╭", "╰"))]
+    assert boxes and max(map(len, boxes)) <= 40
+
+
+def test_a_mistake_is_one_sentence(tmp_path):
+    done = run("allconv_resnet_command.py", "evaluate", tmp_path)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
+
+
+def test_importing_the_package_changes_no_setting():
+    program = "import os, {}; print(os.environ.get('TF_CPP_MIN_LOG_LEVEL'))"
+    assert run("-c", program.format("allconv_resnet")).stdout == run("-c", program.format("keras")).stdout
+
+
+def test_other_lines_on_standard_error_are_kept():
+    program = """
+import sys, os
+from allconv_resnet_command import starting
+with starting():
+    os.write(2, b"I0000 00:00:1795670373.1 1 port.cc:153] oneDNN\\nW0000 00:00:17.1 1 x.cc:1] warning\\nours\\n")
+print("after", file=sys.stderr)
+"""
+    assert run("-c", program).stderr == "ours\nafter\n"
+    assert "port.cc" in run("-c", program, TF_CPP_MIN_LOG_LEVEL="0").stderr
+
+
+@pytest.mark.parametrize("backend", ["torch", "nonsense"])
+@pytest.mark.parametrize(
+    "command", [["train_cifar.py", "--list"], ["allconv_resnet_command.py", "report"]], ids=" ".join
+)
+def test_a_backend_that_keras_cannot_import(backend, command):
+    if backend == "torch" and __import__("importlib.util").util.find_spec("torch"):
+        pytest.skip("torch is installed")
+    done = run(*command, KERAS_BACKEND=backend)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert f"error: Keras cannot be imported with the backend {backend}: " in done.stderr
+
+
+COMMANDS = [
+    ["train_cifar.py", "--recipe", "digits", "--run-dir", "RUN"],
+    *(["allconv_resnet_command.py", *command, "RUN"] for command in (["evaluate"], ["export"], ["plot"], ["report"])),
+    ["allconv_resnet_command.py", "predict", "RUN", "examples/seven.png"],
+    ["allconv_resnet_command.py", "theory", "linear", "--output-dir", "RUN"],
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{"floatx": "float16"}, {"image_data_format": "channels_first"}], ids=str)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:2]))
+def test_settings_of_keras_that_networks_cannot_have(settings, command, tmp_path):
+    usual = {"backend": "tensorflow", "floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
+    (tmp_path / "keras.json").write_text(json.dumps({**usual, **settings}))
+    command = [str(tmp_path / "run") if part == "RUN" else part for part in command]
+    done = run(*command, KERAS_HOME=str(tmp_path))
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "image_data_format channels_last and floatx float32" in done.stderr
+    assert not (tmp_path / "run").exists()
