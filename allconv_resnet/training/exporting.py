@@ -62,12 +62,18 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
             model = recipe.replace(precision="float32").build_model()
             model.set_weights(weights)
         return export_file(model, directory, version, kind)
-    sessions = run_directory.read_sessions(run_dir)
     path = export_savedmodel(model, labels, directory, version, centre=centre)
     tests = [line for line in run_directory.read_metrics(run_dir) if line["split"] == "test"]
-    card = model_card(recipe, step, tests, sessions, labels)
+    card = model_card(recipe, step, tests, [_last_session(run_dir, recipe)], labels)
     files.write_text(path / CARD, card)
     return path
+
+
+def _last_session(run_dir, recipe):
+    """Returns what a model card shows of the last session. What environment.json does not have is not recorded."""
+    shown = {"versions": {}, "precision": recipe.precision, "cpu": "not recorded", "commit": "not recorded", "gpus": []}
+    recorded = (run_directory.read_sessions(run_dir) or [{}])[-1]
+    return shown | {key: recorded[key] for key in shown if isinstance(recorded.get(key), type(shown[key]))}
 
 
 def _next_version(directory, step, kind):
