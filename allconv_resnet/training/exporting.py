@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,10 @@ from allconv_resnet.training.weights import load_model
 
 SUFFIXES = {"savedmodel": "", "onnx": ".onnx", "litert": ".tflite"}
 CARD = "MODEL_CARD.md"
+WRITTEN = re.compile(
+    r"saved_model\.pb|fingerprint\.pb|MODEL_CARD\.md|variables/variables\.(index|data-[\d-]+of-\d+)"
+    r"|assets\.extra/tf_serving_warmup_requests"
+)
 
 
 def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel"):
@@ -77,9 +82,17 @@ def _last_session(run_dir, recipe):
 
 
 def _next_version(directory, step, kind):
-    """Returns the version of an export, so that it is the newest of its directory."""
-    newest = max((version for version, _ in _versions(directory, kind)), default=0)
-    return step if step >= newest else newest + 1
+    """Returns the version of an export, so that it is the newest of its directory, and no file of the user is lost."""
+    newest, path = max(_versions(directory, kind), default=(0, directory))
+    if step > newest or (step == newest and (path.is_file() or _is_export(path))):
+        return step
+    return newest + 1
+
+
+def _is_export(directory):
+    """Returns whether a directory has no other files than a SavedModel with its card."""
+    paths = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir())
+    return all(WRITTEN.fullmatch(path) for path in paths)
 
 
 def _versions(directory, kind="savedmodel"):

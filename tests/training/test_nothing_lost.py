@@ -174,10 +174,9 @@ def test_a_run_with_results_is_not_begun_anew(run_dir, tmp_path, capsys, left):
 
 def test_a_run_that_failed_before_its_first_checkpoint_is_begun_anew(tmp_path, capsys):
     run_dir = tmp_path / "run"
-    status, said = train_again(capsys, SMALL.replace(learning_rate=1e30), run_dir)
+    wild = SMALL.replace(learning_rate=1e6, log_every=6, evaluate_every=6, checkpoint_every=6)
+    status, said = train_again(capsys, wild, run_dir)
     assert status == 1 and "not finite" in said
-    shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
-    (run_dir / "metrics.jsonl").write_text("")
     status, said = train_again(capsys, SMALL, run_dir)
     assert status == 0 and "has finished" in said
 
@@ -375,8 +374,13 @@ def test_the_newest_version_is_the_last_export(run_dir):
     expected = "6" if best == 6 else "7"
     path = exporting.export_run(run_dir, "best")
     assert path.name == expected and f"{best} steps" in (path / "MODEL_CARD.md").read_text()
+    (run_dir / "export" / path.name / "notes.txt").write_text("the user's own")
+    assert int(exporting.export_run(run_dir).name) == int(path.name) + 1
+    assert (run_dir / "export" / path.name / "notes.txt").exists()
     (run_dir / "export" / "40").mkdir()
     assert exporting.export_run(run_dir).name == "41"
+    assert train(SMALL.replace(steps=41), run_dir) is None
+    assert exporting.export_run(run_dir).name == exporting.export_run(run_dir).name == "41"
 
 
 def test_a_plot_of_no_metrics(run_dir, capsys):
