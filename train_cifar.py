@@ -11,7 +11,9 @@
 The same command with the same run directory continues the run. results/README.md has the measured accuracies.
 """
 
-from allconv_resnet import cli, recipes
+import allconv_resnet_command
 
 if __name__ == "__main__":
+    with allconv_resnet_command.starting():
+        from allconv_resnet import cli, recipes
     cli.train_command(tuple(recipe.name for recipe in recipes.SMALL_IMAGES))

@@ -10,7 +10,9 @@ DIR is a directory of tensorflow-datasets with imagenet2012 prepared. The same c
 continues the run. `allconv-resnet evaluate RUN_DIR --follow` evaluates its checkpoints while it trains.
 """
 
-from allconv_resnet import cli, recipes
+import allconv_resnet_command
 
 if __name__ == "__main__":
+    with allconv_resnet_command.starting():
+        from allconv_resnet import cli, recipes
     cli.train_command(tuple(recipe.name for recipe in recipes.IMAGENETS))

@@ -4,17 +4,20 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
-from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from allconv_resnet.environment import require_keras_settings
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.files import expand
+from allconv_resnet.part import Int32, Minutes, Seconds, part
 from allconv_resnet.progress import say
 from allconv_resnet.recipes import RECIPES, Recipe
 from allconv_resnet.recipes.parts import KINDS
@@ -24,7 +27,12 @@ from allconv_resnet.serving.options import ServeOptions
 THEORY = ("linear", "expressivity", "landscape", "isometry")
 
 
-@dataclass(frozen=True)
+def _default(text, metavar):
+    """Returns what the help says of an option whose default, None, stands for something else."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {text})")
+
+
+@part
 class Job:
     """A recipe, and options of where it runs, which do not change the weights."""
 
@@ -39,24 +47,22 @@ class Job:
     """Kind of optimizer."""
     schedule_kind: Annotated[Literal[tuple(KINDS["schedule"])], tyro.conf.arg(name="schedule")] = "steps"
     """Kind of learning-rate schedule."""
-    run_dir: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
-    """Run directory. The same command with the same directory continues the run. Default: runs/NAME, where NAME has the
-    recipe and what differs from it."""
+    run_dir: Annotated[str | None, _default("runs/NAME, where NAME has what differs from the recipe", "DIR")] = None
+    """Run directory. The same command with the same directory continues the run."""
     overwrite: bool = False
     """Begin anew, and delete what an earlier run has written to the run directory."""
-    data_dir: Path | None = None
-    """Directory of tensorflow-datasets. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    data_dir: Annotated[Path | None, _default("$TFDS_DATA_DIR or ~/tensorflow_datasets", "DIR")] = None
+    """Directory of tensorflow-datasets."""
     strategy: Literal["auto", "one", "mirrored", "multi-worker", "parameter-server"] = "auto"
-    """One device, mirrored over the accelerators of this machine, or several machines of TF_CONFIG, synchronous
-    (multi-worker) or asynchronous (parameter-server). auto means the strategy that TF_CONFIG describes or, if it is not
-    set, all accelerators of this machine."""
-    replicas: int | None = None
-    """Number of devices to mirror over. Default: all accelerators. Without accelerators the CPU is split, which is only
-    useful for tests."""
-    peer_timeout: float = 300
+    """One device, mirrored over the accelerators of this machine, or several machines of TF_CONFIG, in step with each
+    other (multi-worker) or asynchronously (parameter-server). auto means the strategy that TF_CONFIG describes or, if
+    it is not set, all accelerators of this machine."""
+    replicas: Annotated[Int32 | None, _default("all accelerators", "INT")] = None
+    """Number of devices to mirror over. Without accelerators the CPU is split, which is only useful for tests."""
+    peer_timeout: Seconds = 300
     """Seconds to wait for the other machines of TF_CONFIG."""
-    minutes: float | None = None
-    """Stop and save after this many minutes. The same command continues the run. Default: no limit."""
+    minutes: Annotated[Minutes | None, _default("no limit", "FLOAT")] = None
+    """Stop and save after this many minutes. The same command continues the run."""
     export: bool = True
     """Export the network when the run has finished, to RUN_DIR/export."""
 
@@ -70,7 +76,8 @@ def train_command(names, arguments=None):
     """
 
     def run():
-        job = parse_job(names, arguments)
+        with printing():
+            job = parse_job(names, arguments)
         from allconv_resnet.training.loop import train
         from allconv_resnet.training.run_name import default_run_dir
 
@@ -80,7 +87,7 @@ def train_command(names, arguments=None):
         if stopped_by is None and job.export:
             from allconv_resnet.training.exporting import export_at_the_end
 
-            export_at_the_end(run_dir)
+            export_at_the_end(run_dir, job.strategy)
         # A stopped run must fail, as in a shell, so that a supervisor starts it again.
         return 128 + stopped_by if stopped_by else 0
 
@@ -105,24 +112,36 @@ def parse_job(names, arguments=None):
     # The recipe and the kinds are read first because they determine the options and their defaults.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe", default=names[0])
-    for part in KINDS:
-        parser.add_argument(f"--{part}")
+    parser.add_argument("--list", action="store_true")
+    for name in KINDS:
+        parser.add_argument(f"--{name}")
     chosen, rest = parser.parse_known_args(arguments)
+    if chosen.list:
+        _list_recipes(names)
+        sys.exit(0)
     if chosen.recipe.endswith(".json"):
         recipe = Recipe.read(chosen.recipe)
     elif chosen.recipe in names:
         recipe = RECIPES[chosen.recipe]
     else:
         raise BadInput(f"recipe must be a .json file or one of {', '.join(names)}. Received: recipe={chosen.recipe!r}")
-    for part in KINDS:
-        if kind := getattr(chosen, part):
-            recipe = recipe.with_kind(part, kind)
+    for name in KINDS:
+        if kind := getattr(chosen, name):
+            recipe = recipe.with_kind(name, kind)
     _refuse_other_kinds(recipe, rest)
-    kinds = {f"{part}_kind": getattr(chosen, part) or getattr(recipe, part).kind for part in KINDS}
-    description = f"The recipes are: {', '.join(names)}."
+    kinds = {f"{name}_kind": getattr(chosen, name) or getattr(recipe, name).kind for name in KINDS}
+    description = f"{Path(sys.argv[0]).name} --list shows the recipes."
     options = (tyro.conf.OmitArgPrefixes,)  # short names, which the help still groups by part
     default = Job(recipe, chosen.recipe, **kinds)
     return tyro.cli(Job, default=default, args=rest, description=description, config=options)
+
+
+def _list_recipes(names):
+    from allconv_resnet.recipes import catalog
+
+    columns = min(max(shutil.get_terminal_size().columns, 40), 100)
+    for line in catalog.lines([RECIPES[name] for name in names], columns):
+        print(line)
 
 
 def _refuse_other_kinds(recipe, arguments):
@@ -134,11 +153,31 @@ def _refuse_other_kinds(recipe, arguments):
         for field in (name, name.removeprefix("no_")):
             owners = kinds_with(field)
             if owners and field not in fields:
-                part, kinds = owners[0][0], " or ".join(dict.fromkeys(kind for _, kind in owners))
+                owner, kinds = owners[0][0], " or ".join(dict.fromkeys(kind for _, kind in owners))
                 raise BadInput(
-                    f"{argument} is an option of --{part} {kinds}. "
-                    f"This recipe has --{part} {getattr(recipe, part).kind}"
+                    f"{argument} is an option of --{owner} {kinds}. "
+                    f"This recipe has --{owner} {getattr(recipe, owner).kind}"
                 )
+
+
+@contextlib.contextmanager
+def printing():
+    """Returns a context manager for commands that print results.
+
+    A reader that closes the output early, such as `head`, ends the process in silence with the status of SIGPIPE.
+    Characters that the encoding of the terminal does not have are printed as escapes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def evaluate_command(
@@ -200,7 +239,7 @@ def export_command(
 
 def predict_command(
     network: tyro.conf.Positional[Path],
-    images: tyro.conf.Positional[tuple[str, ...]],
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")],
     top: int = 5,
     json_lines: bool = False,
 ) -> None:
@@ -212,20 +251,29 @@ def predict_command(
         top: Number of classes.
         json_lines: Print one JSON object per line instead of a table.
     """
+    if not images:
+        raise BadInput("predict needs the paths of images, of directories of them, or - for standard input")
+    say = partial(print, file=sys.stderr, flush=True)
     if (network / "config.json").exists():
         from allconv_resnet.training.predict import predict_run
 
-        answers = predict_run(network, images, top)
+        answers = predict_run(network, images, top, say=say)
     else:
         from allconv_resnet.serving.predict import predict_export
 
-        answers = predict_export(network, images, top)
+        answers = predict_export(network, images, top, say)
+    bad = 0
     for answer in answers:
-        if json_lines:
+        if "error" in answer:
+            say(f"error: {answer['error']}")
+            bad += 1
+        elif json_lines:
             print(json.dumps(answer))
         else:
             classes = ("{label} {probability:.1%}".format(**prediction) for prediction in answer["predictions"])
             print(f"{answer['image']}: {', '.join(classes)}")
+    if bad:
+        raise RunFailed(f"{bad} of the images could not be read. Those that could were predicted")
 
 
 def serve_command(
@@ -293,9 +341,12 @@ def main(arguments=None):
     """
     arguments = sys.argv[1:] if arguments is None else arguments
 
+    @printing()
     def run():
         if arguments[:1] == ["theory"]:
             return theory_command(arguments[1:])
+        if not {"-h", "--help"} & set(arguments):
+            require_keras_settings()
         commands = {
             "evaluate": evaluate_command,
             "plot": plot_command,

@@ -7,6 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
+
+from allconv_resnet.errors import BadInput
+
+BACKENDS = ("tensorflow", "jax")
 PACKAGES = ("allconv_resnet", "tensorflow", "jax", "keras", "numpy", "scipy", "tensorflow-datasets")
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
@@ -34,6 +39,21 @@ def describe(**more):
         "gpus": [],
         **more,
     }
+
+
+def require_keras_settings():
+    """Raises `BadInput` if the settings of Keras are not those that networks are trained, read and exported with.
+
+    They come from the environment variable KERAS_BACKEND and from ~/.keras/keras.json.
+    """
+    backend, layout, floatx = keras.backend.backend(), keras.config.image_data_format(), keras.config.floatx()
+    if backend not in BACKENDS:
+        raise BadInput(f"Keras must run on {' or '.join(BACKENDS)} (KERAS_BACKEND). Received: {backend}")
+    if layout != "channels_last" or floatx != "float32":
+        raise BadInput(
+            "Keras must be configured with image_data_format channels_last and floatx float32 (~/.keras/keras.json). "
+            f"Received: {layout} and {floatx}"
+        )
 
 
 def cores():

@@ -35,7 +35,12 @@ def replacing(path):
             if not temporary.is_dir():
                 raise IsADirectoryError(errno.EISDIR, f"{path} is a directory, where a file must be written")
             os.rename(path, old)
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if old.exists():
+                os.rename(old, path)
+            raise
     finally:
         for rest in (temporary, old):
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink(missing_ok=True)

@@ -4,7 +4,9 @@ pydantic checks types and ranges. The annotation of a field states its range. It
 comes from Python, from the command line or from a JSON file.
 """
 
+import dataclasses
 import functools
+import re
 from typing import Annotated
 
 import pydantic
@@ -14,13 +16,29 @@ from pydantic.dataclasses import dataclass
 from allconv_resnet.errors import BadInput
 
 LARGEST = 2**40  # steps, images and seeds beyond it overflow 64-bit products
+LARGEST_SIZE = 2**16
+LARGEST_FLOAT = 1e30  # squares and products of larger numbers are not finite in float32
+
+
+def _not_blank(value, info):
+    if not value.strip() or not value.isprintable():
+        problem = "have no control characters" if value.strip() else "not be empty"
+        raise BadInput(f"{info.field_name} must {problem}. Received: {info.field_name}={value!r}")
+    return value
+
 
 Count = Annotated[int, Ge(1), Lt(LARGEST)]
-Size = Annotated[int, Ge(1), Lt(2**16)]  # size of a kernel or an image, or number of channels
+Size = Annotated[int, Ge(1), Lt(LARGEST_SIZE)]  # size of a kernel or an image, or number of channels
+Border = Annotated[int, Ge(0), Lt(LARGEST_SIZE)]
 Natural = Annotated[int, Ge(0), Lt(LARGEST)]
-Positive = Annotated[float, Gt(0)]
-NotNegative = Annotated[float, Ge(0)]
+Int32 = Annotated[int, Ge(1), Lt(2**31)]  # steps, which backends count in 32 bits, and images of a batch
+Natural32 = Annotated[int, Ge(0), Lt(2**31)]
+Positive = Annotated[float, Gt(0), Lt(LARGEST_FLOAT)]
+NotNegative = Annotated[float, Ge(0), Lt(LARGEST_FLOAT)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
+Seconds = Annotated[float, Gt(0), Lt(2**31)]
+Minutes = Annotated[float, Ge(0), Lt(2**31)]
+Name = Annotated[str, pydantic.AfterValidator(_not_blank)]
 
 
 def part(cls):
@@ -34,7 +52,12 @@ def part(cls):
     Returns:
         The dataclass.
     """
-    cls = dataclass(cls, frozen=True, config=pydantic.ConfigDict(extra="forbid", allow_inf_nan=False))
+    config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    cls = dataclass(cls, frozen=True, config=config)
+    for name, field in cls.__pydantic_fields__.items():
+        # The help of the command line would keep the line breaks of the docstrings.
+        if field.description:
+            cls.__dataclass_fields__[name].metadata = {"help": " ".join(field.description.split())}
     checked = cls.__init__
 
     @functools.wraps(checked)
@@ -74,6 +97,15 @@ def _numeric(cls, name, value):
     return isinstance(default, int | float) and not isinstance(default, bool)
 
 
+def flat_fields(content):
+    """Returns the fields of a dataclass, and of the dataclasses in it, as one dictionary by their own names."""
+    fields = {}
+    for field in dataclasses.fields(content):
+        value = getattr(content, field.name)
+        fields.update(flat_fields(value) if dataclasses.is_dataclass(value) else {field.name: value})
+    return fields
+
+
 def as_tuples(value):
     """Returns nested lists as nested tuples."""
     return tuple(map(as_tuples, value)) if isinstance(value, list | tuple) else value
@@ -89,7 +121,7 @@ def _sentence(error):
     if first["type"] == "value_error":  # raised by a __post_init__
         return str(first["ctx"]["error"])
     name = str(first["loc"][0]) if first["loc"] else error.title
-    message = first["msg"].removeprefix("Input ").removeprefix("Value ").removeprefix("Tuple ")
+    message = re.sub(r"^(Input|Value|Tuple|String) ", "", first["msg"])
     if first["type"] in ("unexpected_keyword_argument", "missing_argument", "missing"):
         return f"{error.title}: {message.lower()}: {name}"
     message = message.replace("should be", "must be").replace("should have", "must have")

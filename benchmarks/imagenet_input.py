@@ -29,7 +29,7 @@ from allconv_resnet.data import jpeg, records
 from allconv_resnet.data.source import load_data
 from allconv_resnet.recipes import IMAGENET
 
-SIZE = IMAGENET.image_size[:2]
+SIZE = IMAGENET.data.image_size[:2]
 BATCH = 20
 
 
@@ -104,7 +104,9 @@ def main():
     examples = records.read_records(data.share("train", 0, 1), [0]).take(options.images)
     contents = [tf.io.parse_single_example(record, records.FIELDS)["image"].numpy() for record in examples]
     shapes = [tf.io.extract_jpeg_shape(content) for content in contents]
-    windows = np.stack([jpeg.random_window(shape, IMAGENET.smallest_crop, [0, i]) for i, shape in enumerate(shapes)])
+    windows = np.stack(
+        [jpeg.random_window(shape, IMAGENET.data.smallest_crop, [0, i]) for i, shape in enumerate(shapes)]
+    )
     ways = {
         "ours": with_tensorflow(lambda c, w: jpeg.decode_window(c, w, SIZE), contents, windows),
         "tf.image": with_tensorflow(tf_image, contents, windows),
@@ -124,7 +126,7 @@ def main():
             next(batches)
 
     whole_pipeline()  # not in turn with the others, since it prefetches
-    rates["whole pipeline"] = [4 * IMAGENET.batch_size / core_seconds(whole_pipeline) for _ in range(5)]
+    rates["whole pipeline"] = [4 * IMAGENET.run.batch_size / core_seconds(whole_pipeline) for _ in range(5)]
     for name, values in rates.items():
         print(f"{name:16}" + "min {min:7.0f}   median {median:7.0f}   max {max:7.0f} images/s".format(**spread(values)))
     peers = ("tf.image", "opencv", "pillow")

@@ -5,45 +5,68 @@ An augmentation is a class, a part of a recipe whose fields become options of th
 draws nothing. Both run eagerly, inside tf.data, and on JAX.
 """
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import keras
 from keras import ops
 
-from allconv_resnet.part import Natural, part
+from allconv_resnet.part import Border, part
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
+
+
+class Batch(NamedTuple):
+    """The batch that an augmentation draws for."""
+
+    seed: int
+    """Seed of the recipe."""
+    step: object
+    """Integer or int64 scalar."""
+    count: int
+    """Number of images in the batch."""
+    image_size: tuple
+    """Height, width and channels."""
+    rows: object = None
+    """Integer tensor `[count]`: which images of the dataset make the batch. None for records."""
+    epochs: object = None
+    """Integer tensor `[count]`: in which epoch each of them is. None for records."""
 
 
 @part
 class CropAndFlip:
     """Pads images with zeros, crops them at a random place, and mirrors half of them (Hardt & Ma, section 4.1)."""
 
-    padding: Natural = 4
+    padding: Border = 4
     """Pixels of zeros on each side before the random crop. The 2016 TensorFlow model had 2."""
     flip: bool = True
     """Mirror half of the training images, left to right."""
+    alternate: bool = False
+    """Mirror each image in every other epoch, in place of at random (Jordan 2024, arXiv 2404.00498)."""
+    reflect: bool = False
+    """Continue images beyond their edges by mirrored pixels in place of zeros."""
 
-    def draw(self, random, seed, step, count, image_size):
+    def draw(self, random, batch):
         """Draws the places of the crops, and which of them are mirrored.
 
         Args:
-            random: Object with the functions `integers` and `uniform`: `draws`, or `pipeline.TensorFlowDraws`.
-            seed: Integer, seed of the recipe.
-            step: Integer or int64 scalar.
-            count: Integer, number of images in the batch.
-            image_size: `(height, width, channels)`.
+            random: Object with the functions `integers`, `uniform` and `shuffled`: the module `draws`, or
+                `pipeline.TensorFlowDraws`.
+            batch: `Batch`.
 
         Returns:
             Offsets of the crops, int32 `[count, 2]` in `[0, 2 * padding]`, and whether to mirror, bool `[count]`.
         """
+        seed, step, count = batch.seed, batch.step, batch.count
         offsets = random.integers((count, 2), (2 * seed, step), 2 * self.padding + 1)
+        if self.flip and self.alternate:
+            first = random.shuffled(batch.rows, (2 * seed + 1, 0, 1), 2**31 - 1)  # a bit of each image
+            return offsets, (first + batch.epochs) % 2 == 1
         flips = random.integers((count,), (2 * seed + 1, step), 2) == 1
         return offsets, flips if self.flip else flips & False
 
     def apply(self, images, offsets, flips):
-        """Pads with zeros, crops each image back to its size at its own offset, and mirrors some of them.
+        """Pads the images, crops each back to its size at its own offset, and mirrors some of them.
 
         Args:
             images: Tensor `[n, h, w, c]` of any dtype.
@@ -56,14 +79,20 @@ class CropAndFlip:
         """
         height, width, channels = images.shape[1:]
         border = self.padding
-        # Padding rows of width * channels bytes is seven times as fast as padding pixel by pixel.
-        padded = ops.reshape(images, (-1, height, width * channels))
-        padded = ops.pad(padded, ((0, 0), (border, border), (border * channels, border * channels)))
-        padded = ops.reshape(padded, (-1, height + 2 * border, width + 2 * border, channels))
         rows = offsets[:, :1] + ops.arange(height, dtype="int32")
         # One gather both crops and mirrors, by reading the columns of mirrored images backwards.
         columns = ops.arange(width, dtype="int32")
         columns = offsets[:, 1:] + ops.where(flips[:, None], columns[::-1], columns)
+        if self.reflect:  # mirrored pixels need no padding, but indices that turn around at the edges
+            rows, columns = (
+                size - 1 - ops.abs(size - 1 - ops.abs(indices - border))
+                for size, indices in ((height, rows), (width, columns))
+            )
+            return take_of_each(take_of_each(images, rows, axis=1), columns, axis=2)
+        # Padding rows of width * channels bytes is seven times as fast as padding pixel by pixel.
+        padded = ops.reshape(images, (-1, height, width * channels))
+        padded = ops.pad(padded, ((0, 0), (border, border), (border * channels, border * channels)))
+        padded = ops.reshape(padded, (-1, height + 2 * border, width + 2 * border, channels))
         return take_of_each(take_of_each(padded, rows, axis=1), columns, axis=2)
 
 
@@ -71,19 +100,19 @@ class CropAndFlip:
 class Cutout:
     """Sets a square of each standardized image to its mean, which is 0 (DeVries & Taylor 2017, "Cutout")."""
 
-    cutout: Natural = 0
+    cutout: Border = 0
     """Side in pixels of a square that is set to the image's mean and may reach beyond the edge. 0, as in the paper,
     means no square."""
 
     after_standardization: ClassVar = True
 
-    def draw(self, random, seed, step, count, image_size):
+    def draw(self, random, batch):
         """Returns the squares' centres, int32 `[count, 2]`. The arguments are those of `CropAndFlip.draw`."""
         if not self.cutout:
             return ()
         # The keys are negative, so that they differ from those of CropAndFlip.
-        places = random.uniform((count, 2), (-1 - seed, step))
-        return (ops.cast(places * ops.convert_to_tensor(image_size[:2], "float32"), "int32"),)
+        places = random.uniform((batch.count, 2), (-1 - batch.seed, batch.step))
+        return (ops.cast(places * ops.convert_to_tensor(batch.image_size[:2], "float32"), "int32"),)
 
     def apply(self, images, centres=None):
         """Sets the squares to zero.

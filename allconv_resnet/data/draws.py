@@ -46,7 +46,7 @@ def shuffled(index, keys, max_index):
 
     Args:
         index: Integer array `[n]` with values in `[0, max_index]`.
-        keys: Integer array `[n, 3]`. Each key has its own permutation.
+        keys: Integer array `[n, 3]`, or three integers for all. Each key has its own permutation.
         max_index: Integer.
 
     Returns:
@@ -54,6 +54,7 @@ def shuffled(index, keys, max_index):
     """
     if max_index == 0:
         return np.zeros(len(index), np.int64)
+    keys = np.broadcast_to(np.asarray(keys), (len(index), 3))
     bits = int(np.ceil(np.log2(max_index)))
     word = max(bits + bits % 2, 16) // 2  # half a block, in bits
     mask = np.uint64((1 << word) - 1)

@@ -8,6 +8,7 @@ import re
 
 import tensorflow as tf
 
+from allconv_resnet.data.augment import Batch
 from allconv_resnet.errors import RunFailed
 from allconv_resnet.layers import standardize
 
@@ -24,6 +25,11 @@ class TensorFlowDraws:
     def uniform(shape, key):
         """Returns a float32 tensor of `shape` with values in `[0, 1)`."""
         return tf.random.stateless_uniform(shape, _key(key))
+
+    @staticmethod
+    def shuffled(index, key, max_index):
+        """Returns int64 tensor of the shape of `index`, see `draws.shuffled`."""
+        return tf.raw_ops.RandomIndexShuffle(index=index, seed=_key(key), max_index=tf.cast(max_index, tf.int64))
 
 
 def _key(key):
@@ -51,14 +57,16 @@ def training_batches(images, labels, recipe, first_step=0, worker=0, workers=1):
     augmentations = recipe.data.augmentations()
 
     def batch(step):
-        indices = example_indices(recipe.seed, step, batch_size, labels.shape[0])[part]
+        rows, epochs = example_indices(recipe.seed, step, batch_size, labels.shape[0])
+        whole = Batch(recipe.seed, step, batch_size, image_size, rows, epochs)
+        indices = rows[part]
         x = tf.gather(images, indices)
         for after in (False, True):
             x = standardize(x) if after else x
             for augmentation in augmentations:
                 if getattr(augmentation, "after_standardization", False) is after:
                     # Drawing for the whole batch makes the draws independent of the number of workers.
-                    drawn = augmentation.draw(TensorFlowDraws, recipe.seed, step, batch_size, image_size)
+                    drawn = augmentation.draw(TensorFlowDraws, whole)
                     x = augmentation.apply(x, *(values[part] for values in drawn))
         return x, tf.gather(labels, indices)
 
@@ -67,7 +75,9 @@ def training_batches(images, labels, recipe, first_step=0, worker=0, workers=1):
 
 
 def example_indices(seed, step, batch_size, examples):
-    """Returns which examples are in the batch of a step. Each epoch has its own permutation, and no example is dropped.
+    """Returns which examples are in the batch of a step, and in which epoch each of them is.
+
+    Each epoch has its own permutation, and no example is dropped.
 
     Args:
         seed: Integer.
@@ -76,12 +86,13 @@ def example_indices(seed, step, batch_size, examples):
         examples: Integer, number of training examples.
 
     Returns:
-        int64 tensor `[batch_size]` with values in `[0, examples)`.
+        int64 tensor `[batch_size]` with values in `[0, examples)`, and int64 tensor `[batch_size]`.
     """
     position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
     epoch, place = position // examples, position % examples
     key = tf.stack([tf.fill([batch_size], tf.cast(seed, tf.int64)), epoch, tf.zeros_like(epoch)], axis=1)
-    return tf.raw_ops.RandomIndexShuffle(index=place, seed=key, max_index=tf.cast(examples - 1, tf.int64))
+    rows = tf.raw_ops.RandomIndexShuffle(index=place, seed=key, max_index=tf.cast(examples - 1, tf.int64))
+    return rows, epoch
 
 
 def evaluation_batches(images, labels, batch_size, worker=0, workers=1):

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from allconv_resnet.data import jpeg
+from allconv_resnet.data.augment import Batch
 from allconv_resnet.data.pipeline import TensorFlowDraws
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
@@ -115,7 +116,7 @@ class RecordSource:
             if data.flip:
                 flip = tf.random.stateless_uniform([], flip_key) < 0.5
                 image = tf.cond(flip, lambda: image[:, ::-1], lambda: image)
-            drawn = data.erasing.draw(TensorFlowDraws, recipe.seed, position, 1, data.image_size)
+            drawn = data.erasing.draw(TensorFlowDraws, Batch(recipe.seed, position, 1, data.image_size))
             return data.erasing.apply(standardize(image[None]), *drawn)[0]
 
         def batch(step, records):

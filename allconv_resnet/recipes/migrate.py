@@ -1,77 +1,55 @@
-"""Converts the config.json of older versions to today's form."""
+"""Conversion of the config.json of older versions."""
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.part import as_lists, flat_fields
+from allconv_resnet.recipes.parts import KINDS, Run
 
-# The fields of the flat recipes of version 0.1, by the part that has them today.
-RUN = ("batch_size", "steps", "label_smoothing", "log_every", "evaluate_every", "checkpoint_every")
-IMAGES = ("dataset", "num_classes", "image_size")
-ARRAYS = ("padding", "flip", "cutout")
-RECORDS = ("flip", "cutout", "smallest_crop", "shuffle_buffer", "bad_images")
-ALL_CONV = ("stem", "stages", "kernel_sizes", "activation", "final_activation", "use_bias", "whitened_stem")
-ALL_CONV += ("trainable_head", "initialization", "normalization", "shortcut", "mirror_average")
-OPTIMIZER = ("momentum", "nesterov", "weight_decay", "clip_norm")
-SCHEDULE = ("learning_rate", "warmup_steps")
-OTHERS = ("name", "seed", "precision")
-KINDS = ("network", "optimizer", "linear_decay")
-DECAYS = ("boundaries", "decay_factor", "decay_epochs", "epoch_images")
-
-NETWORKS = {
-    "all_cnn_c": {"kind": "all_cnn_c"},
-    "resnet20": {"kind": "resnet", "depth": 20},
-    "resnet20_plain": {"kind": "resnet", "depth": 20, "normalization": None},
-    "resnet110": {"kind": "resnet", "depth": 110},
-    "densenet_bc": {"kind": "densenet_bc"},
-}
+OWN = {"name", "seed", "precision"}
+CHOICES = {"network", "optimizer", "linear_decay", "decay_epochs"}  # fields that chose a kind
+DEFAULTS = {"decay_factor": 0.1, "nesterov": False, "weight_decay": 1e-4}  # where today's defaults differ
 
 
 def nest_fields(values, sessions=()):
-    """Returns the content of a config.json in today's form, which has a dictionary for each part.
+    """Returns the content of a config.json with one dictionary for each part, as this version writes it.
 
-    Version 0.1 had all fields in one flat dictionary. `centre`, the fraction of an image that evaluation shows, was in
-    environment.json. If no session has it, `centre` is None, and functions that need it raise `BadInput`.
+    Version 0.1 had all fields in one flat dictionary, and the part of an image that evaluation shows, `centre`, in
+    environment.json. Where no session has it, `centre` is None.
 
     Args:
         values: Dictionary, the content of a config.json of any version.
-        sessions: Sequence of dictionaries, the sessions of the run's environment.json.
+        sessions: The sessions of the environment.json beside it.
 
     Raises:
-        BadInput: if a field is unknown.
+        BadInput: if a field is unknown or missing.
     """
     if "run" in values:
         return values
-    known = {*RUN, *IMAGES, *ARRAYS, *RECORDS, *ALL_CONV, *OPTIMIZER, *SCHEDULE, *OTHERS, *KINDS, *DECAYS}
-    if unknown := sorted(set(values) - known):
+    known = {field for table in KINDS.values() for part in table.values() for field in flat_fields(part)}
+    if unknown := sorted(set(values) - known - set(flat_fields(Run())) - OWN - CHOICES):
         raise BadInput(f"A recipe has no field {', '.join(unknown)}")
     if missing := [name for name in ("name", "dataset", "num_classes") if name not in values]:
         raise BadInput(f"A recipe must have the fields name, dataset and num_classes. Missing: {', '.join(missing)}")
-
-    def taken(names):
-        return {name: values[name] for name in names if name in values}
-
     centre = next((session["centre"] for session in reversed(sessions) if "centre" in session), None)
-    # Version 0.1 did not write the kind of the data. It evaluated records, ImageNet's above all, on the middle of images.
+    # Version 0.1 did not write the kind of the data. It evaluated records on the middle of their images.
     records = values["dataset"] == "imagenet2012" or centre not in (None, 1.0)
-    data = {"kind": "records" if records else "arrays", **taken(IMAGES + (RECORDS if records else ARRAYS))}
-    network = values.get("network", "allconv_resnet")
-    if network != "allconv_resnet" and network not in NETWORKS:
-        raise BadInput(f"network must be one of allconv_resnet, {', '.join(NETWORKS)}. Received: network={network!r}")
-    return {
-        **taken(OTHERS),
-        "data": {**data, "centre": centre},
-        "network": NETWORKS.get(network) or {"kind": network, **taken(ALL_CONV)},
-        "optimizer": {"kind": values.get("optimizer", "momentum"), **taken(OPTIMIZER)},
-        "schedule": {**taken(SCHEDULE), **_decay(values)},
-        "run": taken(RUN),
+    decays = "epochs" if values.get("decay_epochs") is not None else "steps"
+    kinds = {
+        "data": "records" if records else "arrays",
+        "network": values.get("network", "allconv_resnet"),
+        "optimizer": values.get("optimizer", "momentum"),
+        "schedule": "linear" if values.get("linear_decay") else decays,
     }
+    content = {name: values[name] for name in OWN if name in values}
+    content["run"] = _taken(Run(), values)
+    for name, kind in kinds.items():
+        if kind not in KINDS[name]:
+            raise BadInput(f"{name} must be one of {', '.join(KINDS[name])}. Received: {name}={kind!r}")
+        part = KINDS[name][kind]
+        own = values if name != "network" or kind == "allconv_resnet" else {}  # the others had no fields of their own
+        content[name] = {"kind": part.kind, **_taken(part, {**DEFAULTS, **own})}
+    content["data"]["centre"] = centre
+    return content
 
 
-def _decay(values):
-    names = {"decay_factor"}
-    if values.get("linear_decay"):
-        kind, names = "linear", set()
-    elif values.get("decay_epochs") is not None:
-        kind, names = "epochs", {"decay_factor", "decay_epochs", "epoch_images"}
-    else:
-        kind, names = "steps", {"decay_factor", "boundaries"}
-    defaults = {"decay_factor": 0.1} if "decay_factor" in names else {}
-    return {"kind": kind, **defaults, **{name: values[name] for name in DECAYS if name in values and name in names}}
+def _taken(part, values):
+    return {name: values.get(name, as_lists(default)) for name, default in flat_fields(part).items()}

@@ -5,11 +5,13 @@ It contains neither the run directory nor the directory of the data nor the numb
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Literal
 
+from allconv_resnet import memory
 from allconv_resnet.errors import BadInput
-from allconv_resnet.part import Natural, as_lists, as_tuples, from_json, part
+from allconv_resnet.part import Name, Natural, as_lists, as_tuples, flat_fields, from_json, part
 from allconv_resnet.recipes import parts
 from allconv_resnet.recipes.migrate import nest_fields
 from allconv_resnet.recipes.parts.data import Arrays, Images
@@ -28,7 +30,7 @@ MAY_CHANGE = ("steps", "log_every", "evaluate_every", "checkpoint_every", "bad_i
 class Recipe:
     """An experiment, made of parts. Sections and tables are those of Hardt & Ma (arXiv 1611.04231)."""
 
-    name: str
+    name: Name
     """Name of the experiment."""
     data: Images = Arrays()
     network: Network = AllConv()
@@ -41,8 +43,6 @@ class Recipe:
     """`float32`, `bfloat16` (with float32 weights), or `auto`, which is bfloat16 if the hardware has it."""
 
     def __post_init__(self):
-        if not self.name.strip():
-            raise BadInput(f"name must not be empty. Received: name={self.name!r}")
         self.schedule.check(self.run)
         if self.run.patience and not self.data.holdout:
             raise BadInput(f"patience needs --holdout to choose by. Received: patience={self.run.patience}, holdout=0")
@@ -92,10 +92,8 @@ class Recipe:
 
     def fields(self):
         """Returns all fields of the parts by their short names, as a flat dictionary."""
-        names = [field.name for field in dataclasses.fields(self)]
-        return {
-            key: value for name in names if name in (*parts.KINDS, "run") for key, value in _flat(getattr(self, name))
-        }
+        names = (*parts.KINDS, "run")
+        return {key: value for name in names for key, value in flat_fields(getattr(self, name)).items()}
 
     def flat(self):
         """Returns the whole recipe as a flat dictionary: its own fields, the kinds of its parts, and their fields."""
@@ -110,13 +108,53 @@ class Recipe:
                 will be loaded.
 
         Raises:
+            BadInput: if the fields of the recipe do not describe a valid network, or its weights do not fit into the
+                memory.
+        """
+        weights, _ = self.sizes()
+        memory.require(self._received("network"), weights=4 * weights)
+        return self._build(images)
+
+    def sizes(self):
+        """Returns the number of the network's weights, and of the values of its layers for one image.
+
+        Raises:
             BadInput: if the fields of the recipe do not describe a valid network.
         """
+        return memory.sizes(self._build)
+
+    def _build(self, images=None):
+        name = re.sub(r"[^\w.]", "_", self.name)
         try:
-            name = self.name.replace("-", "_")
             return self.network.build(self.data, self.seed, POLICIES[self.precision], name, images)
-        except (ValueError, TypeError) as error:
-            raise BadInput(f"The network cannot be built: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # Keras raises many types of errors for names and sizes that do not fit
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise BadInput(f"The network cannot be built: {reason}") from error
+
+    def require_memory(self, devices=1, accelerators=False):
+        """Raises `BadInput` if one step of training certainly needs more memory than this machine has.
+
+        What is counted is a lower bound: the weights, their velocities and gradients, the outputs of the layers for the
+        images of one device, these images before they are cropped, and the undecoded images of records.
+
+        Args:
+            devices: Integer, number of devices that share a batch.
+            accelerators: Boolean, whether the network is computed on accelerators, which have a memory of their own.
+        """
+        images = -(-self.run.batch_size // devices)
+        height, width, channels = self.data.image_size
+        border = 2 * self.fields().get("padding", 0)
+        needs = {"images": images * (height + border) * (width + border) * channels}
+        if not accelerators:
+            weights, outputs = self.sizes()
+            size = 2 if self.precision == "bfloat16" else 4
+            needs |= {"weights_and_gradients": 3 * 4 * weights, "outputs_of_layers": images * outputs * size}
+        memory.require(self._received("run", "data", "network"), **needs)
+
+    def _received(self, *names):
+        asked = {key: value for name in names for key, value in flat_fields(getattr(self, name)).items()}
+        names = ("batch_size", "image_size", "padding", "num_classes", "stem", "stages", "kernel_sizes", "depth")
+        return ", ".join(f"{name}={asked[name]}" for name in (*names, "growth") if name in asked)
 
     def build_schedule(self):
         """Returns the learning rate as a Keras schedule, a function of the step."""
@@ -140,7 +178,7 @@ class Recipe:
             value = getattr(self, field.name)
             if dataclasses.is_dataclass(value):
                 kind = {"kind": value.kind} if field.name in parts.KINDS else {}
-                content[field.name] = {**kind, **{key: as_lists(entry) for key, entry in _flat(value)}}
+                content[field.name] = {**kind, **{key: as_lists(entry) for key, entry in flat_fields(value).items()}}
             else:
                 content[field.name] = value
         return content
@@ -165,7 +203,7 @@ class Recipe:
             if kind not in table:
                 raise BadInput(f"{name} must have a kind among {', '.join(table)}. Received: kind={kind!r}")
             default = table[kind]
-            known = dict(_flat(default))
+            known = flat_fields(default)
             if unknown := sorted(set(fields) - set(known)):
                 raise BadInput(f"{name} {kind} has no field {', '.join(unknown)}. Its fields are: {', '.join(known)}")
             content[name] = _from_json(default, fields)
@@ -182,7 +220,7 @@ class Recipe:
             BadInput: if the file cannot be read or has no recipe.
         """
         try:
-            return cls.from_dict(json.loads(Path(path).read_text()))
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise BadInput(f"{path} cannot be read as a recipe: {str(error).splitlines()[0]}") from error
 
@@ -193,18 +231,8 @@ def kinds_with(field):
         (name, kind)
         for name, table in parts.KINDS.items()
         for kind, value in table.items()
-        if field in dict(_flat(value)) and kind == value.kind
+        if field in flat_fields(value) and kind == value.kind
     ]
-
-
-def _flat(content):
-    """Yields the fields of nested dataclasses by their own names."""
-    for field in dataclasses.fields(content):
-        value = getattr(content, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from _flat(value)
-        else:
-            yield field.name, value
 
 
 def _replaced(content, changes):
@@ -227,7 +255,7 @@ def _from_json(default, fields):
     for field in dataclasses.fields(default):
         value = getattr(default, field.name)
         if dataclasses.is_dataclass(value):
-            own[field.name] = _from_json(value, {k: v for k, v in fields.items() if k in dict(_flat(value))})
+            own[field.name] = _from_json(value, {k: v for k, v in fields.items() if k in flat_fields(value)})
         else:
             own[field.name] = as_tuples(fields.get(field.name, value))
     return from_json(type(default), own)

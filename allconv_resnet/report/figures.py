@@ -4,7 +4,7 @@ import statistics
 
 import numpy as np
 
-from allconv_resnet.files import replacing
+from allconv_resnet.plotting import new_figure, save_figure
 
 
 def draw_curves(runs, title, path):
@@ -15,10 +15,7 @@ def draw_curves(runs, title, path):
         title: Title of the figure.
         path: Path of the PNG.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(7, 4)
     for split, color in (("train", "C0"), ("test", "C3")):
         seeds = [[(line["step"], 100 * line["error"]) for line in run.lines if line["split"] == split] for run in runs]
         steps, errors = at_common_steps(seeds)
@@ -29,7 +26,7 @@ def draw_curves(runs, title, path):
     axes.set(xlabel="step", ylabel="error (%)", ylim=(0, None), title=f"{title}, {len(runs)} seeds and their range")
     axes.grid(alpha=0.3)
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path, dpi=120)
 
 
 def draw_comparison(found, title, path):
@@ -41,10 +38,7 @@ def draw_comparison(found, title, path):
         title: Title of the figure.
         path: Path of the PNG.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4 + 0.2 * len(found)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(7, 4 + 0.2 * len(found))
     for number, (name, runs) in enumerate(found.items()):
         seeds = [
             [
@@ -63,7 +57,7 @@ def draw_comparison(found, title, path):
     axes.set(xlabel="processor minutes", ylabel="test error (%)", xlim=(0, None), ylim=(0, None), title=title)
     axes.grid(alpha=0.3)
     figure.legend(fontsize="small", loc="outside lower center")  # inside the axes it would cover the slow ones
-    _save(figure, path)
+    save_figure(figure, path, dpi=120)
 
 
 def draw_ratios(rows, title, axis, path):
@@ -75,10 +69,7 @@ def draw_ratios(rows, title, axis, path):
         axis: Label of the ratios.
         path: Path of the PNG.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 1.2 + 0.36 * len(rows)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(7, 1.2 + 0.36 * len(rows))
     peers = list(dict.fromkeys(peer for _, ratios in rows for peer in ratios))
     for number, peer in enumerate(peers):
         points = [(row, ratios[peer]) for row, (_, ratios) in enumerate(rows) if peer in ratios]
@@ -96,7 +87,7 @@ def draw_ratios(rows, title, axis, path):
     axes.set(xlabel=axis, title=title, ylim=(len(rows) - 0.4, -0.6))
     axes.grid(alpha=0.3, axis="x")
     axes.legend(fontsize="small", loc="lower right")
-    _save(figure, path)
+    save_figure(figure, path, dpi=120)
 
 
 def at_common_steps(seeds, columns=1):
@@ -131,8 +122,3 @@ def mean(values, digits=2):
         return "-"
     text = f"{statistics.fmean(values):.{digits}f}"
     return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
-
-
-def _save(figure, path):
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120)

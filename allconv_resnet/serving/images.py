@@ -1,42 +1,61 @@
 """Reads the image files that a command line names."""
 
+import os
 import sys
 from pathlib import Path
 
 from allconv_resnet.errors import BadInput
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
+MAX_BYTES = 2**28  # larger files are not read
 
 
 def image_files(paths):
-    """Yields the name and the content of each image file.
+    """Yields the name and the content of each image file. One bad file does not hide the others.
 
     Args:
         paths: Sequence of paths of files or of directories, which are searched for JPEG and PNG files, or `-` for
-            standard input.
+            standard input. Files of a directory whose names begin with a dot are not images, such as the `._` files of
+            macOS.
 
     Yields:
-        Pairs of a string and bytes.
-
-    Raises:
-        BadInput: if a path does not exist, or a directory has no JPEG or PNG file.
+        Pairs of a string, and bytes, or a `BadInput` that says why there are none.
     """
-    for path in map(Path, paths):
-        if str(path) == "-":
-            yield "-", sys.stdin.buffer.read()
-        elif path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-            if not files:
-                raise BadInput(f"The directory {path} has no JPEG or PNG file")
-            yield from ((str(file), _content(file)) for file in files)
-        elif path.exists():
-            yield str(path), _content(path)
+    for path in map(str, paths):
+        if path == "-":
+            yield "-", sys.stdin.buffer.read(MAX_BYTES)
+        elif not path:
+            yield path, BadInput("The path of an image must not be empty. Received: ''")
+        elif os.path.isdir(path):
+            yield from _files_of(Path(path))
         else:
-            raise BadInput(f"There is no image {path}")
+            yield path, _content(Path(path))
+
+
+def _files_of(directory):
+    problems, found = [], []
+    for folder, _, names in os.walk(directory, onerror=problems.append):
+        found += [Path(folder, name) for name in names if _is_image_name(name)]
+    for problem in problems:
+        yield problem.filename, BadInput(f"The directory {problem.filename} cannot be read: {problem.strerror}")
+    if not found and not problems:
+        yield str(directory), BadInput(f"The directory {directory} has no JPEG or PNG file")
+    yield from ((str(file), _content(file)) for file in sorted(found))
+
+
+def _is_image_name(name):
+    return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
 
 
 def _content(path):
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"The image {path} cannot be read: {error.strerror}") from error
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        link = path.is_symlink()
+        return BadInput(f"The image {path} is a link to nothing" if link else f"There is no image {path}")
+    except (OSError, ValueError) as error:  # the latter is raised for names that no file can have
+        return BadInput(f"The image {path} cannot be read: {getattr(error, 'strerror', None) or error}")
+    if len(content) > MAX_BYTES:
+        return BadInput(f"The image {path} is larger than {MAX_BYTES:,} bytes")
+    return content

@@ -28,8 +28,7 @@ from allconv_resnet.errors import BadInput
 from allconv_resnet.serving.batching import Batcher
 from allconv_resnet.serving.freezing import freeze
 from allconv_resnet.serving.limits import Bodies, guarded_protocol
-from allconv_resnet.serving.loading import load_savedmodel
-from allconv_resnet.serving.predict import latest_version, reason
+from allconv_resnet.serving.predict import load_export, reason
 from allconv_resnet.serving.protocol import Refused, encode_answer, parse_request
 
 SLICE = 256  # most images in one call of the network, which bounds its memory; the largest batch of benchmarks/speed.py
@@ -52,11 +51,7 @@ class SavedModel:
     """
 
     def __init__(self, export):
-        directory = latest_version(export)
-        try:
-            self._loaded = load_savedmodel(directory)
-        except (OSError, ValueError, tf.errors.OpError) as error:
-            raise BadInput(f"The export in {directory} cannot be loaded: {str(error).splitlines()[0]}") from error
+        self._loaded, directory = load_export(export)
         self.version = directory.name if directory.name.isdigit() else "1"
         functions = self._loaded.signatures
         self.signatures = {

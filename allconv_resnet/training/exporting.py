@@ -13,6 +13,7 @@ from allconv_resnet import files
 from allconv_resnet.errors import BadInput
 from allconv_resnet.progress import say
 from allconv_resnet.training import run_directory
+from allconv_resnet.training.engines import keeps_run_directory
 from allconv_resnet.training.run_directory import EXPORT
 from allconv_resnet.training.weights import load_model
 
@@ -114,14 +115,14 @@ def _export_on_tensorflow(run_dir, checkpoint, output_dir, kind):
     return Path(done.stdout.strip().splitlines()[-1])
 
 
-def export_at_the_end(run_dir, chief=True):
+def export_at_the_end(run_dir, strategy="auto"):
     """Exports a run that has finished and prints the path, unless its network has been exported already.
 
     Args:
         run_dir: Path of the run directory.
-        chief: Boolean, whether this process writes the run directory. The other workers of a job export nothing.
+        strategy: Strategy of the run. Of the machines of a job, the one that keeps the run directory exports.
     """
-    if not chief:
+    if not keeps_run_directory(strategy):
         return
     if importlib.util.find_spec("tensorflow") is None:
         say("The network is not exported: a SavedModel needs TensorFlow, which is not installed")

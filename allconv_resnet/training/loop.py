@@ -54,6 +54,7 @@ def train(
     with engine.job(recipe, run_dir):
         splits = dict.fromkeys((recipe.data.train_split, recipe.data.watched_split, recipe.data.test_split))
         source = load_for_recipe(recipe.data, splits, data_dir, recipe.seed)
+        recipe.require_memory(engine.replicas, accelerators=bool(engine.describe().get("gpus")))
         engine.build(recipe, source)
         with run_directory.RunDirectory(run_dir, engine.chief) as run, StopSignal(minutes) as stop:
             try:

@@ -12,7 +12,7 @@ from allconv_resnet.training import run_directory
 from allconv_resnet.training.weights import load_model
 
 
-def predict_run(run_dir, paths, top=5, checkpoint="latest"):
+def predict_run(run_dir, paths, top=5, checkpoint="latest", say=lambda text: None):
     """Yields, for each image, its name and its most probable classes.
 
     Images of another size than the network's are cropped in the middle, as evaluation does, and resized by Pillow.
@@ -23,22 +23,36 @@ def predict_run(run_dir, paths, top=5, checkpoint="latest"):
         paths: Sequence of image files or directories, or `-`, see `serving.images.image_files`.
         top: Integer, number of classes. All classes are returned if the network has fewer.
         checkpoint: Which checkpoint, see `weights.load_model`.
+        say: Function of a string, which is told the checkpoint that predicts, and whether `top` is more than there are
+            classes.
 
     Yields:
-        `{"image": name, "predictions": [{"class": int, "label": str, "probability": float}, ...]}`.
+        `{"image": name, "predictions": [{"class": int, "label": str, "probability": float}, ...]}`, or
+        `{"image": name, "error": str}` for an image that does not exist or cannot be read.
 
     Raises:
-        BadInput: if the run does not exist, or an image does not exist or cannot be read. The predictions for the
-            images before it have been yielded.
+        BadInput: if the run does not exist.
     """
     if top < 1:
         raise BadInput(f"top must be positive. Received: top={top}")
-    model, recipe, _ = load_model(run_dir, checkpoint)
+    model, recipe, step = load_model(run_dir, checkpoint)
     if recipe.data.centre is None:
         raise BadInput(f'{run_dir}/config.json has no "centre", the part of an image that evaluation shows')
     labels = run_directory.read_labels(run_dir)
+    if len(labels) != recipe.data.num_classes:
+        received = f"Received: {len(labels)} lines, num_classes={recipe.data.num_classes}"
+        raise BadInput(f"{run_dir}/labels.txt must have one line for each class. {received}")
+    say(f"Predictions of {run_dir} at step {step:,}")
+    if top > len(labels):
+        say(f"The network has {len(labels)} classes. Received: top={top}")
     for name, content in image_files(paths):
-        image = decode_with_pillow(name, content, recipe.data.image_size, recipe.data.centre)
+        try:
+            if isinstance(content, BadInput):
+                raise content
+            image = decode_with_pillow(name, content, recipe.data.image_size, recipe.data.centre)
+        except BadInput as error:
+            yield {"image": name, "error": str(error)}
+            continue
         logits = model(standardize(image[None]), training=False)
         probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))[0]
         classes = np.argsort(-probabilities, kind="stable")[:top]
@@ -70,7 +84,9 @@ def decode_with_pillow(name, content, image_size, centre):
     height, width, channels = image_size
     try:
         picture = Image.open(io.BytesIO(content)).convert("L" if channels == 1 else "RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+    except UnidentifiedImageError as error:
+        raise BadInput(f"{name} is not an image that can be read: An image must be a JPEG or a PNG file") from error
+    except Exception as error:  # Pillow raises many types of errors for damaged files
         raise BadInput(f"{name} is not an image that can be read: {error}") from error
     if (picture.height, picture.width) != (height, width):
         scale = centre * min(picture.height / height, picture.width / width)

@@ -8,11 +8,12 @@ from allconv_resnet.layers import standardize
 RNG = np.random.default_rng(0)
 
 
-def reference_crop_and_flip(images, offsets, flips, padding):
+def reference_crop_and_flip(images, offsets, flips, padding, reflect):
     """One image at a time, in NumPy."""
     results = []
     for image, (row, column), flip in zip(images, offsets, flips, strict=True):
-        padded = np.pad(image, [(padding, padding), (padding, padding), (0, 0)])
+        border = [(padding, padding), (padding, padding), (0, 0)]
+        padded = np.pad(image, border, mode="reflect" if reflect else "constant")
         crop = padded[row : row + image.shape[0], column : column + image.shape[1]]
         results.append(crop[:, ::-1] if flip else crop)
     return np.stack(results)
@@ -26,17 +27,17 @@ def in_dataset(function, *batches):
 
 @pytest.mark.parametrize("padding", [0, 2, 4])
 @pytest.mark.parametrize("shape", [(32, 32, 3), (5, 8, 1)])
-def test_crop_and_flip_equals_one_image_at_a_time_eagerly_and_in_tf_data(padding, shape):
+@pytest.mark.parametrize("reflect", [False, True])
+def test_crop_and_flip_equals_one_image_at_a_time_eagerly_and_in_tf_data(padding, shape, reflect):
+    crop = CropAndFlip(padding, reflect=reflect)
     images = RNG.integers(0, 256, (20, *shape), dtype=np.uint8)
     offsets = RNG.integers(0, 2 * padding + 1, (20, 2), dtype=np.int32)
     flips = RNG.integers(0, 2, 20).astype(bool)
-    expected = reference_crop_and_flip(images, offsets, flips, padding)
-    eager = CropAndFlip(padding).apply(images, offsets, flips)
+    expected = reference_crop_and_flip(images, offsets, flips, padding, reflect)
+    eager = crop.apply(images, offsets, flips)
     assert eager.dtype == tf.uint8
     np.testing.assert_array_equal(eager, expected)
-    np.testing.assert_array_equal(
-        in_dataset(lambda x, o, f: CropAndFlip(padding).apply(x, o, f), images, offsets, flips), expected
-    )
+    np.testing.assert_array_equal(in_dataset(lambda x, o, f: crop.apply(x, o, f), images, offsets, flips), expected)
 
 
 def test_every_corner_of_the_border_can_be_reached():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from allconv_resnet.data import draws, pipeline
-from allconv_resnet.data.augment import CropAndFlip, Cutout
+from allconv_resnet.data.augment import Batch, CropAndFlip, Cutout
 from allconv_resnet.recipes import DIGITS
 
 RNG = np.random.default_rng(0)
@@ -47,12 +47,17 @@ def test_workers_share_the_global_batch():
         np.testing.assert_array_equal(y, np.concatenate([part[step][1] for part in parts]))
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, RECIPE.replace(flip=False, cutout=3)], ids=["crop", "cutout"])
+@pytest.mark.parametrize(
+    "recipe",
+    [RECIPE, RECIPE.replace(flip=False, cutout=3), RECIPE.replace(alternate=True)],
+    ids=["crop", "cutout", "alternate"],
+)
 def test_draws_without_tensorflow_are_the_same(recipe):
     for step in (0, 7, 123_456_789):
         for augmentation in recipe.data.augmentations():
             numpy, tensorflow = (
-                augmentation.draw(random, 3, step, 12, (8, 8, 3)) for random in (draws, pipeline.TensorFlowDraws)
+                augmentation.draw(random, Batch(3, step, 12, (8, 8, 3), np.arange(12), np.arange(12) // 5))
+                for random in (draws, pipeline.TensorFlowDraws)
             )
             assert len(numpy) == len(tensorflow)
             for one, other in zip(numpy, tensorflow, strict=True):
@@ -60,7 +65,9 @@ def test_draws_without_tensorflow_are_the_same(recipe):
 
 
 def test_draws_are_uniform_and_differ_between_images_and_steps():
-    offsets, flips = zip(*(CropAndFlip(4).draw(draws, 3, step, 128, (32, 32, 3)) for step in range(100)), strict=True)
+    offsets, flips = zip(
+        *(CropAndFlip(4).draw(draws, Batch(3, step, 128, (32, 32, 3))) for step in range(100)), strict=True
+    )
     offsets, flips = np.stack(offsets), np.stack(flips)
     counts = np.bincount(offsets.ravel(), minlength=9)
     assert len(counts) == 9 and abs(counts / counts.sum() - 1 / 9).max() < 0.01
@@ -71,10 +78,24 @@ def test_draws_are_uniform_and_differ_between_images_and_steps():
 
 
 def test_order_and_augmentation_do_not_repeat_with_neighbouring_seeds():
-    orders = {tuple(pipeline.example_indices(seed, step, 10, 1_000).numpy()) for seed in range(5) for step in range(5)}
+    orders = {
+        tuple(pipeline.example_indices(seed, step, 10, 1_000)[0].numpy()) for seed in range(5) for step in range(5)
+    }
     assert len(orders) == 25
-    offsets = {tuple(CropAndFlip(4).draw(draws, seed, 0, 10, (32, 32, 3))[0].ravel()) for seed in range(5)}
+    offsets = {tuple(CropAndFlip(4).draw(draws, Batch(seed, 0, 10, (32, 32, 3)))[0].ravel()) for seed in range(5)}
     assert len(offsets) == 5
+
+
+def test_alternate_mirrors_each_image_in_every_other_epoch():
+    ramp = np.broadcast_to(np.arange(8, dtype=np.uint8)[:, None], (50, 8, 8, 3)) * 10
+    recipe = RECIPE.replace(alternate=True, padding=0, batch_size=10)
+    mirrored = np.zeros((4, 50), bool)
+    for step, (x, y) in enumerate(itertools.islice(pipeline.training_batches(ramp, LABELS, recipe), 20)):
+        mirrored[step // 5, y.numpy()] = np.diff(x.numpy(), axis=2).mean((1, 2, 3)) < 0
+    assert (
+        (mirrored[0] != mirrored[1]).all() and (mirrored[0] == mirrored[2]).all() and (mirrored[1] == mirrored[3]).all()
+    )
+    assert 10 < mirrored[0].sum() < 40
 
 
 def test_flip_false_never_mirrors():
@@ -98,14 +119,14 @@ def test_cutout_is_the_mean_and_leaves_the_rest_of_the_batch_as_it_was():
 
 
 def test_cutout_draws_are_uniform_and_differ_between_steps_and_seeds():
-    centres = np.stack([Cutout(3).draw(draws, 3, step, 128, (32, 16, 3))[0] for step in range(200)])
+    centres = np.stack([Cutout(3).draw(draws, Batch(3, step, 128, (32, 16, 3)))[0] for step in range(200)])
     for axis, length in enumerate((32, 16)):
         counts = np.bincount(centres[..., axis].ravel(), minlength=length)
         assert len(counts) == length and abs(counts * length / counts.sum() - 1).max() < 0.15
     assert abs(np.corrcoef(centres.reshape(-1, 2).T)[0, 1]) < 0.03
-    seeds = [np.asarray(Cutout(3).draw(draws, seed, 0, 128, (32, 16, 3))[0]) for seed in (0, 1, 2, 4, 5)]
+    seeds = [np.asarray(Cutout(3).draw(draws, Batch(seed, 0, 128, (32, 16, 3)))[0]) for seed in (0, 1, 2, 4, 5)]
     assert len({tuple(each.ravel()) for each in (*centres, *seeds)}) == 205
-    offsets = [CropAndFlip(15).draw(draws, seed, 0, 128, (32, 32, 3))[0] for seed in range(6)]
+    offsets = [CropAndFlip(15).draw(draws, Batch(seed, 0, 128, (32, 32, 3)))[0] for seed in range(6)]
     assert all(abs(np.corrcoef(d[:, 0], o[:, 0])[0, 1]) < 0.4 for d in seeds for o in offsets)
 
 

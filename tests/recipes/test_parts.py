@@ -190,7 +190,7 @@ def test_a_new_augmentation_is_a_class_and_a_line():
     class Invert:
         invert: bool = True
 
-        def draw(self, random, seed, step, count, image_size):
+        def draw(self, random, batch):
             return ()
 
         def apply(self, images):

@@ -5,6 +5,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -37,7 +38,7 @@ SPAWN.set_forkserver_preload(
 NUMBERS = itertools.count()
 
 
-def _main(names, arguments, log, file_size_limit, environment):
+def run_command(names, arguments, log, file_size_limit, environment):
     os.environ.update(environment)
     from allconv_resnet import cli
 
@@ -77,7 +78,7 @@ class Run:
 
     def begin(self):
         arguments, *rest = self.options
-        self.process = SPAWN.Process(target=_main, args=(("digits",), arguments, self.log, *rest))
+        self.process = SPAWN.Process(target=run_command, args=(("digits",), arguments, self.log, *rest))
         self.process.start()
 
     def alive(self):
@@ -102,25 +103,44 @@ class Run:
 
 
 class JaxRun(Run):
-    """A training command with Keras on JAX. The server that forks the others has imported TensorFlow."""
+    """A training command with Keras on JAX, forked by a server of its own: the other one has imported TensorFlow."""
 
-    PROGRAM = "import sys; from training.runs import _main; _main(*eval(sys.argv[1]))"
+    server = None
 
     def begin(self):
+        if JaxRun.server is None:
+            JaxRun.server = subprocess.Popen(
+                [sys.executable, "-m", "training.jax_server"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
         arguments, *rest = self.options
-        call = (("digits",), arguments, str(self.log), *rest)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", self.PROGRAM, repr(call)],
-            env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
+        self.number = self.ask("run", (("digits",), arguments, str(self.log), *rest))
+
+    def ask(self, what, argument):
+        """Returns the server's answer to a request."""
+        print(json.dumps([what, argument]), file=self.server.stdin, flush=True)
+        return json.loads(self.server.stdout.readline())
 
     def alive(self):
-        return self.process.poll() is None
+        return self.ask("poll", self.number) is None
+
+    def send(self, number):
+        os.kill(self.number, number)
+
+    def kill(self):
+        if self.alive():
+            self.send(signal.SIGKILL)
 
     def wait(self):
-        status = self.process.wait(240)
+        deadline = time.monotonic() + 240
+        while self.alive():
+            assert time.monotonic() < deadline, f"it hangs: {self.output()}"
+            time.sleep(0.02)
         print(self.output())
-        return status
+        return self.ask("poll", self.number)
 
     def output(self):
         return self.log.read_text() if self.log.exists() else ""
@@ -138,7 +158,7 @@ class AsynchronousRun(Run):
             log = self.log if chief else self.log.with_suffix(".servers") / f"{job}-{index}"
             more = {**environment, "TF_CONFIG": config, "TF_CPP_MIN_LOG_LEVEL": "2"}
             rest = (("digits",), [*arguments, "--peer-timeout", "60"], log, file_size_limit if chief else None, more)
-            process = SPAWN.Process(target=_main, args=rest)
+            process = SPAWN.Process(target=run_command, args=rest)
             process.start()
             if chief:
                 self.process = process

@@ -13,7 +13,7 @@ from training.runs import state, wait_for_lines
 
 from allconv_resnet import recipes
 from allconv_resnet.errors import BadInput
-from allconv_resnet.training.engines import create_engine, distribution, tf_config
+from allconv_resnet.training.engines import create_engine, distribution, keeps_run_directory, tf_config
 
 TWO = ["127.0.0.1:2222", "127.0.0.1:2223"]
 
@@ -201,6 +201,17 @@ def test_auto_takes_the_strategy_that_tf_config_is_for(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", configured(["a:1"])["TF_CONFIG"])
     assert distribution.find_cluster("auto") is None  # one process needs no cluster
     assert len(distribution.find_cluster("multi-worker").workers()) == 1
+
+
+def test_one_machine_of_a_job_keeps_the_run_directory(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert keeps_run_directory()
+    for jobs in ({"worker": 2}, {"chief": 1, "worker": 2, "ps": 1}):
+        kept = []
+        for task, config in configurations(**jobs).items():
+            monkeypatch.setenv("TF_CONFIG", config)
+            kept += [task] if keeps_run_directory() else []
+        assert kept == [("chief" if "chief" in jobs else "worker", 0)]
 
 
 def test_a_batch_that_the_replicas_do_not_divide():

@@ -1,11 +1,13 @@
 """The data part of a recipe: the images, their splits and their augmentation."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
 
 from allconv_resnet.data.augment import CropAndFlip, Cutout
 from allconv_resnet.data.holdout import HOLDOUT
 from allconv_resnet.errors import BadInput
-from allconv_resnet.part import Count, NotNegative, Positive, Size, part
+from allconv_resnet.part import LARGEST, Count, Name, Size, part
 
 STANDARD_CENTRE = 224 / 256
 """The standard centre crop: 224 pixels of an image that was resized to 256 on its shorter side."""
@@ -15,15 +17,15 @@ STANDARD_CENTRE = 224 / 256
 class Images:
     """Labelled images, and the splits that a run uses."""
 
-    dataset: str = "cifar10"
+    dataset: Name = "cifar10"
     """`digits` (embedded), a dataset of tensorflow-datasets such as `cifar10`, or a file of arrays, FILE.npz."""
     num_classes: Count = 10
     """Number of classes of the dataset and of logits of the network."""
     image_size: tuple[Size, Size, Size] = (32, 32, 3)
     """Height, width (pixels) and channels of the network's images."""
-    train_split: str = "train"
+    train_split: Name = "train"
     """Name of the split that is trained on."""
-    holdout: NotNegative = 0
+    holdout: Annotated[float, Ge(0), Lt(LARGEST)] = 0
     """Number of training images, or a fraction of them below 1, that are held out. Curves, the best checkpoint and
     patience then depend on them, and the test split is read only once, at the end. The part is stratified and
     determined by the seed."""
@@ -38,18 +40,17 @@ class Images:
 class Arrays(Images):
     """Images of one size in memory (section 4.1)."""
 
-    test_split: str = "test"
+    test_split: Name = "test"
     """Name of the split that is tested on."""
     crop: CropAndFlip = CropAndFlip()
     erasing: Cutout = Cutout()
-    centre: float | None = 1.0
+    centre: Annotated[float, Gt(0), Le(1)] | None = 1.0
     """Fraction of the height and width of an image that evaluation shows. Serving crops larger images likewise."""
 
     kind: ClassVar = "arrays"
 
     def __post_init__(self):
         check_cutout(self)
-        check_centre(self)
 
     def augmentations(self):
         """Returns the augmentations of training, in the order in which they are applied."""
@@ -60,14 +61,14 @@ class Arrays(Images):
 class Records(Images):
     """JPEG files of all sizes in record files, as tensorflow-datasets prepares ImageNet (section 4.2)."""
 
-    test_split: str = "validation"
+    test_split: Name = "validation"
     """Name of the split that is tested on."""
-    smallest_crop: Positive = 0.08
+    smallest_crop: Annotated[float, Gt(0), Le(1)] = 0.08
     """Smallest fraction of an image's area that a random crop shows. The crop is resized to `image_size`."""
     flip: bool = True
     """Mirror half of the training images, left to right."""
     erasing: Cutout = Cutout()
-    centre: float | None = STANDARD_CENTRE
+    centre: Annotated[float, Gt(0), Le(1)] | None = STANDARD_CENTRE
     """Fraction of the height and width of an image that evaluation shows. Serving crops images likewise."""
     shuffle_buffer: Count = 2_048
     """Number of undecoded images, about 110 kB each, from which the next one is drawn. Files are shuffled as well."""
@@ -78,9 +79,6 @@ class Records(Images):
 
     def __post_init__(self):
         check_cutout(self)
-        check_centre(self)
-        if self.smallest_crop > 1:
-            raise BadInput(f"smallest_crop must be at most 1. Received: smallest_crop={self.smallest_crop}")
 
 
 def check_cutout(data):
@@ -90,12 +88,6 @@ def check_cutout(data):
             "cutout must be at most the height and width of image_size. "
             f"Received: cutout={data.erasing.cutout}, image_size={data.image_size}"
         )
-
-
-def check_centre(data):
-    """Raises `BadInput` if the fraction of an image that evaluation shows is not in (0, 1]."""
-    if data.centre is not None and not 0 < data.centre <= 1:
-        raise BadInput(f"centre must be above 0 and at most 1. Received: centre={data.centre}")
 
 
 DATA = {"arrays": Arrays(), "records": Records()}

@@ -27,7 +27,7 @@ class AllConv(Network):
     kernel_sizes: tuple[Size, Size] = (3, 3)
     """Kernel sizes of the two convolutions of a block."""
     gain: Positive | None = None
-    """Initial value of the trained scalar of each `scaled` block; None: the block's default."""
+    """Initial value of the trained scalar of each `scaled` block. None means the default of the block."""
     activation: str = "relu"
     """Activation between the two convolutions of a block (section 4)."""
     final_activation: str | None = None

@@ -57,7 +57,7 @@ class Muon(Optimizer):
     weight_decay: NotNegative = 0.1
     """Decoupled weight decay on kernels: w <- w - learning_rate weight_decay w."""
     kernel_norm: Positive | None = None
-    """Frobenius norm that kernels keep, in that of an orthogonal matrix; None leaves their norms free."""
+    """Frobenius norm that kernels keep, in units of that of an orthogonal matrix. None leaves their norms free."""
     vector_scale: Positive = 1.0
     """Factor of the updates of one-dimensional variables."""
 

@@ -1,23 +1,23 @@
 """The run part of a recipe: the length of the training and its intervals."""
 
-from allconv_resnet.part import Count, Fraction, part
+from allconv_resnet.part import Fraction, Int32, part
 
 
 @part
 class Run:
     """Batch, steps and intervals of a run."""
 
-    batch_size: Count = 128
+    batch_size: Int32 = 128
     """Number of images per step, over all devices."""
-    steps: Count = 60_000
+    steps: Int32 = 60_000
     """Number of steps of the whole run. The paper's accuracy is highest near 50,000."""
     label_smoothing: Fraction = 0.0
     """Fraction of each label that is distributed over all classes in training. The paper has none."""
-    log_every: Count = 100
+    log_every: Int32 = 100
     """Steps between two lines of training loss and error."""
-    evaluate_every: Count = 1_000
+    evaluate_every: Int32 = 1_000
     """Steps between two evaluations on the test split."""
-    patience: Count | None = None
+    patience: Int32 | None = None
     """Number of tests without a lower error after which the run ends early. It needs a holdout."""
-    checkpoint_every: Count = 1_000
+    checkpoint_every: Int32 = 1_000
     """Steps between two checkpoints."""

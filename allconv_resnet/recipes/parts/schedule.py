@@ -2,22 +2,25 @@
 
 from typing import Annotated, ClassVar
 
-from annotated_types import Lt
+from annotated_types import Gt, Le, Lt
 
 from allconv_resnet import schedules
 from allconv_resnet.errors import BadInput
-from allconv_resnet.part import Count, Natural, Positive, part
+from allconv_resnet.part import LARGEST, Count, Int32, Natural32, part
 
 LARGEST_RATE = 1e6
+Rate = Annotated[float, Gt(0), Lt(2 * LARGEST_RATE)]
+Factor = Annotated[float, Gt(0), Le(1)]
+Epoch = Annotated[float, Gt(0), Lt(1e9)]
 
 
 @part
 class Schedule:
     """Base class of the schedules."""
 
-    learning_rate: Annotated[Positive, Lt(2 * LARGEST_RATE)] = 0.05
+    learning_rate: Rate = 0.05
     """Learning rate at step 0, or after the warm-up."""
-    warmup_steps: Natural = 0
+    warmup_steps: Natural32 = 0
     """Number of steps in which the learning rate rises linearly to that of the schedule."""
 
     depends_on_steps: ClassVar = False
@@ -40,9 +43,9 @@ class Schedule:
 class Steps(Schedule):
     """The learning rate falls at given steps (CIFAR, section 4.1)."""
 
-    boundaries: tuple[Count, ...] = (30_000, 50_000)
+    boundaries: tuple[Int32, ...] = (30_000, 50_000)
     """Steps from which on the learning rate is lower. Without any it is constant."""
-    decay_factor: Positive = 0.1
+    decay_factor: Factor = 0.1
     """Factor by which the learning rate is multiplied at each boundary."""
 
     kind: ClassVar = "steps"
@@ -59,9 +62,9 @@ class Steps(Schedule):
 class Epochs(Schedule):
     """The learning rate falls every few epochs (ImageNet, section 4.2)."""
 
-    decay_factor: Positive = 0.94
+    decay_factor: Factor = 0.94
     """Factor by which the learning rate is multiplied at each decay."""
-    decay_epochs: Positive = 2.0
+    decay_epochs: Epoch = 2.0
     """Number of epochs between two decays."""
     epoch_images: Count = 1_281_167
     """Number of images in an epoch."""
@@ -69,10 +72,12 @@ class Epochs(Schedule):
     kind: ClassVar = "epochs"
 
     def check(self, run):
-        if self.decay_epochs * self.epoch_images < run.batch_size:
+        steps = self.decay_epochs * self.epoch_images / run.batch_size
+        if not 1 <= steps < LARGEST:
+            problem = "is shorter than one step" if steps < 1 else f"must be fewer than {LARGEST} steps"
             raise BadInput(
-                "decay_epochs is shorter than one step. "
-                f"Received: decay_epochs={self.decay_epochs}, epoch_images={self.epoch_images}"
+                f"decay_epochs {problem}. Received: decay_epochs={self.decay_epochs}, "
+                f"epoch_images={self.epoch_images}, batch_size={run.batch_size}"
             )
 
     def without_warmup(self, run):

@@ -2,6 +2,7 @@
 
 import keras
 
+from allconv_resnet.environment import require_keras_settings
 from allconv_resnet.errors import BadInput
 
 STRATEGIES = ("auto", "one", "mirrored", "multi-worker", "parameter-server")
@@ -26,18 +27,11 @@ def create_engine(strategy="auto", replicas=None, peer_timeout=300):
     """
     if strategy not in STRATEGIES:
         raise BadInput(f"strategy must be one of {', '.join(STRATEGIES)}. Received: strategy={strategy!r}")
-    backend = keras.backend.backend()
-    if keras.config.image_data_format() != "channels_last" or keras.config.floatx() != "float32":
-        raise BadInput(
-            "Keras must be configured with image_data_format channels_last and floatx float32 (~/.keras/keras.json). "
-            f"Received: {keras.config.image_data_format()} and {keras.config.floatx()}"
-        )
-    if backend == "jax":
+    require_keras_settings()
+    if keras.backend.backend() == "jax":
         from allconv_resnet.training.engines.jax import JaxEngine
 
         return JaxEngine(strategy, replicas)
-    if backend != "tensorflow":
-        raise BadInput(f"Training needs Keras on tensorflow or jax (KERAS_BACKEND). Received: {backend}")
     from allconv_resnet.training.engines.asynchronous import AsynchronousEngine
     from allconv_resnet.training.engines.distribution import find_cluster
     from allconv_resnet.training.engines.synchronous import SynchronousEngine
@@ -46,3 +40,17 @@ def create_engine(strategy="auto", replicas=None, peer_timeout=300):
     if cluster and cluster.asynchronous():
         return AsynchronousEngine(cluster, replicas, peer_timeout)
     return SynchronousEngine(strategy, replicas, cluster, peer_timeout)
+
+
+def keeps_run_directory(strategy="auto"):
+    """Returns whether this process keeps the run directory. Of the machines of a job, one does.
+
+    Args:
+        strategy: See `create_engine`.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return True
+    from allconv_resnet.training.engines.distribution import find_cluster
+
+    cluster = find_cluster(strategy)
+    return cluster is None or cluster.this == cluster.workers()[0]

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from allconv_resnet.data import draws
+from allconv_resnet.data.augment import Batch
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
 from allconv_resnet.training.engines.engine import SUMS, TOP, Engine, whitening_images
@@ -97,10 +98,8 @@ class JaxEngine(Engine):
         epochs, places = places // shape[0], places % shape[0]
         keys = np.stack([np.full_like(epochs, recipe.seed), epochs, np.zeros_like(epochs)], axis=1)
         rows = draws.shuffled(places, keys, shape[0] - 1).astype(np.int32)
-        drawn = [
-            augmentation.draw(draws, recipe.seed, step, recipe.run.batch_size, shape[1:])
-            for augmentation in recipe.data.augmentations()
-        ]
+        batch = Batch(recipe.seed, step, recipe.run.batch_size, shape[1:], rows, epochs)
+        drawn = [augmentation.draw(draws, batch) for augmentation in recipe.data.augmentations()]
         return rows, drawn
 
     def _collect(self):

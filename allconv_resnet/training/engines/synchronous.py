@@ -3,7 +3,10 @@
 import contextlib
 import time
 
+import tensorflow as tf
+
 from allconv_resnet.data import pipeline
+from allconv_resnet.errors import RunFailed
 from allconv_resnet.training.engines import distribution
 from allconv_resnet.training.engines.engine import Engine, whitening_images
 from allconv_resnet.training.engines.steps import Totals, make_evaluate_step, make_train_step, sums_of
@@ -80,7 +83,13 @@ class SynchronousEngine(Engine):
             asked = time.perf_counter()
             batch = next(self._batches)
             self._waited += time.perf_counter() - asked
-            self._train_step(*batch)
+            try:
+                self._train_step(*batch)
+            except tf.errors.ResourceExhaustedError as error:
+                raise RunFailed(
+                    f"Step {step + 1} needs more memory than the device has: the last checkpoint is kept, and a "
+                    f"smaller batch_size may help. Received: batch_size={self.recipe.run.batch_size}"
+                ) from error
             step += 1
         self.stopped = stopped if step < to_step else None
         self._seconds += time.perf_counter() - began

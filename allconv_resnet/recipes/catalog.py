@@ -1,0 +1,80 @@
+"""The list of recipes for `train_cifar.py --list`: what each is, its size, and how long it trains where that is known.
+
+The descriptions are the docstrings under the recipes, which stand in the modules of the experiments alone.
+"""
+
+import ast
+import inspect
+import itertools
+import textwrap
+
+from allconv_resnet.recipes import compared, paper, small
+from allconv_resnet.recipes.recipe import Recipe
+
+MODULES = (paper, small, compared)
+
+TIMES = {
+    "cifar10": "62 h on 2 cores; 24 h on a Tesla K40 (the paper)",
+    "imagenet": "53 days on 2 cores; a week on 48 GPUs (the paper)",
+    "digits": "under a minute on 2 cores",
+    "cifar10-small": "9 min on 2 cores",
+    "cifar10-fast": "60 min on 2 cores",
+    "cifar10-small-20": "20 min on 1 core",
+    "resnet20-20": "20 min on 1 core",
+    "resnet20-plain-20": "21 min on 1 core",
+    "all-cnn-c-20": "21 min on 1 core",
+    "resnet20-60": "65 min on 2 cores",
+    "small-4000": "7 min on 1 core",
+    "small-4000-near-identity": "7 min on 1 core",
+    "small-4000-standard": "7 min on 1 core",
+    "small-4000-trained-head": "7 min on 1 core",
+    "small-4000-batch-norm": "9 min on 1 core",
+    "small-4000-no-identity": "7 min on 1 core",
+    "small-4000-deep": "14 min on 1 core",
+    "small-4000-deep-near-identity": "17 min on 1 core",
+    "small-4000-deep-no-identity": "16 min on 1 core",
+}
+"""Times of the training steps on an AMD EPYC (Zen 4 or 5) in bfloat16, as the logs under results/ have them. Those of
+`cifar10` and `imagenet` follow from the speed of their first steps. No GPU was available."""
+
+
+def descriptions():
+    """Returns what each recipe is, by its name.
+
+    Returns:
+        Dictionary from the name of a recipe to the docstring under it, or to that of the first group of recipes that
+        contains it.
+    """
+    own, groups = {}, {}
+    for module in MODULES:
+        body = ast.parse(inspect.getsource(module)).body
+        for statement, after in itertools.pairwise(body):
+            documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            if not (isinstance(statement, ast.Assign) and documented):
+                continue
+            value, text = getattr(module, statement.targets[0].id), " ".join(after.value.value.split())
+            if isinstance(value, Recipe):
+                own[value.name] = text
+            else:
+                groups |= {recipe.name: text for recipe in value if recipe.name not in groups}
+    return {**groups, **own}
+
+
+def lines(recipes, width=80):
+    """Yields the lines of the list of some recipes.
+
+    Args:
+        recipes: Sequence of `Recipe`.
+        width: Integer, number of columns of the terminal.
+    """
+    texts, said = descriptions(), set()
+    for recipe in recipes:
+        weights, _ = recipe.sizes()
+        yield f"{recipe.name}"
+        facts = f"{weights:,} parameters"
+        if recipe.name in TIMES:
+            facts += f"; {TIMES[recipe.name]}"
+        text = texts[recipe.name]
+        for paragraph in (facts, text if text not in said else "(as above)"):
+            yield from textwrap.wrap(paragraph, max(width, 30), initial_indent="    ", subsequent_indent="    ")
+        said.add(text)

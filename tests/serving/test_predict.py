@@ -1,0 +1,153 @@
+"""`allconv-resnet predict` on whatever stands on a command line or lies in a directory, and on damaged exports."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from training.runs import TINY
+
+from allconv_resnet import cli
+from allconv_resnet.serving.export import export_savedmodel
+from allconv_resnet.serving.predict import predict_export
+from allconv_resnet.training.loop import train
+
+LABELS = [f"Größe {number}" for number in range(10)]
+
+
+def png(seed=0):
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("export")
+    export_savedmodel(TINY.build_model(), LABELS, directory, version=7)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run") / "run"
+    train(TINY.replace(steps=2), directory)
+    return directory
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A directory with two good images and all that is found beside them."""
+    folder = tmp_path / "pictures"
+    (folder / "folder.png").mkdir(parents=True)
+    (folder / "good.png").write_bytes(png())
+    (folder / "folder.png" / "inner.png").write_bytes(png(1))
+    (folder / "._good.png").write_bytes(b"what macOS writes")
+    (folder / "link.png").symlink_to(tmp_path / "nowhere")
+    (folder / "cut.png").write_bytes(png()[:200])
+    (folder / "text.jpg").write_bytes(b"no image")
+    (folder / "empty.jpeg").write_bytes(b"")
+    return folder
+
+
+def command(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in arguments])
+    return stop.value.code
+
+
+@pytest.mark.parametrize("network", ["export", "run_dir"])
+def test_one_bad_file_does_not_hide_the_others(network, request, pictures, capsys):
+    network = request.getfixturevalue(network)
+    assert command("predict", network, pictures, "", pictures / "absent.png", pictures / "good.png") == 1
+    said = capsys.readouterr()
+    names = [line.partition(": ")[0].removeprefix(f"{pictures}/") for line in said.out.splitlines()]
+    assert names == ["folder.png/inner.png", "good.png", "good.png"]
+    for bad in ("cut.png", "text.jpg", "empty.jpeg"):
+        assert f"error: {pictures / bad} is not an image that can be read: " in said.err
+    assert f"The image {pictures / 'link.png'} is a link to nothing" in said.err
+    assert f"There is no image {pictures / 'absent.png'}" in said.err
+    assert "The path of an image must not be empty" in said.err
+    assert "6 of the images could not be read" in said.err
+    assert "._good" not in said.err and "Traceback" not in said.err and "function_node" not in said.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_files_and_directories_without_permission(export, pictures, capsys):
+    (pictures / "good.png").chmod(0)
+    (pictures / "folder.png").chmod(0)
+    assert command("predict", export, pictures) == 1
+    said = capsys.readouterr().err
+    (pictures / "folder.png").chmod(0o700)
+    assert said.count("cannot be read: Permission denied") == 2
+
+
+def test_what_predicts_is_said_and_a_top_that_is_too_large(export, run_dir, pictures, capsys):
+    assert command("predict", export, pictures / "good.png", "--top", "9") == 0
+    said = capsys.readouterr()
+    assert f"Predictions of {export / '7'}" in said.err
+    assert "the 5 most probable classes, and not with more. Received: top=9" in said.err
+    assert said.out.count("Größe") == 5
+    assert command("predict", run_dir, pictures / "good.png", "--top", "12") == 0
+    said = capsys.readouterr()
+    assert f"Predictions of {run_dir} at step 2" in said.err
+    assert "The network has 10 classes. Received: top=12" in said.err
+
+
+def test_without_images_there_is_a_sentence(export, tmp_path, capsys):
+    assert command("predict", export) == 2
+    assert "predict needs the paths of images" in capsys.readouterr().err
+    assert command("predict", export, tmp_path) == 1
+    assert f"The directory {tmp_path} has no JPEG or PNG file" in capsys.readouterr().err
+
+
+PREDICT = "import sys; from allconv_resnet import cli; cli.main(sys.argv[1:])"
+
+
+def test_head_ends_it_in_silence_and_an_ascii_terminal_gets_escapes(export, pictures):
+    images = [str(pictures / "good.png")] * 200
+    environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "PYTHONUNBUFFERED": "1"}
+    predict = subprocess.Popen(
+        [sys.executable, "-c", PREDICT, "predict", str(export), *images],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+    first = predict.stdout.readline().decode("ascii")
+    predict.stdout.close()
+    said = predict.stderr.read().decode("ascii")
+    assert predict.wait(120) == 128 + 13
+    assert "Traceback" not in said and "BrokenPipe" not in said
+    assert first.count("Gr\\xf6\\xdfe") == 5
+
+
+FILES = ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["empty", "cut", "binary", "gone", "directory"])
+def test_a_damaged_export_is_one_sentence(export, name, damage, tmp_path, capsys):
+    shutil.copytree(export, tmp_path / "copy")
+    path = tmp_path / "copy" / "7" / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "directory":
+        path.mkdir()
+    elif damage != "gone":
+        parts = {"empty": b"", "cut": content[: len(content) // 2], "binary": os.urandom(len(content))}
+        path.write_bytes(parts[damage])
+    (tmp_path / "good.png").write_bytes(png())
+    assert command("predict", tmp_path / "copy", tmp_path / "good.png") == 2
+    said = capsys.readouterr().err
+    sentence = said[said.index("error: ") :].strip()
+    assert len(sentence.splitlines()) == 1 and "function_node" not in sentence, said
+    assert "cannot be loaded" in sentence or "has no exported model" in sentence
+
+
+def test_other_callers_get_the_errors_as_answers(export, pictures):
+    answers = list(predict_export(export, [pictures / "good.png", pictures / "text.jpg"]))
+    assert [sorted(answer) for answer in answers] == [["image", "predictions"], ["error", "image"]]
