@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,10 @@ from allconv_resnet.training.weights import load_model
 
 SUFFIXES = {"savedmodel": "", "onnx": ".onnx", "litert": ".tflite"}
 CARD = "MODEL_CARD.md"
+WRITTEN = re.compile(
+    r"saved_model\.pb|fingerprint\.pb|MODEL_CARD\.md|variables/variables\.(index|data-[\d-]+of-\d+)"
+    r"|assets\.extra/tf_serving_warmup_requests"
+)
 
 
 def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel"):
@@ -63,18 +68,32 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
             model = recipe.replace(precision="float32").build_model()
             model.set_weights(weights)
         return export_file(model, directory, version, kind)
-    sessions = run_directory.read_sessions(run_dir)
     path = export_savedmodel(model, labels, directory, version, centre=centre)
     tests = [line for line in run_directory.read_metrics(run_dir) if line["split"] == "test"]
-    card = model_card(recipe, step, tests, sessions, labels)
+    card = model_card(recipe, step, tests, [_last_session(run_dir, recipe)], labels)
     files.write_text(path / CARD, card)
     return path
 
 
+def _last_session(run_dir, recipe):
+    """Returns what a model card shows of the last session. What environment.json does not have is not recorded."""
+    shown = {"versions": {}, "precision": recipe.precision, "cpu": "not recorded", "commit": "not recorded", "gpus": []}
+    recorded = (run_directory.read_sessions(run_dir) or [{}])[-1]
+    return shown | {key: recorded[key] for key in shown if isinstance(recorded.get(key), type(shown[key]))}
+
+
 def _next_version(directory, step, kind):
-    """Returns the version of an export, so that it is the newest of its directory."""
-    newest = max((version for version, _ in _versions(directory, kind)), default=0)
-    return step if step >= newest else newest + 1
+    """Returns the version of an export, so that it is the newest of its directory, and no file of the user is lost."""
+    newest, path = max(_versions(directory, kind), default=(0, directory))
+    if step > newest or (step == newest and (path.is_file() or _is_export(path))):
+        return step
+    return newest + 1
+
+
+def _is_export(directory):
+    """Returns whether a directory has no other files than a SavedModel with its card."""
+    paths = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir())
+    return all(WRITTEN.fullmatch(path) for path in paths)
 
 
 def _versions(directory, kind="savedmodel"):

@@ -57,11 +57,12 @@ def assert_as_uninterrupted(engine, run_dir, reference):
     assert int(state(run_dir, TINY.run.steps)["optimizer/0000"]) == TINY.run.steps
 
 
-def test_sigkills_at_random_steps_change_no_bit(engine, start, tmp_path, reference):
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_sigkills_at_random_steps_change_no_bit(engine, start, tmp_path, reference, kills):
     seed = random.randrange(10**6)
     print("random seed", seed)
     draw, run_dir = random.Random(seed), tmp_path / "run"
-    for kill in sorted(draw.sample(range(1, TINY.run.steps), 5 if engine == "synchronous" else 3)):
+    for kill in sorted(draw.sample(range(1, TINY.run.steps), kills)):
         run = start(TINY, run_dir)
         wait_for_lines(run, run_dir / "metrics.jsonl", kill)
         run.send(signal.SIGKILL)
