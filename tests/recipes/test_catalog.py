@@ -33,7 +33,7 @@ def test_the_help_tells_defaults_once(capsys):
     with pytest.raises(SystemExit):
         cli.parse_job(("cifar10", "digits"), ["--help"])
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--list shows the recipes." in said and "(default: runs/NAME)" in said
+    assert "--list shows the recipes." in said and "(default: runs/NAME" in said
     assert "Default:" not in said
     for text in ("Sections and tables are those", "Name of the split that is trained on", "Fraction of each label"):
         assert text in said, "parts and fields have their docstrings, also inherited ones"
