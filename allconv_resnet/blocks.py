@@ -105,7 +105,7 @@ class ResidualBlock(Configured):
     def call(self, x, training=None):
         self.check_size(x.shape)
         if self.strides > 1 and None in x.shape[1:3]:
-            self.check_size_in_graph(x)
+            x = self.checked_in_graph(x)
         y = self.conv1(x, training=training)
         y = self.norm1(y, training=training) if self.normalization else y
         y = self.second_convolution(self.activation(y), training)
@@ -121,11 +121,13 @@ class ResidualBlock(Configured):
         if any(size is not None and size % self.strides for size in shape[1:3]):
             raise BadInput(f"{self.size_message} Received: input_shape={tuple(shape)}")
 
-    def check_size_in_graph(self, x):
-        """Checks in a TensorFlow graph, which alone can have unknown sizes, that `strides` divides them."""
+    def checked_in_graph(self, x):
+        """Returns x after a check that `strides` divides its size, in a TensorFlow graph: sizes are unknown only there."""
         import tensorflow as tf
 
-        tf.debugging.assert_equal(tf.shape(x)[1:3] % self.strides, 0, self.size_message)
+        check = tf.debugging.assert_equal(tf.shape(x)[1:3] % self.strides, 0, self.size_message)
+        with tf.control_dependencies([check]):  # or the addition might fail first, with a message of its own
+            return tf.identity(x)
 
     @property
     def size_message(self):
