@@ -122,7 +122,7 @@ class ResidualBlock(Configured):
             raise BadInput(f"{self.size_message} Received: input_shape={tuple(shape)}")
 
     def checked_in_graph(self, x):
-        """Returns x after a check that `strides` divides its size, in a TensorFlow graph: sizes are unknown only there."""
+        """Returns x after a check, in a TensorFlow graph, that `strides` divides its size: only there it is unknown."""
         import tensorflow as tf
 
         check = tf.debugging.assert_equal(tf.shape(x)[1:3] % self.strides, 0, self.size_message)
