@@ -7,6 +7,7 @@ allconv_resnet` in a user's own program changes no settings and hides no message
 import contextlib
 import os
 import re
+import signal
 import sys
 import tempfile
 
@@ -22,6 +23,14 @@ def starting():
     without a GPU of NVIDIA it does not print either that CUDA finds none. A backend that Keras cannot import ends the
     process with one sentence and the status 2, and Ctrl-C ends it with the status 130.
     """
+    stderr = os.dup(2)
+
+    def end(*_):
+        # An exception would not do: Keras's import and JAX's callbacks swallow it.
+        os.write(stderr, b"Stopped by Ctrl-C\n")
+        os._exit(130)
+
+    signal.signal(signal.SIGINT, end)  # until the command has its own
     try:
         if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
             yield
@@ -29,9 +38,6 @@ def starting():
             os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2" if os.path.exists("/dev/nvidiactl") else "3"
             with _without_chatter():
                 yield
-    except KeyboardInterrupt:
-        print("Stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
     except (ImportError, ValueError) as error:
         if not _raised_by_keras(error):
             raise

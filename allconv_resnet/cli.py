@@ -17,6 +17,7 @@ import tyro
 from allconv_resnet.environment import require_keras_settings
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.files import expand
+from allconv_resnet.interrupts import STATUS, interruptible
 from allconv_resnet.part import Int32, Minutes, Seconds, part
 from allconv_resnet.progress import say
 from allconv_resnet.recipes import RECIPES, Recipe
@@ -384,7 +385,8 @@ def guarded(run):
     A command whose standard output is closed early, for instance by `| head`, ends without a message.
     """
     try:
-        status = run()
+        with interruptible():
+            status = run()
     except BadInput as error:
         say(f"error: {error}")
         status = 2
@@ -392,8 +394,8 @@ def guarded(run):
         say(f"failed: {error}")
         status = 1
     except KeyboardInterrupt:
-        say("Interrupted")
-        status = 128 + signal.SIGINT
+        say("Stopped by Ctrl-C")
+        status = STATUS
     except BrokenPipeError:
         status = 128 + signal.SIGPIPE
     for stream in (sys.stdout, sys.stderr):

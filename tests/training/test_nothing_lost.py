@@ -1,7 +1,13 @@
 """Nothing of a run directory is lost, and what cannot be used is named in one sentence."""
 
 import json
+import shlex
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +23,7 @@ from allconv_resnet.training.engines.reasons import tensorflow_reason
 from allconv_resnet.training.loop import train
 from allconv_resnet.training.run_name import default_run_dir
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = TINY.replace(
     stem=(4, 3, 4, 1),
     stages=((1, 8, 1),),
@@ -438,16 +445,42 @@ def test_ctrl_c_ends_every_command_in_one_line(name, run_dir, monkeypatch, capsy
         arguments |= {"theory": ("theory", "linear"), "report": ("report", run_dir)}
         status = command(*arguments.get(name, (name, run_dir)))
         said = capsys.readouterr().err.strip()
-    assert (status, said) == (130, "Interrupted")
+    assert (status, said) == (130, "Stopped by Ctrl-C")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [1, 2, 3, 4, 5, 6])
+def test_ctrl_c_at_any_time_ends_the_process(tmp_path, delay):
+    options = command_line(SMALL.replace(steps=100_000), tmp_path / "run")
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen([sys.executable, "train_cifar.py", *options], cwd=ROOT, stdout=log, stderr=log)
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    said = (tmp_path / "log").read_text()
+    assert said.count("Stopped by Ctrl-C") + said.count("Stopped by SIGINT") == 1
+
+
+def test_an_interrupt_that_is_swallowed_ends_the_process(run_python):
+    program = """
+import os, signal, time
+from allconv_resnet import interrupts
+interrupts.PATIENCE = 0.1
+with interrupts.interruptible():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        pass
+    time.sleep(60)
+"""
+    done = run_python("-c", program)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (130, "Stopped by Ctrl-C")
 
 
 @pytest.mark.slow
 def test_a_closed_output_does_not_end_a_run(tmp_path, run_python):
     run_dir = tmp_path / "run"
     program = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1], shell=True).returncode)"
-    import shlex
-    import sys
-
     options = [option for option in command_line(SMALL, run_dir) if option != "--no-export"]
     script = shlex.join([sys.executable, "train_cifar.py", *options])
     done = run_python("-c", program, f"({script}; echo $? > {tmp_path}/status) 2>&1 | head -1")
