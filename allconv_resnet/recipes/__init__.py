@@ -5,7 +5,7 @@ from allconv_resnet.recipes.compared import COMPARED, SIXTY_MINUTES, SMALL_4000,
 from allconv_resnet.recipes.paper import CIFAR10, CIFAR100, IMAGENET, IMAGENET_PLAIN, IMAGENET_TINY, IMAGENETS
 from allconv_resnet.recipes.parts import *
 from allconv_resnet.recipes.recipe import Recipe
-from allconv_resnet.recipes.small import CIFAR10_FAST, CIFAR10_SMALL, DIGITS
+from allconv_resnet.recipes.small import CIFAR10_FAST, CIFAR10_FIXED_NORM, CIFAR10_SMALL, DIGITS
 
 SMALL_IMAGES = (
     CIFAR10,
@@ -15,6 +15,7 @@ SMALL_IMAGES = (
     *COMPARED,
     *TWENTY_MINUTES,
     *SIXTY_MINUTES,
+    CIFAR10_FIXED_NORM,
     SMALL_4000,
     *SMALL_ABLATIONS,
 )
