@@ -15,8 +15,9 @@ from allconv_resnet import recipes
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.training.checkpoints import Checkpoints, steps_on_disk
 
-# A job of three processes takes seconds to start.
-PARAMETERS = [pytest.param(name, marks=pytest.mark.slow if name == "asynchronous" else ()) for name in ENGINES]
+# JAX compiles each run anew, and a job of three processes takes seconds to start: `make test` has the first engine
+# alone here, and the other two in test_jax.py and test_parameter_server.py; .ci/run has all three.
+PARAMETERS = [pytest.param(name, marks=() if name == "synchronous" else pytest.mark.slow) for name in ENGINES]
 
 
 @pytest.fixture(params=PARAMETERS, scope="module")
