@@ -6,6 +6,8 @@ decoded together, and the draw for each image is a function of (seed, position).
 replaced by zeros of weight 0, so that all other images keep their positions.
 """
 
+import contextlib
+
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -136,7 +138,8 @@ class RecordSource:
             key = tf.stack([tf.cast(recipe.seed, tf.int64), number])
             order = tf.argsort(tf.random.stateless_uniform([len(files)], key))
             seed = tf.random.stateless_uniform([], key, None, None, tf.int64)
-            records = read_records(files, order).shuffle(data.shuffle_buffer, seed, reshuffle_each_iteration=False)
+            with without_global_seed():
+                records = read_records(files, order).shuffle(data.shuffle_buffer, seed, reshuffle_each_iteration=False)
             return records.skip(tf.where(number == first_epoch, seen, 0))
 
         def prepare(contents, position):
@@ -189,6 +192,20 @@ class RecordSource:
         records = read_records(files, tf.range(len(files))).concatenate(fillers)
         batches = _mapped(records.batch(share, drop_remainder=True).take(-(-most // share)).enumerate(), batch)
         return batches if padded else without_padding(batches)
+
+
+@contextlib.contextmanager
+def without_global_seed():
+    """Returns a context manager for traced functions, in which `tf.random.set_seed` has no effect.
+
+    The order of the records would otherwise depend on what the user's program has set, and 0 would be an error.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    seed, graph.seed = graph.seed, None
+    try:
+        yield
+    finally:
+        graph.seed = seed
 
 
 def _mapped(dataset, batch):

@@ -47,6 +47,16 @@ def test_a_batch_is_a_function_of_seed_and_step(data):
     assert not same(run, take(data, 12, RECIPE.replace(seed=1)))
 
 
+@pytest.mark.parametrize("seed", [0, 7])
+def test_the_global_seed_of_a_program_changes_nothing(data, seed):
+    expected = take(data, 6)
+    tf.random.set_seed(seed)
+    try:
+        assert same(take(data, 6), expected)
+    finally:
+        tf.random.set_seed(None)
+
+
 def test_every_epoch_shows_every_image_once_in_an_order_of_its_own(data):
     labels = np.concatenate([labels for _, labels, _ in take(data, 15)]).reshape(3, 30)
     assert all(sorted(epoch) == list(range(30)) for epoch in labels)
