@@ -62,13 +62,13 @@ class ScaledBlock(acr.ResidualBlock):
 
 @pytest.fixture
 def scaled():
-    BLOCKS["scaled"] = ScaledBlock
+    BLOCKS["of-a-test"] = ScaledBlock
     yield
-    del BLOCKS["scaled"]
+    del BLOCKS["of-a-test"]
 
 
 def test_a_new_block_type_is_a_class_and_a_line(scaled, tmp_path):
-    model = acr.AllConvResNet(**SMALL, block="scaled", scale=0.5, initialization="he", kernel_sizes=(3, 1), seed=2)
+    model = acr.AllConvResNet(**SMALL, block="of-a-test", scale=0.5, initialization="he", kernel_sizes=(3, 1), seed=2)
     x = images(4)
     y = ops.convert_to_numpy(model(x))
     plain = acr.AllConvResNet(**SMALL, initialization="he", kernel_sizes=(3, 1), seed=2)
@@ -90,7 +90,7 @@ def test_a_new_block_type_is_a_class_and_a_line(scaled, tmp_path):
         BadInput, match=r"block='residual' are activation, shortcut, kernel_sizes\. Received: scale=0.5"
     ):
         acr.AllConvResNet(**SMALL, scale=0.5)
-    with pytest.raises(BadInput, match=r"block must be one of residual, scaled\. Received: block='dense'"):
+    with pytest.raises(BadInput, match=r"block must be one of residual, scaled, of-a-test\. Received: block='dense'"):
         acr.AllConvResNet(**SMALL, block="dense")
 
 
