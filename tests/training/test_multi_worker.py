@@ -124,7 +124,11 @@ def test_after_a_sigkill_the_others_end_and_the_job_goes_on(start, start_two, re
     assert runs[killed].wait() == -signal.SIGKILL
     assert runs[1 - killed].wait() == 1
     said = runs[1 - killed].output()
-    assert "failed: A worker of worker 0 (" in said and "has ended or cannot be reached" in said and "Traceback" not in said
+    assert (
+        "failed: A worker of worker 0 (" in said
+        and "has ended or cannot be reached" in said
+        and "Traceback" not in said
+    )
     runs = start_two([recipe] * 2, [run_dir] * 2)
     assert [run.wait() for run in runs] == [0, 0]
     assert all("from step 14 to 30" in run.output() or "from step 21 to 30" in run.output() for run in runs)
