@@ -1,13 +1,11 @@
-"""The command lines of the training scripts and of `allconv-resnet`."""
+"""The commands: of the training scripts, and of `allconv-resnet`."""
 
 import argparse
 import contextlib
 import json
 import os
-import shutil
 import signal
 import sys
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,54 +16,11 @@ from allconv_resnet.environment import require_keras_settings
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.files import expand
 from allconv_resnet.interrupts import STATUS, interruptible
-from allconv_resnet.part import Int32, Minutes, Seconds, part
+from allconv_resnet.job import parse_job
 from allconv_resnet.progress import say
-from allconv_resnet.recipes import RECIPES, Recipe
-from allconv_resnet.recipes.parts import KINDS
-from allconv_resnet.recipes.recipe import kinds_with
 from allconv_resnet.serving.options import ServeOptions
 
 THEORY = ("linear", "expressivity", "landscape", "isometry")
-
-
-def _default(text, metavar):
-    """Returns what the help says of an option whose default, None, stands for something else."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {text})")
-
-
-@part
-class Job:
-    """A recipe, and options of where it runs, which do not change the weights."""
-
-    recipe: Recipe
-    base: Annotated[str, tyro.conf.arg(name="recipe", metavar="NAME|FILE.json")] = "cifar10"
-    """Recipe with the defaults of the options: a name, or a JSON file such as the config.json of a run."""
-    data_kind: Annotated[Literal[tuple(KINDS["data"])], tyro.conf.arg(name="data")] = "arrays"
-    """Kind of data: images of one size in memory (arrays), or JPEG files of all sizes (records)."""
-    network_kind: Annotated[Literal[tuple(KINDS["network"])], tyro.conf.arg(name="network")] = "allconv_resnet"
-    """Kind of network: the paper's, or one that it is compared with."""
-    optimizer_kind: Annotated[Literal[tuple(KINDS["optimizer"])], tyro.conf.arg(name="optimizer")] = "momentum"
-    """Kind of optimizer."""
-    schedule_kind: Annotated[Literal[tuple(KINDS["schedule"])], tyro.conf.arg(name="schedule")] = "steps"
-    """Kind of learning-rate schedule."""
-    run_dir: Annotated[str | None, _default("runs/NAME, where NAME has what differs from the recipe", "DIR")] = None
-    """Run directory. The same command with the same directory continues the run."""
-    overwrite: bool = False
-    """Begin anew, and delete what an earlier run has written to the run directory."""
-    data_dir: Annotated[Path | None, _default("$TFDS_DATA_DIR or ~/tensorflow_datasets", "DIR")] = None
-    """Directory of tensorflow-datasets."""
-    strategy: Literal["auto", "one", "mirrored", "multi-worker", "parameter-server"] = "auto"
-    """One device, mirrored over the accelerators of this machine, or several machines of TF_CONFIG, in step with each
-    other (multi-worker) or asynchronously (parameter-server). auto means the strategy that TF_CONFIG describes or, if
-    it is not set, all accelerators of this machine."""
-    replicas: Annotated[Int32 | None, _default("all accelerators", "INT")] = None
-    """Number of devices to mirror over. Without accelerators the CPU is split, which is only useful for tests."""
-    peer_timeout: Seconds = 300
-    """Seconds to wait for the other machines of TF_CONFIG."""
-    minutes: Annotated[Minutes | None, _default("no limit", "FLOAT")] = None
-    """Stop and save after this many minutes. The same command continues the run."""
-    export: bool = True
-    """Export the network when the run has finished, to RUN_DIR/export."""
 
 
 def train_command(names, arguments=None):
@@ -97,68 +52,6 @@ def train_command(names, arguments=None):
 
         tf_config.run_and_exit(lambda: guarded(run))
     sys.exit(guarded(run))
-
-
-def parse_job(names, arguments=None):
-    """Returns the `Job` of a command line, in which every field of the recipe's parts is an option.
-
-    Args:
-        names: See `train_command`.
-        arguments: See `train_command`.
-
-    Raises:
-        BadInput: if the recipe or a kind is unknown, or an option belongs to a kind that was not chosen.
-    """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    # The recipe and the kinds are read first because they determine the options and their defaults.
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--recipe", default=names[0])
-    parser.add_argument("--list", action="store_true")
-    for kind in KINDS:
-        parser.add_argument(f"--{kind}")
-    chosen, rest = parser.parse_known_args(arguments)
-    if chosen.list:
-        _list_recipes(names)
-        sys.exit(0)
-    if chosen.recipe.endswith(".json"):
-        recipe = Recipe.read(chosen.recipe)
-    elif chosen.recipe in names:
-        recipe = RECIPES[chosen.recipe]
-    else:
-        raise BadInput(f"recipe must be a .json file or one of {', '.join(names)}. Received: recipe={chosen.recipe!r}")
-    for name in KINDS:
-        if kind := getattr(chosen, name):
-            recipe = recipe.with_kind(name, kind)
-    _refuse_other_kinds(recipe, rest)
-    kinds = {f"{name}_kind": getattr(chosen, name) or getattr(recipe, name).kind for name in KINDS}
-    description = f"{Path(sys.argv[0]).name} --list shows the recipes."
-    options = (tyro.conf.OmitArgPrefixes,)  # short names, which the help still groups by part
-    default = Job(recipe, chosen.recipe, **kinds)
-    return tyro.cli(Job, default=default, args=rest, description=description, config=options)
-
-
-def _list_recipes(names):
-    from allconv_resnet.recipes import catalog
-
-    columns = min(max(shutil.get_terminal_size().columns, 40), 100)
-    for line in catalog.lines([RECIPES[name] for name in names], columns):
-        print(line)
-
-
-def _refuse_other_kinds(recipe, arguments):
-    fields = recipe.fields()
-    for argument in arguments:
-        if not argument.startswith("--"):
-            continue
-        name = argument[2:].partition("=")[0].replace("-", "_")
-        for field in (name, name.removeprefix("no_")):
-            owners = kinds_with(field)
-            if owners and field not in fields:
-                owner, kinds = owners[0][0], " or ".join(dict.fromkeys(kind for _, kind in owners))
-                raise BadInput(
-                    f"{argument} is an option of --{owner} {kinds}. "
-                    f"This recipe has --{owner} {getattr(recipe, owner).kind}"
-                )
 
 
 @contextlib.contextmanager
@@ -254,7 +147,6 @@ def predict_command(
     """
     if not images:
         raise BadInput("predict needs the paths of images, of directories of them, or - for standard input")
-    say = partial(print, file=sys.stderr, flush=True)
     if (network / "config.json").exists():
         from allconv_resnet.training.predict import predict_run
 

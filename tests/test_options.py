@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from allconv_resnet import cli, recipes
 from allconv_resnet.errors import BadInput
+from allconv_resnet.job import Job
 from allconv_resnet.part import flat_fields
 from allconv_resnet.recipes.parts import KINDS
 
@@ -21,7 +22,7 @@ VALUES = st.sampled_from(INTEGERS + FLOATS + STRINGS + WORDS) | st.integers().ma
 
 def every_option():
     """The names of all options: the fields of the job, of its recipe, and of all kinds of parts."""
-    names = {field.name for field in dataclasses.fields(cli.Job)} - {"recipe", "base"}
+    names = {field.name for field in dataclasses.fields(Job)} - {"recipe", "base"}
     names -= {f"{part}_kind" for part in KINDS}
     for kind in (recipes.Run(), *(kind for table in KINDS.values() for kind in table.values())):
         names |= set(flat_fields(kind))

@@ -22,7 +22,7 @@ from allconv_resnet.recipes.parts.schedule import Schedule, Steps
 
 POLICIES = {"auto": None, "float32": "float32", "bfloat16": "mixed_bfloat16"}
 
-MAY_CHANGE = ("steps", "log_every", "evaluate_every", "checkpoint_every", "bad_images")
+MAY_CHANGE = ("steps", "patience", "log_every", "evaluate_every", "checkpoint_every", "bad_images")
 """These fields do not affect the weights, so they may change on resume."""
 
 

@@ -161,7 +161,8 @@ def _run_loop(recipe, run, source, engine, stop, data_dir):
         progress.say(f"No lower {watched} error in {recipe.run.patience} tests: the run ends at step {step:,}")
         metrics.flush()
         checkpoints.save(step, engine.state)
-    if recipe.data.holdout:
+    tested = any(line.get("planned") == recipe.run.steps for line in metrics.lines)  # by a process that ended too early
+    if recipe.data.holdout and not tested:
         test(recipe.data.test_split, "test", planned=recipe.run.steps)
         metrics.flush()
     engine.pull()

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from allconv_resnet import blocks, cli, optimizers, recipes, schedules
+from allconv_resnet import blocks, cli, recipes
 from allconv_resnet.data import augment
 from allconv_resnet.errors import BadInput
 from allconv_resnet.part import Count, NotNegative, Positive, as_lists, part
@@ -214,4 +214,3 @@ def test_a_new_augmentation_is_a_class_and_a_line():
 def test_the_tables_name_their_kinds():
     for table in KINDS.values():
         assert all(table[value.kind].kind == value.kind for value in table.values())
-    assert optimizers.Muon and schedules.WarmUp

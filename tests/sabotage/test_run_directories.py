@@ -11,21 +11,12 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from training.runs import TINY, command_line
+from training.runs import SMALL, command_line
 
 from allconv_resnet import cli
 from allconv_resnet.training import run_directory, run_state
 from allconv_resnet.training.checkpoints import read_checkpoint, steps_on_disk
 
-SMALL = TINY.replace(
-    stem=(4, 3, 4, 1),
-    stages=((1, 8, 1),),
-    batch_size=16,
-    steps=6,
-    boundaries=(4,),
-    evaluate_every=3,
-    checkpoint_every=2,
-)
 COMMANDS = ("train", "evaluate", "export", "plot", "report", "predict")
 PAIRS = 84  # with six commands each, 504 cases
 NOTES = "The user's own notes.\n"

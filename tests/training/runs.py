@@ -21,6 +21,16 @@ TINY = DIGITS.replace(
     stem=(8, 3, 2, 1), stages=((1, 16, 2), (1, 32, 2)), initialization="he", batch_size=32, precision="float32",
     steps=60, boundaries=(40,), log_every=1, evaluate_every=20, checkpoint_every=7,
 )  # fmt: skip
+# Six steps of a network with a single block, for tests of what lies in a run directory.
+SMALL = TINY.replace(
+    stem=(4, 3, 4, 1),
+    stages=((1, 8, 1),),
+    batch_size=16,
+    steps=6,
+    boundaries=(4,),
+    evaluate_every=3,
+    checkpoint_every=2,
+)
 TIMES = ("images_per_second", "input_wait", "cpu_seconds", "staleness")
 
 # A server that has imported everything forks each run: a run starts in a fraction of a second.

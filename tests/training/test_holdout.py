@@ -1,5 +1,7 @@
 """Held-out training images: never trained on, watched during the run; the test set is read once, at the end."""
 
+import shutil
+
 import numpy as np
 import pytest
 from training.runs import TINY, lines
@@ -51,6 +53,14 @@ def test_the_test_set_is_read_once_at_the_end(finished):
     assert "held-out accuracy" in reports.summary(lines(finished))
     assert (finished / "tensorboard" / HOLDOUT).is_dir()
     assert run_state.finished(finished, 40) and not run_state.finished(finished, 41)
+
+
+def test_the_test_set_is_not_read_again_after_a_kill_before_the_network_was_written(finished, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished, run_dir)
+    (run_dir / "model.keras").unlink()
+    assert train(HELD, run_dir) is None
+    assert len(lines(run_dir, "test")) == 1 and (run_dir / "model.keras").exists()
 
 
 @pytest.mark.parametrize("split", [HOLDOUT, "test"])

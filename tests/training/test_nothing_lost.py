@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from training.runs import TINY, command_line
+from training.runs import SMALL, command_line
 
 from allconv_resnet import cli, files, recipes
 from allconv_resnet.errors import BadInput
@@ -24,15 +24,6 @@ from allconv_resnet.training.loop import train
 from allconv_resnet.training.run_name import default_run_dir
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = TINY.replace(
-    stem=(4, 3, 4, 1),
-    stages=((1, 8, 1),),
-    batch_size=16,
-    steps=6,
-    boundaries=(4,),
-    evaluate_every=3,
-    checkpoint_every=2,
-)
 
 
 @pytest.fixture(scope="module")
