@@ -86,7 +86,9 @@ class MaskedBranch:
         """Returns Q/t and its derivative."""
         k, s = self.active, self.v / self.active * t
         root = np.sqrt((1 - s) ** 2 + 4 * k * s)
-        ratio = 2 * self.v / (1 - s + root)
+        # two forms of the same, each without cancellation
+        small = np.real(s) < 1
+        ratio = np.where(small, 2 * self.v / np.where(small, 1 - s + root, 1.0), (s - 1 + root) / (2 * t))
         return ratio, ratio**2 / (2 * k) * (1 + (1 - s - 2 * k) / root)
 
     def potential(self, t):
@@ -137,8 +139,9 @@ class FiniteDepthLaw:
         self.log_mean = depth * math.log1p(v)
         end = min(1e6 * (1 + 1 / math.sqrt(v)), branch.largest() * (1 - 1e-13))
         top = brentq(self._slope, 1e-9, end, xtol=1e-300, rtol=1e-15)
-        if v < 1 - 1e-6:
-            bottom = brentq(self._slope, branch.zero() * (1 - 1e-13), -1 - 1e-13, xtol=1e-300, rtol=1e-15)
+        if v < 1 - 1e-4:  # above it the lower edge is below 1e-12
+            margin = 1e-9 * (-1 - branch.zero())
+            bottom = brentq(self._slope, branch.zero() + margin, -1 - margin, xtol=1e-300, rtol=1e-15)
             self._low = abs(self._root(bottom + 0j))
         else:
             bottom, self._low = max(branch.zero(), -1.0), 0.0

