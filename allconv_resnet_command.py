@@ -5,6 +5,7 @@ allconv_resnet` in a user's own program changes no settings and hides no message
 """
 
 import contextlib
+import importlib.util
 import os
 import re
 import signal
@@ -64,6 +65,12 @@ def _without_chatter():
             sys.stderr.write("".join(f"{line}\n" for line in lines if not CHATTER.fullmatch(line)))
 
 
+def _skip_public_names():
+    """Lets modules of the package be imported without `allconv_resnet/__init__.py`, which imports Keras."""
+    module = importlib.util.module_from_spec(importlib.util.find_spec("allconv_resnet"))
+    sys.modules["allconv_resnet"] = module
+
+
 def _raised_by_keras(error):
     traceback, files = error.__traceback__, []
     while traceback:
@@ -74,6 +81,13 @@ def _raised_by_keras(error):
 
 def main():
     """Runs `allconv-resnet COMMAND ...` and exits."""
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["theory"] and {"-h", "--help"} & set(arguments):
+        with starting():
+            _skip_public_names()
+            from allconv_resnet.theory.commands import theory_command
+
+            sys.exit(theory_command(arguments[1:]))
     with starting():
         from allconv_resnet import cli
     cli.main()

@@ -1,18 +1,16 @@
 """What the theory commands share: tables, JSON results, progress, and access to datasets and trained runs.
 
 Only this module of `theory` uses `allconv_resnet.data` and `allconv_resnet.training`. It imports them when they are
-needed, because they import TensorFlow, which the theory itself does not need.
+needed, because they import TensorFlow, which the theory itself does not need. It does the same with Keras, because
+`--help` needs no Keras.
 """
 
 from datetime import UTC, datetime
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from allconv_resnet import files
-from allconv_resnet.environment import describe
-from allconv_resnet.layers import standardize
 from allconv_resnet.progress import Progress
 
 
@@ -23,6 +21,10 @@ def write_results(path, **content):
         path: Path. The directory is created if it does not exist.
         **content: Entries of the JSON object, see `json_ready`.
     """
+    import keras
+
+    from allconv_resnet.environment import describe
+
     measured = datetime.now(UTC).isoformat(timespec="seconds")
     environment = describe(backend=keras.backend.backend(), measured=measured)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +63,26 @@ def print_table(headings, rows):
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for first, *rest in lines:
         print("  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]))
+
+
+def legend_beside(axes, **options):
+    """Puts the legend of axes to their right, where it covers no data.
+
+    Args:
+        axes: `matplotlib.axes.Axes`.
+        **options: Further arguments of `Axes.legend`.
+    """
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, fontsize="small", **options)
+
+
+def add_statement(figure, text):
+    """Writes what the theorem states, in one line, below a figure.
+
+    Args:
+        figure: `matplotlib.figure.Figure`.
+        text: String.
+    """
+    figure.supxlabel(text, fontsize="small")
 
 
 def progress_callback(label):
@@ -106,6 +128,10 @@ def load_cifar10(data_dir):
     Returns:
         float32 array `[50000, 32, 32, 3]` and int64 array `[50000]`.
     """
+    import keras
+
+    from allconv_resnet.layers import standardize
+
     images, labels = load_images("cifar10", data_dir)
     return keras.ops.convert_to_numpy(standardize(images)), labels
 
