@@ -16,7 +16,7 @@ MODULES = [
     for package in (hardt_ma, shamir, tarnowski)
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
 ]
-WITHOUT_EXAMPLES = ("embedding", "random_matrices", "separation")
+WITHOUT_EXAMPLES = ("embedding", "memorized_points", "random_matrices", "separation", "sweep")
 
 
 @pytest.mark.parametrize("name", MODULES)
