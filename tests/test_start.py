@@ -70,7 +70,7 @@ def test_saved_networks_can_be_loaded_once_the_package_is_imported(imports, tmp_
     write = f"import allconv_resnet as acr; acr.AllConvResNet(stages=[(1, 16, 1)]).save({path!r})"
     assert run("-c", write).returncode == 0
     read = f"import {imports}; print(keras.saving.load_model({path!r}).name)"
-    assert run("-c", read).stdout == "all_conv_res_net\n"
+    assert run("-c", read).stdout == "allconv_resnet\n"
 
 
 def test_other_lines_on_standard_error_are_kept():
