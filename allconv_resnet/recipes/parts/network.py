@@ -101,10 +101,12 @@ class Baseline(Network):
     whitened_stem: ClassVar = False
 
     def build(self, data, seed, dtype=None, name=None, images=None):
-        """Returns the network. The arguments are those of `AllConv.build`, and `name` and `images` are not used."""
+        """Returns the network. The arguments are those of `AllConv.build`, and `name` is not used."""
         from allconv_resnet import baselines
 
         arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.whitened_stem:
+            arguments["images"] = images
         function = getattr(baselines, self.function)
         return function(data.num_classes, input_shape=data.image_size, seed=seed, dtype=dtype, **arguments)
 
@@ -146,6 +148,20 @@ class DenseNet(Baseline):
     function: ClassVar = "densenet_bc"
 
 
+@part
+class Airbench(Baseline):
+    """The batch-normalized network of Jordan 2024 (arXiv 2404.00498)."""
+
+    widths: tuple[Size, Size, Size] = (64, 256, 256)
+    """Channels of the three groups of convolutions."""
+    mirror_average: bool = True
+    """Whether inference averages the logits over an image and its mirror image."""
+
+    kind: ClassVar = "airbench"
+    function: ClassVar = "airbench"
+    whitened_stem: ClassVar = True
+
+
 NETWORKS = {
     "allconv_resnet": AllConv(),
     "all_cnn_c": AllCnn(),
@@ -154,5 +170,6 @@ NETWORKS = {
     "resnet20_plain": ResNet(normalization=None),
     "resnet110": ResNet(depth=110),
     "densenet_bc": DenseNet(),
+    "airbench": Airbench(),
 }
 """Kinds of networks by name, as in `--network NAME`."""
