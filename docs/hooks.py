@@ -1,4 +1,4 @@
-"""Adds to the site what stands elsewhere in the repository: results/ with its figures and logs, and the notes on speed."""
+"""Adds to the site what stands elsewhere in the repository: results/ with figures and logs, and the notes on speed."""
 
 import re
 from pathlib import Path
