@@ -9,12 +9,10 @@ step.
 
 from allconv_resnet.theory.shamir.certificates import (
     Certificate,
-    Direction,
     certify,
-    escape,
     gradient_lower_bound,
-    negative_curvature,
 )
+from allconv_resnet.theory.shamir.curvature import Direction, escape, negative_curvature
 from allconv_resnet.theory.shamir.linear_optimum import LinearOptimum, linear_optimum
 from allconv_resnet.theory.shamir.linear_path import ResidualWithLinearPath
 from allconv_resnet.theory.shamir.losses import LOSSES, Loss
