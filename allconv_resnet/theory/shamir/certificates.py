@@ -87,7 +87,7 @@ def gradient_lower_bound(problem, W, V, features, U, form="tight"):
 
 
 def _splits(problem, W, V, features, U):
-    """Returns arrays of numbers with F - F_lin(U) <= distance |grad F| + rest, one for each q in the docstring above."""
+    """Returns arrays with F - F_lin(U) <= distance |grad F| + rest, one entry for each q in the docstring above."""
     basis = problem.directions
     left, values, _ = np.linalg.svd(basis.T @ W, full_matrices=False)
     slopes = problem.loss.gradient(problem.predictions(W, V, features), problem.y)
