@@ -73,7 +73,7 @@ def gradient_lower_bound(problem, W, V, features, U, form="tight"):
     True
     """
     W, V, features = problem.checked(W, V, features)
-    U = _check_predictor(problem, U)
+    U = check_predictor(problem, U)
     excess = problem.objective(W, V, features) - problem.linear(U)
     if form == "paper" and problem.outputs == 1:
         ww, uu = np.sum(W * W), np.sum(U * U)
@@ -90,8 +90,7 @@ def _splits(problem, W, V, features, U):
     """Returns arrays with F - F_lin(U) <= distance |grad F| + rest, one entry for each q in the docstring above."""
     basis = problem.directions
     left, values, _ = np.linalg.svd(basis.T @ W, full_matrices=False)
-    slopes = problem.loss.gradient(problem.predictions(W, V, features), problem.y)
-    G = left.T @ basis.T @ (slopes.T @ features) / problem.n
+    G = left.T @ basis.T @ (problem.slopes(W, V, features).T @ features) / problem.n
     C = left.T @ basis.T @ U @ V
     squares = np.sum(C**2, axis=1)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -158,12 +157,13 @@ def certify(problem, W, V, features, best=None, tolerance=1e-8, stationary=1e-6,
 
 def _largest_gradient(problem, W, V, features):
     """Returns the bound of the gradient norm that the inequality of Cauchy and Schwarz gives."""
-    slopes = root_mean_square(problem.loss.gradient(problem.predictions(W, V, features), problem.y))
+    slopes = root_mean_square(problem.slopes(W, V, features))
     inputs = root_mean_square(problem.x + features @ V.T)
     return slopes * np.hypot(inputs, np.linalg.norm(W, 2) * root_mean_square(features))
 
 
-def _check_predictor(problem, U):
+def check_predictor(problem, U):
+    """Returns a linear predictor as a float64 array `[m, d]`, or raises `BadInput`."""
     U = np.asarray(U, np.float64)
     U = U[None] if U.ndim == 1 else U
     if U.shape != (problem.outputs, problem.d) or not np.isfinite(U).all():

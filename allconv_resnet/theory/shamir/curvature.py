@@ -56,36 +56,48 @@ def negative_curvature(problem, W, V, features):
     True
     """
     W, V, features = problem.checked(W, V, features)
-    predictions = problem.predictions(W, V, features)
-    slopes = problem.loss.gradient(predictions, problem.y)
-    # The unit vectors a and c that maximize a^T G c.
-    outputs, sizes, inputs = np.linalg.svd(slopes.T @ features / problem.n)
-    largest = root_mean_square(slopes) * root_mean_square(features)
-    if not sizes[0] > ROUNDING * largest:
+    a, b, c, size, kappa, kappa_largest = coupling(problem, W, V, features)
+    largest = root_mean_square(problem.slopes(W, V, features)) * root_mean_square(features)
+    if not size > ROUNDING * largest:
         return None
-    a, c, size = outputs[:, 0], inputs[0], sizes[0]
-    h = problem.x + features @ V.T
-    along = np.broadcast_to(a, slopes.shape)
-    curved = np.sum(along * problem.loss.hessian_product(predictions, problem.y, along), axis=1)
-    basis = _null_space(problem.directions.T @ W)
-    projected = h @ basis
-    values, vectors = np.linalg.eigh((projected.T * curved) @ projected / problem.n)
-    b = basis @ vectors[:, 0]
-    # The rest is zero up to rounding, except for a square W.
+    # The terms with W b are zero up to rounding, except for a square W.
     moved = (features @ c)[:, None] * (W @ b)
-    product = problem.loss.hessian_product(predictions, problem.y, moved)
-    cross = size + np.mean((h @ b) * (product @ a))
-    curvature, (alpha, beta) = _smallest_eigenvalue(
-        max(values[0], 0.0), cross, np.mean(np.sum(moved * product, axis=1))
-    )
+    product = problem.loss.hessian_product(problem.predictions(W, V, features), problem.y, moved)
+    cross = size + np.mean(((problem.x + features @ V.T) @ b) * (product @ a))
+    curvature, (alpha, beta) = _smallest_eigenvalue(kappa, cross, np.mean(np.sum(moved * product, axis=1)))
     if curvature >= 0:
         return None
     direction_W, direction_V = alpha * np.outer(a, b), beta * np.outer(b, c)
     gradient_W, gradient_V = problem.gradient(W, V, features)
     slope = np.sum(gradient_W * direction_W) + np.sum(gradient_V * direction_V)
     sign = -1.0 if slope > 0 else 1.0
-    relative = -curvature / np.hypot(values[-1], 2 * largest)
+    relative = -curvature / np.hypot(kappa_largest, 2 * largest)
     return Direction(sign * direction_W, sign * direction_V, float(curvature), -abs(float(slope)), float(relative))
+
+
+def coupling(problem, W, V, features):
+    """Returns what determines the quadratic form above: unit vectors, and the numbers that belong to them.
+
+    Args:
+        problem: `Problem`.
+        W: Array `[m, d]`.
+        V: Array `[d, k]`.
+        features: Array `[n, k]`, f_theta(x).
+
+    Returns:
+        Unit vectors a `[m]` and c `[k]` that maximize a^T G c, and b `[d]` with W b = 0 that minimizes kappa, in the
+        order a, b, c; the number a^T G c, which is the largest singular value of G; kappa, and its largest value for
+        other b.
+    """
+    outputs, sizes, inputs = np.linalg.svd(problem.slopes(W, V, features).T @ features / problem.n)
+    a = outputs[:, 0]
+    along = np.broadcast_to(a, (problem.n, len(a)))
+    predictions = problem.predictions(W, V, features)
+    curved = np.sum(along * problem.loss.hessian_product(predictions, problem.y, along), axis=1)
+    basis = _null_space(problem.directions.T @ W)
+    projected = (problem.x + features @ V.T) @ basis
+    values, vectors = np.linalg.eigh((projected.T * curved) @ projected / problem.n)
+    return a, basis @ vectors[:, 0], inputs[0], sizes[0], max(values[0], 0.0), max(values[-1], 0.0)
 
 
 def escape(problem, W, V, features, direction, step=1.0):

@@ -81,8 +81,20 @@ class Problem:
 
     def gradient(self, W, V, features):
         """Returns the gradients of F with respect to W, `[m, d]`, and V, `[d, k]`."""
-        slope = self.loss.gradient(self.predictions(W, V, features), self.y) / self.n
+        slope = self.slopes(W, V, features) / self.n
         return slope.T @ (self.x + features @ V.T), W.T @ (slope.T @ features)
+
+    def hessian_product(self, W, V, features, directions):
+        """Returns the product of the Hessian of F in (W, V) with `directions`, a pair like (W, V), as such a pair."""
+        dW, dV = directions
+        predictions, h = self.predictions(W, V, features), self.x + features @ V.T
+        slope, moved = self.loss.gradient(predictions, self.y) / self.n, features @ dV.T
+        change = self.loss.hessian_product(predictions, self.y, h @ dW.T + moved @ W.T) / self.n
+        return change.T @ h + slope.T @ moved, (dW.T @ slope.T + W.T @ change.T) @ features
+
+    def slopes(self, W, V, features):
+        """Returns the derivatives of the loss of each example with respect to the prediction, `[n, m]`."""
+        return self.loss.gradient(self.predictions(W, V, features), self.y)
 
     def predictions(self, W, V, features):
         """Returns the predictions p(x), `[n, m]`."""
