@@ -7,7 +7,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from allconv_resnet.errors import BadInput
 
-DENSE = 20  # smaller operators are written as matrices, since ARPACK needs room for its basis
+DENSE = 40  # smaller operators are written as matrices, since ARPACK needs room for its basis
 
 
 class ExtremeEigenvalues(NamedTuple):
@@ -19,16 +19,18 @@ class ExtremeEigenvalues(NamedTuple):
     vector: np.ndarray  # [size] unit vector v
 
 
-def extreme_eigenvalues(product, size, tolerance=1e-6, restarts=100, seed=0):
+def extreme_eigenvalues(product, size, tolerance=1e-5, restarts=300, seed=0):
     """Returns the smallest and the largest eigenvalue of a symmetric operator.
 
-    The method is ARPACK's implicitly restarted Lanczos method (`scipy.sparse.linalg.eigsh`). Both values are computed
-    again from the vectors, and the residual of the smallest one says how close it is to an eigenvalue.
+    The method is ARPACK's implicitly restarted Lanczos method (`scipy.sparse.linalg.eigsh`), first for the eigenvalue
+    of largest magnitude, which is one end of the spectrum, and then for the one that is farthest from it, so that the
+    accuracy does not depend on its distance from zero. Both values are computed again from the vectors, and the
+    residual of the smallest one says how close it is to an eigenvalue.
 
     Args:
         product: Callable from a float64 vector `[size]` to its product with the operator.
         size: Positive integer.
-        tolerance: Positive float, relative accuracy at which ARPACK stops.
+        tolerance: Positive float. ARPACK stops at residuals of this share of the spectral norm.
         restarts: Positive integer, the largest number of restarts.
         seed: Integer, seed of the first vector.
 
@@ -49,17 +51,20 @@ def extreme_eigenvalues(product, size, tolerance=1e-6, restarts=100, seed=0):
     operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
     if not np.any(operator @ start):  # ARPACK refuses the operator that is zero
         return ExtremeEigenvalues(0.0, 0.0, 0.0, start / np.linalg.norm(start))
-    try:
-        if size < DENSE:
-            matrix = np.stack([operator @ unit for unit in np.eye(size)])
-            vectors = np.linalg.eigh((matrix + matrix.T) / 2)[1][:, [0, -1]]
-        else:
-            _, vectors = eigsh(operator, 2, which="BE", v0=start, tol=tolerance, maxiter=restarts)
-    except ArpackNoConvergence as error:
-        raise BadInput(
-            f"An eigenvalue at each end must converge to the relative accuracy {tolerance:g}. "
-            f"Received: {len(error.eigenvalues)} of 2 after {restarts} restarts"
-        ) from None
+    if size < DENSE:
+        matrix = np.stack([operator @ unit for unit in np.eye(size)])
+        vectors = np.linalg.eigh((matrix + matrix.T) / 2)[1][:, [0, -1]]
+    else:
+        options = {"k": 1, "which": "LM", "v0": start, "tol": tolerance, "maxiter": restarts, "ncv": DENSE}
+        try:
+            (first,), high = eigsh(operator, **options)
+            shifted = LinearOperator((size, size), matvec=lambda v: first * v - operator @ v, dtype=np.float64)
+            vectors = np.concatenate([high, eigsh(shifted, **options)[1]], axis=1)
+        except ArpackNoConvergence:
+            raise BadInput(
+                f"The eigenvalues at both ends must converge to the relative accuracy {tolerance:g}. "
+                f"Received: one that does not after {restarts} restarts"
+            ) from None
     products = np.stack([operator @ vector for vector in vectors.T])
     quotients = np.sum(products * vectors.T, axis=1)
     low, high = np.argmin(quotients), np.argmax(quotients)

@@ -89,15 +89,23 @@ def test_the_smallest_eigenvalue_is_that_of_the_dense_hessian(loss):
 
 
 def test_repeated_eigenvalues_and_the_zero_operator():
-    values = np.array([-3.0] * 4 + [0.0] * 20 + [2.0] * 6)
-    found = landscape.extreme_eigenvalues(lambda v: values * v, 30)
+    values = np.array([-3.0] * 4 + [0.0] * 90 + [2.0] * 6)
+    found = landscape.extreme_eigenvalues(lambda v: values * v, 100)
     assert (found.smallest, found.largest) == pytest.approx((-3, 2)) and found.residual < 1e-5
     assert landscape.extreme_eigenvalues(lambda v: 0 * v, 5).smallest == 0
 
 
+@pytest.mark.parametrize("smallest", [-1e-3, 0.0, 0.5, 0.999])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_smallest_eigenvalue_that_is_small_against_the_largest_is_found(smallest, sign):
+    values = sign * np.linspace(smallest, 1, 200)
+    found = landscape.extreme_eigenvalues(lambda v: values * v, 200)
+    assert (found.smallest, found.largest) == pytest.approx((values.min(), values.max()), abs=1e-6)
+
+
 def test_what_does_not_converge_is_said():
     values = np.linspace(-1, 1, 2000)
-    with pytest.raises(BadInput, match="must converge"):
+    with pytest.raises(BadInput, match="ends must converge"):
         landscape.extreme_eigenvalues(lambda v: values * v, 2000, tolerance=1e-14, restarts=1)
 
 
