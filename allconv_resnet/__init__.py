@@ -8,6 +8,7 @@ from allconv_resnet.layers import RandomProjection, Standardization, standardize
 from allconv_resnet.model import AllConvResNet, Stage, Stem, cifar_resnet, imagenet_resnet, whiten_stem
 from allconv_resnet.optimizers import Momentum, Muon
 from allconv_resnet.schedules import EpochExponentialDecay, LinearDecay, StepDecay, WarmUp
+from allconv_resnet.training.loading import load
 
 __all__ = [
     "AllConvResNet",
@@ -25,6 +26,7 @@ __all__ = [
     "WarmUp",
     "cifar_resnet",
     "imagenet_resnet",
+    "load",
     "load_data",
     "recipes",
     "standardize",

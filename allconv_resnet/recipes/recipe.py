@@ -19,6 +19,7 @@ from allconv_resnet.recipes.parts.network import AllConv, Network
 from allconv_resnet.recipes.parts.optimizer import Momentum, Optimizer
 from allconv_resnet.recipes.parts.run import Run
 from allconv_resnet.recipes.parts.schedule import Schedule, Steps
+from allconv_resnet.transfer import freeze
 
 POLICIES = {"auto": None, "float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -126,10 +127,12 @@ class Recipe:
     def _build(self, images=None):
         name = re.sub(r"[^\w.]", "_", self.name)
         try:
-            return self.network.build(self.data, self.seed, POLICIES[self.precision], name, images)
+            model = self.network.build(self.data, self.seed, POLICIES[self.precision], name, images)
         except Exception as error:  # Keras raises many types of errors for names and sizes that do not fit
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise BadInput(f"The network cannot be built: {reason}") from error
+        freeze(model, self.run.start.freeze)
+        return model
 
     def require_memory(self, devices=1, accelerators=False):
         """Raises `BadInput` if one step of training certainly needs more memory than this machine has.
