@@ -19,7 +19,6 @@ from allconv_resnet.recipes.parts.network import AllConv, Network
 from allconv_resnet.recipes.parts.optimizer import Momentum, Optimizer
 from allconv_resnet.recipes.parts.run import Run
 from allconv_resnet.recipes.parts.schedule import Schedule, Steps
-from allconv_resnet.transfer import freeze
 
 POLICIES = {"auto": None, "float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -131,6 +130,8 @@ class Recipe:
         except Exception as error:  # Keras raises many types of errors for names and sizes that do not fit
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise BadInput(f"The network cannot be built: {reason}") from error
+        from allconv_resnet.transfer import freeze
+
         freeze(model, self.run.start.freeze)
         return model
 

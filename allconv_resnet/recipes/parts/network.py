@@ -3,9 +3,8 @@
 import dataclasses
 from typing import ClassVar
 
-from allconv_resnet import baselines
+from allconv_resnet.architectures import CIFAR_STAGES, CIFAR_STEM
 from allconv_resnet.errors import BadInput
-from allconv_resnet.model import CIFAR_STAGES, CIFAR_STEM, AllConvResNet, whiten_stem
 from allconv_resnet.part import Count, Fraction, Natural, Positive, Size, part
 
 
@@ -72,6 +71,8 @@ class AllConv(Network):
         Raises:
             ValueError: if the fields do not describe a valid network.
         """
+        from allconv_resnet.model import AllConvResNet, whiten_stem  # imports Keras, which --help does not need
+
         arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         whitened = arguments.pop("whitened_stem")
         if self.gain is None:
@@ -95,13 +96,17 @@ class Baseline(Network):
     """Base class of the networks of other papers. Its fields are the arguments of one function."""
 
     function: ClassVar
+    """Name of the function in `baselines`."""
 
     whitened_stem: ClassVar = False
 
     def build(self, data, seed, dtype=None, name=None, images=None):
         """Returns the network. The arguments are those of `AllConv.build`, and `name` and `images` are not used."""
+        from allconv_resnet import baselines
+
         arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return type(self).function(data.num_classes, input_shape=data.image_size, seed=seed, dtype=dtype, **arguments)
+        function = getattr(baselines, self.function)
+        return function(data.num_classes, input_shape=data.image_size, seed=seed, dtype=dtype, **arguments)
 
 
 @part
@@ -112,7 +117,7 @@ class AllCnn(Baseline):
     """Dropout rates at the input and after each convolution of stride 2."""
 
     kind: ClassVar = "all_cnn_c"
-    function: ClassVar = staticmethod(baselines.all_cnn_c)
+    function: ClassVar = "all_cnn_c"
 
 
 @part
@@ -125,7 +130,7 @@ class ResNet(Baseline):
     """Normalization: `batch` after each convolution, or None."""
 
     kind: ClassVar = "resnet"
-    function: ClassVar = staticmethod(baselines.resnet)
+    function: ClassVar = "resnet"
 
 
 @part
@@ -138,7 +143,7 @@ class DenseNet(Baseline):
     """Number of channels that each layer adds."""
 
     kind: ClassVar = "densenet_bc"
-    function: ClassVar = staticmethod(baselines.densenet_bc)
+    function: ClassVar = "densenet_bc"
 
 
 NETWORKS = {
