@@ -1,6 +1,7 @@
 from . import recipes, theory
 from .architectures import Stage, Stem
 from .blocks import ResidualBlock
+from .data.augmented import augmented
 from .data.source import load_data
 from .initializers import NearIdentityNormal
 from .layers import RandomProjection, Standardization, standardize
@@ -23,6 +24,7 @@ __all__ = [
     "Stem",
     "StepDecay",
     "WarmUp",
+    "augmented",
     "cifar_resnet",
     "imagenet_resnet",
     "load",
