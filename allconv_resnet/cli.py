@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from allconv_resnet import pretrained
 from allconv_resnet.environment import require_keras_settings
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.files import expand
@@ -80,36 +81,63 @@ def evaluate_command(
     split: Literal["train", "test", "holdout"] = "test",
     checkpoint: Literal["latest", "best"] = "latest",
     follow: bool = False,
+    details: Path | None = None,
 ) -> None:
     """Evaluates the loss and the errors of a run's network.
 
     Args:
-        run_dir: Run directory.
+        run_dir: Run directory, or the name of a network that comes with the package.
         data_dir: Directory of tensorflow-datasets.
         split: The split that the recipe trains on, tests on, or holds out.
         checkpoint: Which checkpoint: the latest or the best.
         follow: Evaluate each new checkpoint while the run trains, until its last step.
+        details: Directory to write to: the predictions of all images, the error of each class, the confusion matrix,
+            and the mistakes with the highest probabilities.
     """
+    if follow and details:
+        raise BadInput("evaluate writes the details of one checkpoint: give --follow or --details, but not both")
     from allconv_resnet.training import evaluate
     from allconv_resnet.training.reports import describe_evaluation
 
     if follow:
         results = evaluate.follow_run(run_dir, data_dir, split)
     else:
-        results = [evaluate.evaluate_run(run_dir, data_dir, split, checkpoint)]
+        results = [evaluate.evaluate_run(run_dir, data_dir, split, checkpoint, details)]
     for result in results:
         print(f"step {result['step']:,}: {describe_evaluation(result, split)}", flush=True)
 
 
-def plot_command(run_dir: tyro.conf.Positional[Path]) -> None:
-    """Draws curves.png, the training and test errors of a run against steps.
+def plot_command(run_dirs: tyro.conf.Positional[tuple[Path, ...]], output: Path | None = None) -> None:
+    """Draws the training and test errors of a run against steps, or those of several runs over each other.
 
     Args:
-        run_dir: Run directory.
+        run_dirs: Run directories.
+        output: File of the figure. Default: RUN_DIR/curves.png for one run, and curves.png for several.
     """
     from allconv_resnet.training import reports, run_directory
 
-    print(reports.plot_curves(run_dir, run_directory.read_recipe(run_dir).name))
+    if not run_dirs:
+        raise BadInput("plot needs a run directory, or several")
+    if len(run_dirs) == 1 and output is None:
+        print(reports.plot_curves(run_dirs[0], run_directory.read_recipe(run_dirs[0]).name))
+    else:
+        print(reports.plot_runs(run_dirs, output or Path("curves.png")))
+
+
+def pack_command(
+    run_dir: tyro.conf.Positional[Path], name: tyro.conf.Positional[str], output_dir: Path | None = None
+) -> None:
+    """Packs the network of a finished run: float16 weights, a checksum, and a model card.
+
+    Args:
+        run_dir: Run directory.
+        name: Name by which the network is found, and name of its folder.
+        output_dir: Directory of the folder. Default: that of the networks that come with the package. A network
+            elsewhere is found by the path of its folder.
+    """
+    from allconv_resnet.training.packing import pack_run
+
+    print(pack_run(run_dir, name, output_dir))
 
 
 def export_command(
@@ -140,14 +168,15 @@ def predict_command(
     """Shows the most probable classes of images.
 
     Args:
-        network: Directory of an export, of one version of it, or of a run.
+        network: Directory of an export, of one version of it, or of a run, or the name of a network that comes with the
+            package.
         images: JPEG or PNG files, directories of them, or - for standard input.
         top: Number of classes.
         json_lines: Print one JSON object per line instead of a table.
     """
     if not images:
         raise BadInput("predict needs the paths of images, of directories of them, or - for standard input")
-    if (network / "config.json").exists():
+    if (pretrained.find(network) / "config.json").exists():
         from allconv_resnet.training.predict import predict_run
 
         answers = predict_run(network, images, top, say=say)
@@ -243,6 +272,7 @@ def main(arguments=None):
         commands = {
             "evaluate": evaluate_command,
             "plot": plot_command,
+            "pack": pack_command,
             "export": export_command,
             "predict": predict_command,
             "report": report_command,
