@@ -3,23 +3,22 @@
 Small images of one size are read into memory. All others are decoded batch by batch, as those of records are.
 """
 
+import tempfile
 import warnings
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from allconv_resnet import memory
 from allconv_resnet.data import jpeg, pipeline
 from allconv_resnet.data.arrays import ArraySource
 from allconv_resnet.data.encoded import EncodedSource, Files
-from allconv_resnet.data.splits import TEST, TRAIN
+from allconv_resnet.data.splits import TRAIN
 from allconv_resnet.errors import BadInput, reason
-from allconv_resnet.progress import say
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
 LARGEST = 96  # most pixels of the height and the width of images that are read into memory
 MOST_BYTES = 2**32  # of all images that are read into memory
 GREY = ("1", "L", "LA", "I", "I;16", "F")  # modes of Pillow
@@ -42,47 +41,40 @@ def from_folder(path):
         BadInput: if there are no such images, a class has no training images, or an image that is read into memory
             cannot be decoded.
     """
-    path = Path(path)
-    splits = {name: path / name for name in (*TRAIN, *TEST) if (path / name).is_dir()}
-    if not set(splits) & set(TRAIN):
-        splits = {"train": path}
-    listed = {split: _list(directory) for split, directory in splits.items()}
-    first = next(iter(splits))
-    names, counts = listed[first][2], np.bincount(np.array(listed[first][1], int), minlength=len(listed[first][2]))
-    if empty := [name for name, count in zip(names, counts, strict=True) if not count]:
-        raise BadInput(f"Every folder in {splits[first]} must have JPEG or PNG files. Received: none in {empty[0]}")
-    files, labels = {}, {}
-    for split, (paths, numbers, own) in listed.items():
-        present = [own[number] for number in sorted(set(numbers))]
-        if unknown := sorted(set(present) - set(names)):
-            raise BadInput(
-                f"Every class must have training images. Received: the folder {splits[split] / unknown[0]}, "
-                f"but no folder {splits[first] / unknown[0]}"
-            )
-        files[split] = paths
-        labels[split] = np.array([names.index(own[number]) for number in numbers], np.int64)
-    size = _common_size([path for paths in files.values() for path in paths])
+    files, labels, names = _listed(Path(path))
+    size = _common_size([file for split in files.values() for file in split])
     if size is None:
         return FileSource(str(path), names, files, labels)
     reads = {split: lambda split=split: (_read(str(path), files[split], size), labels[split]) for split in files}
-    return ArraySource(str(path), names, reads, size, {split: len(paths) for split, paths in files.items()})
+    return ArraySource(str(path), names, reads, size, {split: len(files[split]) for split in files})
 
 
-def _list(directory):
-    """Returns the paths of the images below the folders of a directory, their labels, and the names of the folders."""
-    try:
-        with tf.Graph().as_default():  # in an eager context no cluster could be set up any more
-            listed = keras.utils.image_dataset_from_directory(
-                str(directory), shuffle=False, batch_size=None, verbose=False
-            )
-    except (OSError, ValueError) as error:
-        raise BadInput(f"There must be folders of JPEG or PNG files, one for each class, in {directory}") from error
-    names = listed.class_names
-    visible = [path for path in listed.file_paths if not Path(path).name.startswith(".")]
-    paths = [path for path in visible if path.lower().endswith(SUFFIXES)]
-    if others := sorted(set(visible) - set(paths)):
-        say(f"{len(others):,} files in {directory} are left out because they are not JPEG or PNG, such as {others[0]}")
-    return paths, [names.index(Path(path).relative_to(directory).parts[0]) for path in paths], names
+def _listed(path):
+    """Returns the paths of the images of each split, their labels, and the names of the classes."""
+    has_splits = any((path / name).is_dir() for name in TRAIN)
+    with tempfile.TemporaryDirectory() as root:
+        (Path(root) / TRAIN[0]).symlink_to(path.resolve())  # ImageFolder lists the folders of splits alone
+        try:
+            listed = tfds.ImageFolder(str(path if has_splits else root))
+        except (OSError, tf.errors.OpError) as error:
+            raise BadInput(f"The folder {path} cannot be read: {reason(error)}") from error
+    names = [name for name in listed.info.features["label"].names if not name.startswith(".")]
+    files, labels = {}, {}
+    # Its public methods would begin TensorFlow's eager context, after which no cluster can be set up.
+    for split, images in listed._split_examples.items():
+        folder = path / split if has_splits else path
+        found = [folder / image.label / Path(image.image_path).name for image in images if image.label in names]
+        found = [file for file in found if not file.name.startswith(".")]
+        if found:
+            files[split] = [str(file) for file in found]
+            labels[split] = np.array([names.index(file.parent.name) for file in found], np.int64)
+    train = next((name for name in TRAIN if name in files), None)
+    if train is None:
+        raise BadInput(f"There must be folders of JPEG or PNG files, one for each class, in {path}")
+    if empty := [name for label, name in enumerate(names) if label not in labels[train]]:
+        where = path / train if has_splits else path
+        raise BadInput(f"Every class must have JPEG or PNG files to train on. Received: none in {where / empty[0]}")
+    return files, labels, names
 
 
 def _common_size(paths):
@@ -168,7 +160,7 @@ class FileSource(EncodedSource):
         paths, labels = (tf.constant(values) for values in self._split(split))
 
         def files(rows, present):
-            chosen = tf.gather(paths, rows)
+            chosen = tf.where(present, tf.gather(paths, rows), "")
             return Files(chosen, tf.gather(labels, rows), chosen, present)
 
         return files

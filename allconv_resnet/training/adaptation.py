@@ -36,11 +36,8 @@ def adapt(recipe, given, run_dir, data_dir=None, overwrite=False):
     changed = [f"{name}={value}" for name, value in after.items() if name in before and value != before[name]]
     said = [f"Adapted to the data of {source.name}: {', '.join(changed)}"] if changed else []
     used = {adapted.data.train_split, adapted.data.test_split}
-    if (
-        used <= {*source.splits, HOLDOUT}
-        and "dataset" in given
-        and (unused := [split for split in source.splits if split not in used])
-    ):
+    unused = [split for split in source.splits if split not in used]
+    if unused and "dataset" in given and used <= {*source.splits, HOLDOUT}:
         said.append(f"The images of these splits are not used: {', '.join(unused)}")
     if adapted.data.test_split == HOLDOUT:
         said.append(

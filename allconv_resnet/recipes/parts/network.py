@@ -95,11 +95,18 @@ class Baseline(Network):
     """Base class of the networks of other papers. Its fields are the arguments of one function."""
 
     function: ClassVar
+    smallest: ClassVar = 1
+    """Smallest height and width of the images, in pixels."""
 
     whitened_stem: ClassVar = False
 
     def build(self, data, seed, dtype=None, name=None, images=None):
         """Returns the network. The arguments are those of `AllConv.build`, and `name` and `images` are not used."""
+        if min(data.image_size[:2]) < self.smallest:
+            raise BadInput(
+                f"{self.kind} needs images of at least {self.smallest} x {self.smallest} pixels. "
+                f"Received: image_size={data.image_size}"
+            )
         arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return type(self).function(data.num_classes, input_shape=data.image_size, seed=seed, dtype=dtype, **arguments)
 
@@ -112,6 +119,7 @@ class AllCnn(Baseline):
     """Dropout rates at the input and after each convolution of stride 2."""
 
     kind: ClassVar = "all_cnn_c"
+    smallest: ClassVar = 9
     function: ClassVar = staticmethod(baselines.all_cnn_c)
 
 
@@ -138,6 +146,7 @@ class DenseNet(Baseline):
     """Number of channels that each layer adds."""
 
     kind: ClassVar = "densenet_bc"
+    smallest: ClassVar = 4
     function: ClassVar = staticmethod(baselines.densenet_bc)
 
 
