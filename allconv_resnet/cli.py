@@ -242,7 +242,7 @@ def main(arguments=None):
 
     @printing()
     def run():
-        if not {"-h", "--help"} & set(arguments):
+        if arguments and not {"-h", "--help"} & set(arguments):
             require_keras_settings()
         if arguments[:1] == ["theory"]:
             return theory_command(arguments[1:])

@@ -67,6 +67,9 @@ class ArraySource:
             self._arrays[split] = images, labels
         return self._arrays[split]
 
+    def as_kind(self, kind):
+        return of_kind(self, kind)
+
     def examples(self, split):
         return self._sizes[split] if split in self._sizes else len(self.arrays(split)[1])
 
@@ -120,6 +123,14 @@ class ArraySource:
         from allconv_resnet.data import pipeline
 
         return pipeline.evaluation_batches(*self.arrays(split), recipe.run.batch_size, *arguments, **options)
+
+
+def of_kind(source, kind):
+    """Returns a source that is of one kind alone, or raises `BadInput` if this is not the kind that was asked for."""
+    if source.kind != kind:
+        what = {"arrays": "images of one size in memory", "records": "image files of all sizes"}
+        raise BadInput(f"{source.name} has {what[source.kind]}: it needs --data {source.kind}, not {kind}")
+    return source
 
 
 def digits():

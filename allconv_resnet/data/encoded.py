@@ -10,6 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from allconv_resnet.data import jpeg
+from allconv_resnet.data.arrays import of_kind
 from allconv_resnet.data.augment import Batch
 from allconv_resnet.data.pipeline import TensorFlowDraws, without_padding
 from allconv_resnet.errors import BadInput
@@ -66,6 +67,9 @@ class EncodedSource(abc.ABC):
     def contents(self, image):
         """Returns the contents of a file, a string scalar, from a string scalar of `Files.images`."""
         return image
+
+    def as_kind(self, kind):
+        return of_kind(self, kind)
 
     def require_fit(self, data):
         """Raises `BadInput` if a recipe has other classes, or another number of channels than 1 or 3."""

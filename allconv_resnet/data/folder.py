@@ -29,7 +29,8 @@ def from_folder(path):
 
     The splits have the names of their folders. In a folder that has only folders of classes, all images belong to the
     split `train`. If all images have the same size, with at most 96 pixels in height and width, they are read into
-    memory, as grey-scale images if all of them are. All other images are decoded batch by batch.
+    memory, as grey-scale images if all of them are, unless a recipe asks for `--data records`. All other images are
+    decoded batch by batch.
 
     Args:
         path: Path of the folder.
@@ -46,7 +47,8 @@ def from_folder(path):
     if size is None:
         return FileSource(str(path), names, files, labels)
     reads = {split: lambda split=split: (_read(str(path), files[split], size), labels[split]) for split in files}
-    return ArraySource(str(path), names, reads, size, {split: len(files[split]) for split in files})
+    sizes = {split: len(files[split]) for split in files}
+    return SmallFiles(str(path), names, reads, size, sizes, FileSource(str(path), names, files, labels))
 
 
 def _listed(path):
@@ -107,6 +109,22 @@ def _read(name, paths, size):
             raise BadInput(f"All images must have the shape {size}. Received: {image.shape} in {path}")
         images[place] = image
     return images
+
+
+class SmallFiles(ArraySource):
+    """Image files that are read into memory unless a recipe asks for `--data records`.
+
+    Args:
+        *arguments: See `ArraySource`.
+        files: `FileSource` of the same files.
+    """
+
+    def __init__(self, *arguments):
+        *arguments, self._files = arguments
+        super().__init__(*arguments)
+
+    def as_kind(self, kind):
+        return self if kind == self.kind else self._files
 
 
 class FileSource(EncodedSource):

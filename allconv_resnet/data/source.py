@@ -40,6 +40,16 @@ class Source(Protocol):
     splits: tuple[str, ...]
     image_size: tuple[int, int, int] | None
 
+    def as_kind(self, kind):
+        """Returns the source as one of another kind, which only some sources can be.
+
+        Args:
+            kind: `"arrays"` or `"records"`.
+
+        Raises:
+            BadInput: if the source is of its own kind alone.
+        """
+
     def check(self, data, splits):
         """Makes sure that splits fit a recipe.
 
@@ -162,9 +172,7 @@ def load_for_recipe(data, splits, data_dir=None, seed=0, source=None):
         BadInput: if there is no such source, it cannot be read, or it does not fit the recipe.
     """
     source = load_data(data.dataset, data_dir) if source is None else source
-    if source.kind != data.kind:
-        what = {"arrays": "images of one size in memory", "records": "image files of all sizes"}
-        raise BadInput(f"{source.name} has {what[source.kind]}: it needs --data {source.kind}, not {data.kind}")
+    source = source.as_kind(data.kind)
     if data.holdout and {HOLDOUT, data.train_split} & set(splits):
         source = hold_out(source, data.train_split, data.holdout, seed)
     if missing := [split for split in splits if split not in source.splits]:

@@ -28,9 +28,9 @@ def adapt(recipe, given, run_dir, data_dir=None, overwrite=False):
     if not overwrite and run_state.continues(run_dir, recipe):
         return recipe, None, []
     source = load_data(recipe.data.dataset, data_dir)
+    if "data" in given:
+        source = source.as_kind(recipe.data.kind)
     adapted = _with_kind(recipe, source, given)
-    if adapted.data.kind != source.kind:
-        return recipe, source, []  # `load_for_recipe` refuses it
     adapted = adapted.replace(**_changes(adapted, source, given))
     before, after = recipe.flat(), adapted.flat()
     changed = [f"{name}={value}" for name, value in after.items() if name in before and value != before[name]]
@@ -49,7 +49,7 @@ def adapt(recipe, given, run_dir, data_dir=None, overwrite=False):
 
 def _with_kind(recipe, source, given):
     """Returns the recipe with the kind of data that a source has."""
-    if "data" in given or source.kind == recipe.data.kind:
+    if source.kind == recipe.data.kind:
         return recipe
     adapted = recipe.with_kind("data", source.kind)
     if lost := sorted(given & set(flat_fields(recipe.data)) - set(flat_fields(adapted.data))):
@@ -83,7 +83,7 @@ def _changes(recipe, source, given):
     if "dataset" in given and "epoch_images" in recipe.fields():
         images = source.examples(changes.get("train_split", data.train_split))
         changes["epoch_images"] = images - held_out(data.holdout, images)
-    if recipe.network.whitened_stem:
+    if recipe.network.whitened_stem and "stem" in recipe.fields():
         stem = recipe.network.stem
         channels = changes.get("image_size", data.image_size)[2]
         changes["stem"] = (min(stem[0], stem[1] ** 2 * channels), *stem[1:])

@@ -74,7 +74,7 @@ def follow_run(run_dir, data_dir=None, split="test", pause=30):
                     say(f"The checkpoint of step {step} is left out: {error}")
                     continue
                 result = {"step": step, **test()}
-                with open(path, "a") as file:
+                with open(path, "a", encoding="utf-8") as file:
                     file.write(json.dumps({"split": split, **result}) + "\n")
                 yield result
                 waiting = False

@@ -63,7 +63,7 @@ def test_what_the_user_set_is_not_changed(grey, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("recipe", ["cifar10", "cifar10-fast", "resnet20", "all-cnn-c", "densenet-bc", "imagenet-tiny"])
+@pytest.mark.parametrize("recipe", ["cifar10", "cifar10-fast", "resnet20", "all-cnn-c", "densenet-bc", "airbench-60"])
 def test_the_network_of_every_kind_adapts(recipe, grey, tmp_path, capsys):
     few = ["--steps", "1", "--batch-size", "8", "--no-export", "--evaluate-every", "1"]
     few += {"cifar10": ["--stages", "1", "16", "2"], "densenet-bc": ["--depth", "10"]}.get(recipe, [])
@@ -88,6 +88,10 @@ def test_a_network_says_which_size_it_needs(tmp_path, capsys):
     status, said = train(capsys, *options)
     assert status == 2 and "all_cnn_c needs images of at least 9 x 9 pixels. Received: image_size=(8, 8, 3)" in said
     assert not (tmp_path / "run").exists()
+    # Every image of a folder can be resized.
+    options += ["--data", "records", "--image-size", 16, 16, 3, "--steps", 1, "--batch-size", 8, "--no-export"]
+    status, said = train(capsys, *options, "--recipe", "all-cnn-c")
+    assert status == 0 and "16, 16" in str(run_directory.read_recipe(tmp_path / "run").data)
 
 
 def test_a_folder_of_classes_alone_needs_a_holdout(photos, tmp_path, capsys):

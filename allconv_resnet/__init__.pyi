@@ -1,0 +1,32 @@
+from . import recipes, theory
+from .architectures import Stage, Stem
+from .blocks import ResidualBlock
+from .data.source import load_data
+from .initializers import NearIdentityNormal
+from .layers import RandomProjection, Standardization, standardize
+from .model import AllConvResNet, cifar_resnet, imagenet_resnet, whiten_stem
+from .optimizers import Momentum, Muon
+from .schedules import EpochExponentialDecay, LinearDecay, StepDecay, WarmUp
+
+__all__ = [
+    "AllConvResNet",
+    "EpochExponentialDecay",
+    "LinearDecay",
+    "Momentum",
+    "Muon",
+    "NearIdentityNormal",
+    "RandomProjection",
+    "ResidualBlock",
+    "Stage",
+    "Standardization",
+    "Stem",
+    "StepDecay",
+    "WarmUp",
+    "cifar_resnet",
+    "imagenet_resnet",
+    "load_data",
+    "recipes",
+    "standardize",
+    "theory",
+    "whiten_stem",
+]
