@@ -1,12 +1,10 @@
 """The commands: of the training scripts, and of `allconv-resnet`."""
 
-import argparse
 import contextlib
 import json
 import os
 import signal
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,8 +19,7 @@ from allconv_resnet.job import parse_job
 from allconv_resnet.progress import say
 from allconv_resnet.recipes import RECIPES
 from allconv_resnet.serving.options import ServeOptions
-
-THEORY = ("linear", "expressivity", "landscape", "isometry")
+from allconv_resnet.theory.commands import THEORY, theory_command
 
 
 def train_command(names=None, arguments=None, program=None):
@@ -290,21 +287,6 @@ def main(arguments=None):
         return 0
 
     sys.exit(guarded(run))
-
-
-def theory_command(arguments):
-    """Runs `allconv-resnet theory NAME ...`, an experiment of `allconv_resnet.theory.commands`.
-
-    Args:
-        arguments: List of strings, the arguments after `theory`.
-    """
-    description = "Experiments with the theorems about residual networks. NAME --help lists the options of each one."
-    parser = argparse.ArgumentParser("allconv-resnet theory", description=description)
-    parser.add_argument("name", choices=THEORY)
-    name = parser.parse_args(arguments[:1]).name
-    command = import_module(f"allconv_resnet.theory.commands.{name}")
-    command.run(tyro.cli(command.Options, prog=f"allconv-resnet theory {name}", args=arguments[1:]))
-    return 0
 
 
 def guarded(run):
