@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from allconv_resnet import files
+from allconv_resnet.errors import BadInput
 from allconv_resnet.progress import Progress
 
 
@@ -119,6 +120,45 @@ def load_images(name, data_dir):
     return load_data(name, data_dir).arrays("train")
 
 
+def load_first_images(name, data_dir, count):
+    """Returns the first training images of a dataset, each with mean 0 and standard deviation 1, and their labels.
+
+    Only these images are standardized, so that the memory does not depend on the size of the dataset.
+
+    Args:
+        name: String, name of the dataset. `"digits"` needs no download.
+        data_dir: Path of the directory of tensorflow-datasets, or None for the default.
+        count: Positive integer, number of images.
+
+    Returns:
+        float32 array `[count, height, width, channels]` and int64 array `[count]`.
+
+    Raises:
+        BadInput: if the dataset is not available, or has fewer images.
+    """
+    try:
+        images, labels = load_images(name, data_dir)
+    except BadInput as error:
+        # The commands that train networks recommend an option that the theory does not have.
+        raise BadInput(str(error).replace("--recipe digits", "--data digits")) from error
+    if count > len(images):
+        raise BadInput(f"images must be at most {len(images)}, the size of {name}. Received: images={count}")
+    return standardized(images[:count]), labels[:count].copy()
+
+
+def standardized(images):
+    """Returns images with mean 0 and standard deviation 1 each, as a float32 array.
+
+    Args:
+        images: uint8 array `[n, height, width, channels]`.
+    """
+    import keras
+
+    from allconv_resnet.layers import standardize
+
+    return keras.ops.convert_to_numpy(standardize(images))
+
+
 def load_cifar10(data_dir):
     """Returns the training images of CIFAR-10, each with mean 0 and standard deviation 1, and their labels.
 
@@ -128,12 +168,8 @@ def load_cifar10(data_dir):
     Returns:
         float32 array `[50000, 32, 32, 3]` and int64 array `[50000]`.
     """
-    import keras
-
-    from allconv_resnet.layers import standardize
-
     images, labels = load_images("cifar10", data_dir)
-    return keras.ops.convert_to_numpy(standardize(images)), labels
+    return standardized(images), labels
 
 
 def load_run(run_dir):
