@@ -15,7 +15,7 @@ class GradientMeasures:
     weight_gradient: float  # norm of the gradient of the loss with respect to all kernels (and gains) of the blocks
     largest: float  # singular values of the Jacobian of the blocks at one input
     median: float
-    smallest: float
+    smallest: float  # 0 where it is within the rounding error of the largest one
     correlation: float  # mean cosine of the input gradients of one output at pairs of close inputs
 
 
@@ -73,7 +73,7 @@ def measure_gradients(variant, depth, h, labels, size, normalization=None, dista
         weight_gradient=weight_gradient,
         largest=float(values[0]),
         median=float(np.median(values)),
-        smallest=float(values[-1]),
+        smallest=float(values[-1]) if values[-1] > len(values) * np.finfo(np.float64).eps * values[0] else 0.0,
         correlation=float(np.mean(cosines)),
     )
 

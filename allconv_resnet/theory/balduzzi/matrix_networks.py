@@ -59,7 +59,7 @@ def initial_blocks(variant, depth, h, size, normalization=None, seed=0):
         variant: `"near_identity"` (Hardt & Ma: standard deviation `1/(k^2 c)`), `"standard"` (`1/(k sqrt(c))`), `"he"`
             (`sqrt(2)/(k sqrt(c))`), `"fixup"` (Zhang, Dauphin & Ma, arXiv 1901.09321: He's times `depth^(-1/2)` for the
             first convolution of a block, and zeros for the second one), `"skipinit"` (De & Smith, arXiv 2002.10444:
-            He's, and a gain of 0) or `"plain"` (He's, without the identity).
+            He's, and a gain of 0 after N2) or `"plain"` (He's, without the identity).
         depth: Positive integer, number of blocks.
         h: `[b, size * size * channels]`, the inputs of the first block, with channels last.
         size: Positive integer, height and width of the maps.

@@ -32,7 +32,7 @@ class Options:
     """Directory of tensorflow-datasets, for image datasets."""
     points: tuple[int, ...] = (100, 300, 1000, 1437)
     """Numbers of points to memorize; the first points of the dataset are used. The digits have 1,437."""
-    widths: tuple[int, ...] = (4, 16, 64)
+    widths: tuple[int, ...] = (4, 16)
     """Widths of the networks."""
     dimension: int = 128
     """Dimension of the normal points."""

@@ -126,7 +126,7 @@ def load_inputs(options):
     height, width = images.shape[1:3]
     if height % options.size or width % options.size:
         raise BadInput(
-            f"size must divide the height and width of the images, {height}x{width}. Received: {options.size=}"
+            f"size must divide the height and width of the images, {height}x{width}. Received: size={options.size}"
         )
     blocks = images.reshape(
         len(images), options.size, height // options.size, options.size, width // options.size, images.shape[3]
@@ -163,9 +163,10 @@ def draw(rows, path, options):
         for axes, (name, label) in zip(line, PANELS.items(), strict=True):
             for i, variant in enumerate(NAMES):
                 chosen = [r for r in rows if (r["variant"], r["normalization"]) == (variant, normalization)]
-                band(axes, chosen, name, f"C{i}", "-", NAMES[variant])
+                width = 4.5 - 0.7 * i  # so that coinciding lines stay visible
+                band(axes, chosen, name, f"C{i}", "-", NAMES[variant], width)
                 if name == "largest":
-                    band(axes, chosen, "smallest", f"C{i}", "--", None)
+                    band(axes, chosen, "smallest", f"C{i}", "--", None, width)
             axes.set_xscale("log", base=2)
             axes.set_xticks(DEPTHS, labels=DEPTHS)
             if name != "correlation":
@@ -173,10 +174,11 @@ def draw(rows, path, options):
                 axes.set_ylim(max(axes.get_ylim()[0], 1e-8), min(axes.get_ylim()[1], 1e12))
             title = "batch normalization" if normalization else "no normalization"
             axes.set(xlabel="blocks l", ylabel=label, title=title)
-    panels[0, 2].plot([], [], "k-", label="largest")
-    panels[0, 2].plot([], [], "k--", label="smallest")
-    panels[0, 2].legend(*zip(*panels_handles(panels[0, 2]), strict=True), loc="upper left", fontsize="small")
     legend_beside(panels[0, -1])
+    panels[1, -1].plot([], [], "k-", label="largest singular value")
+    panels[1, -1].plot([], [], "k--", label="smallest singular value\n(while above rounding)")
+    lines = [pair for pair in zip(*panels[1, -1].get_legend_handles_labels(), strict=True) if "singular" in pair[1]]
+    legend_beside(panels[1, -1], handles=[handle for handle, _ in lines])
     add_grids(figure)
     add_statement(
         figure,
@@ -187,17 +189,13 @@ def draw(rows, path, options):
     save_figure(figure, path, dpi=110)
 
 
-def band(axes, rows, name, color, style, label):
+def band(axes, rows, name, color, style, label, width):
     """Draws the mean of a measure against depth, and its range over the networks as a band."""
     values = np.array([[row[name] for row in rows if row["depth"] == depth] for depth in DEPTHS])
-    if name != "correlation":
-        values = np.maximum(values, 1e-300)
-        axes.plot(DEPTHS, np.exp(np.log(values).mean(axis=1)), style, color=color, label=label)
+    if name == "correlation":
+        mean = values.mean(axis=1)
     else:
-        axes.plot(DEPTHS, values.mean(axis=1), style, color=color, label=label)
+        values = np.where((values > 0).all(axis=1, keepdims=True), values, np.nan)
+        mean = np.exp(np.log(values).mean(axis=1))
+    axes.plot(DEPTHS, mean, style, color=color, label=label, linewidth=width)
     axes.fill_between(DEPTHS, values.min(axis=1), values.max(axis=1), color=color, alpha=0.2, linewidth=0)
-
-
-def panels_handles(axes):
-    """Returns the handles and labels of `largest` and `smallest` alone."""
-    return [pair for pair in zip(*axes.get_legend_handles_labels(), strict=True) if pair[1] in ("largest", "smallest")]
