@@ -152,7 +152,10 @@ def summary(rows, variant, normalization, depth):
     row = {"variant": NAMES[variant], "normalization": normalization or "none"}
     for name in (*PANELS, "smallest"):
         values = np.array([r[name] for r in chosen])
-        row[name] = float(values.mean() if name == "correlation" else np.exp(np.log(np.maximum(values, 1e-300)).mean()))
+        if name == "correlation":
+            row[name] = float(values.mean())
+        else:  # None, where a smallest singular value is within rounding
+            row[name] = float(np.exp(np.log(values).mean())) if values.min() > 0 else None
     return row
 
 

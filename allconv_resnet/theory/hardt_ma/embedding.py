@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_CHUNK_BYTES = 2**26
+_CHUNK_BYTES = 2**24
 
 
 class Inseparable(Exception):
