@@ -144,8 +144,9 @@ class RecordSource:
 
         def prepare(contents, position):
             window_key, flip_key = ([tf.cast(2 * recipe.seed + stream, tf.int64), position] for stream in (0, 1))
-            window = jpeg.random_window(tf.io.extract_jpeg_shape(contents), data.smallest_crop, window_key)
-            image = jpeg.decode_window(contents, window, data.image_size[:2])
+            header = jpeg.header(contents)
+            window = jpeg.random_window(header[0], data.smallest_crop, window_key)
+            image = jpeg.decode_window(contents, window, data.image_size[:2], header)
             if data.flip:
                 flip = tf.random.stateless_uniform([], flip_key) < 0.5
                 image = tf.cond(flip, lambda: image[:, ::-1], lambda: image)
@@ -181,8 +182,9 @@ class RecordSource:
         most = -(-self.examples(split) // workers)  # the largest share, so that workers make equal numbers
 
         def prepare(contents, _):
-            window = jpeg.centre_window(tf.io.extract_jpeg_shape(contents), data.image_size[:2], data.centre)
-            return standardize(jpeg.decode_window(contents, window, data.image_size[:2])[None])[0]
+            header = jpeg.header(contents)
+            window = jpeg.centre_window(header[0], data.image_size[:2], data.centre)
+            return standardize(jpeg.decode_window(contents, window, data.image_size[:2], header)[None])[0]
 
         def batch(_, records):
             positions = tf.range(share, dtype=tf.int64)
