@@ -170,23 +170,25 @@ def predict_command(
 
 
 def serve_command(
-    export: tyro.conf.Positional[Path],
+    export: tyro.conf.Positional[Path | None] = None,
     options: Annotated[ServeOptions, tyro.conf.arg(name="")] = ServeOptions(),  # noqa: B008 - frozen
 ) -> None:
-    """Serves predictions over HTTP with TensorFlow Serving's REST protocol until SIGTERM or Ctrl-C.
+    """Serves predictions over HTTP with TensorFlow Serving's REST protocol and KServe's, until SIGTERM or Ctrl-C.
 
     Args:
         export: Directory of an export, of which the newest version is served, or of one version of it.
         options: Options of the server.
     """
     try:
-        from allconv_resnet.serving.server import SavedModel, serve
+        from allconv_resnet.serving.models import Models
+        from allconv_resnet.serving.server import serve
+        from allconv_resnet.serving.sources import read_sources
     except ModuleNotFoundError as error:
         raise BadInput(
             f"allconv-resnet serve needs the package {error.name}. Install it with pip install 'allconv_resnet[serve]'"
         ) from error
 
-    serve(SavedModel(export), options)
+    serve(Models(lambda: read_sources(export, options)), options)
 
 
 def save_arrays(

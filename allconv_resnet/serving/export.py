@@ -9,9 +9,9 @@ from allconv_resnet import files
 from allconv_resnet.data import jpeg
 from allconv_resnet.errors import BadInput, reason
 from allconv_resnet.layers import standardize
+from allconv_resnet.serving.encoded import MAX_PIXELS
 from allconv_resnet.serving.warmup import write_warmup
 
-MAX_PIXELS = 2**25  # encoded images that claim to be larger are not decoded
 TOP = 5  # most classes in an answer
 
 
@@ -140,7 +140,8 @@ def decode_image(contents, height, width, channels, centre=1.0):
         tf.errors.InvalidArgumentError: if the file is neither JPEG nor PNG, is damaged, or claims more than
             `MAX_PIXELS` pixels. In the last case no memory is allocated for the image.
     """
-    is_png = tf.strings.substr(contents, 0, 8) == b"\x89PNG\r\n\x1a\n"
+    # The first chunk of a PNG file is IHDR, which has the size. Decoders would look for it further behind as well.
+    is_png = tf.strings.regex_full_match(tf.strings.substr(contents, 0, 16), b"\x89PNG\r\n\x1a\n....IHDR")
     is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
     long_enough = tf.strings.length(contents) >= 33  # a PNG begins with a signature and a chunk with the size
     with tf.control_dependencies(

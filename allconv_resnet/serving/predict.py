@@ -1,13 +1,12 @@
 """Predictions of an exported network for image files. They need only TensorFlow and the export."""
 
-from pathlib import Path
-
 import tensorflow as tf
 
 from allconv_resnet import errors
 from allconv_resnet.errors import BadInput
 from allconv_resnet.serving.images import image_files
 from allconv_resnet.serving.loading import load_savedmodel
+from allconv_resnet.serving.versions import versions_of
 
 BATCH = 64
 
@@ -21,13 +20,10 @@ def latest_version(export):
     Raises:
         BadInput: if there is no exported model.
     """
-    export = Path(export)
-    if (export / "saved_model.pb").exists():
-        return export
-    versions = [path for path in export.glob("*/saved_model.pb") if path.parent.name.isdigit()]
+    versions = versions_of(export)
     if not versions:
         raise BadInput(f"{export} has no exported model: neither saved_model.pb nor a numbered directory with one")
-    return max(versions, key=lambda path: int(path.parent.name)).parent
+    return versions[max(versions)]
 
 
 def load_export(export):
