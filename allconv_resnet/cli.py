@@ -17,7 +17,7 @@ from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.files import expand
 from allconv_resnet.interrupts import STATUS, interruptible
 from allconv_resnet.job import parse_job
-from allconv_resnet.progress import say
+from allconv_resnet.progress import Progress, say
 from allconv_resnet.serving.options import ServeOptions
 
 THEORY = ("linear", "expressivity", "landscape", "isometry")
@@ -117,6 +117,8 @@ def export_command(
     checkpoint: Literal["latest", "best"] = "latest",
     output_dir: Path | None = None,
     format: Literal["savedmodel", "onnx", "litert"] = "savedmodel",
+    quantize: Literal["int8"] | None = None,
+    data_dir: Path | None = None,
 ) -> None:
     """Exports a run's network, by default as a SavedModel that preprocesses images itself, with a model card.
 
@@ -125,10 +127,12 @@ def export_command(
         checkpoint: Which checkpoint: the latest or the best.
         output_dir: Directory of all versions; the version is the step. Default: RUN_DIR/export.
         format: SavedModel, or one file VERSION.onnx or VERSION.tflite for images of the network's size.
+        quantize: Compute in int8, with the ranges that training images have. It needs --format litert.
+        data_dir: Directory of tensorflow-datasets with the training images for --quantize.
     """
     from allconv_resnet.training.exporting import export_run
 
-    print(export_run(run_dir, checkpoint, output_dir, format))
+    print(export_run(run_dir, checkpoint, output_dir, format, quantize, data_dir))
 
 
 def predict_command(
@@ -147,6 +151,9 @@ def predict_command(
     """
     if not images:
         raise BadInput("predict needs the paths of images, of directories of them, or - for standard input")
+    from allconv_resnet.serving.images import count_images
+
+    progress = Progress(count_images(images))
     if (network / "config.json").exists():
         from allconv_resnet.training.predict import predict_run
 
@@ -156,9 +163,11 @@ def predict_command(
 
         answers = predict_export(network, images, top, say)
     bad = 0
-    for answer in answers:
+    for done, answer in enumerate(answers, start=1):
+        if progress.due() and not sys.stdout.isatty():  # on a terminal the answers themselves show it
+            progress.show(done, f"{done:,} of {progress.total:,} images")
         if "error" in answer:
-            say(f"error: {answer['error']}")
+            progress.say(f"error: {answer['error']}")
             bad += 1
         elif json_lines:
             print(json.dumps(answer))
@@ -166,7 +175,8 @@ def predict_command(
             classes = ("{label} {probability:.1%}".format(**prediction) for prediction in answer["predictions"])
             print(f"{answer['image']}: {', '.join(classes)}")
     if bad:
-        raise RunFailed(f"{bad} of the images could not be read. Those that could were predicted")
+        rest = "No other was given" if bad == progress.total else "All others were predicted"
+        raise RunFailed(f"{bad} of {progress.total} images could not be read. {rest}")
 
 
 def serve_command(

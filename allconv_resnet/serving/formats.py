@@ -8,30 +8,37 @@ import keras
 import numpy as np
 
 from allconv_resnet import files
-from allconv_resnet.errors import BadInput, reason
+from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import Standardization
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 
 
-def export_file(model, directory, version, kind, images=None):
-    """Writes `directory/version.onnx` or `directory/version.tflite`, or with `images` `directory/version.int8.tflite`.
+def path_of(directory, version, kind, quantize=None):
+    """Returns the path of an exported file, such as `directory/600.onnx` or `directory/600.int8.tflite`.
+
+    Args:
+        directory: Path.
+        version: Integer.
+        kind: `"onnx"` or `"litert"`.
+        quantize: `"int8"` or None.
+    """
+    return Path(directory) / f"{version}{f'.{quantize}' if quantize else ''}{SUFFIXES[kind]}"
+
+
+def export_file(model, path, kind, images=None):
+    """Writes a network to a file.
 
     The exported model takes `images`, float32 `[n, h, w, c]` of the network's size, with pixels from 0 to 255, and
     returns `logits` and `probabilities`, float32 `[n, num_classes]`. Only the SavedModel takes encoded files and images
-    of other sizes: neither runtime decodes JPEG, and each resizes in its own way. In a LiteRT file n is 1 until the
-    interpreter resizes its input, and `signature runners` do that by themselves.
+    of other sizes: neither runtime decodes JPEG, and each resizes in its own way.
 
     Args:
         model: Keras model from standardized images to logits, computing in float32.
-        directory: Path of the directory to write to.
-        version: Integer, the name of the file without its suffix.
+        path: Path of the file, see `path_of`.
         kind: `"onnx"` or `"litert"`.
         images: Array `[n, h, w, c]` of representative images, pixels from 0 to 255, or None. LiteRT then quantizes
             weights and activations to int8, with the ranges that these images have. Inputs and outputs stay float32.
-
-    Returns:
-        Path of the file.
 
     Raises:
         BadInput: if the converter is not installed, or the file cannot be written.
@@ -40,20 +47,18 @@ def export_file(model, directory, version, kind, images=None):
     logits = model(Standardization(dtype="float32")(inputs), training=False)
     whole = keras.Model(inputs, {"logits": logits, "probabilities": keras.layers.Softmax(dtype="float32")(logits)})
     whole(keras.ops.zeros((1, *model.input_shape[1:])))  # Keras exports to ONNX only models that were called
-    target = Path(directory) / f"{version}{'' if images is None else '.int8'}{SUFFIXES[kind]}"
     with tempfile.TemporaryDirectory() as temporary:
-        file = Path(temporary) / target.name
+        file = Path(temporary) / path.name
         try:
             whole.export(str(file), format=kind, verbose=False, **({} if images is None else _quantization(images)))
         except ImportError as error:
             raise BadInput(f"--format {kind} needs: pip install 'allconv_resnet[{kind}]' ({error})") from error
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with files.replacing(target) as partial:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with files.replacing(path) as partial:
                 shutil.copyfile(file, partial)
         except OSError as error:
-            raise BadInput(f"The export cannot be written to {target}: {error.strerror}") from error
-    return target
+            raise BadInput(f"The export cannot be written to {path}: {error.strerror}") from error
 
 
 def _quantization(images):

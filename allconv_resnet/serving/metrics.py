@@ -1,97 +1,102 @@
-"""Counters of the server for Prometheus, at TensorFlow Serving's address for them."""
+"""Counters of the server for Prometheus, at TensorFlow Serving's address for them.
 
-import time
+| metric | labels | |
+|---|---|---|
+| `allconv_resnet_requests_total` | `endpoint`, `model`, `status` | answered requests; errors have 4xx or 5xx |
+| `allconv_resnet_request_seconds` | `endpoint`, `model` | histogram: from the header of a request to its answer |
+| `allconv_resnet_request_bytes_total` | `model` | bytes of all bodies |
+| `allconv_resnet_requests_in_progress` | | requests that are being computed, or wait for it |
+| `allconv_resnet_queue` | | requests that wait for the network |
+| `allconv_resnet_batch_images` | `model`, `signature` | histogram: images that go through the network together |
+| `allconv_resnet_batch_requests` | `model`, `signature` | histogram: requests of these images |
+| `allconv_resnet_batch_wait_seconds` | `model`, `signature` | histogram: time that the first of these has waited |
+| `allconv_resnet_batch_seconds` | `model`, `signature` | histogram: time of computing |
+| `allconv_resnet_loaded` | `model`, `version` | 1 for each version that answers |
+| `process_resident_memory_bytes`, ... | | memory, processor time, file descriptors and start of the process |
+
+The labels have few values, whatever clients send: an endpoint is the name of the function that answers and not an
+address, and a model is one that is loaded.
+"""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, exposition
+from prometheus_client.core import GaugeMetricFamily
 from starlette.responses import Response
 from starlette.routing import Route
 
+from allconv_resnet.serving.events import Batch, Finished
+
 ADDRESS = "/monitoring/prometheus/metrics"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
+COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
 
 
-class Metrics:
-    """The counters of one server, in a registry of their own.
+def routes(service):
+    """Returns the routes, and listens to the events of the service.
 
-    | metric | labels | |
-    |---|---|---|
-    | `allconv_resnet_requests_total` | `endpoint`, `status` | answered requests; an error is a status of 4xx or 5xx |
-    | `allconv_resnet_request_seconds` | `endpoint` | histogram: from the header of a request to the end of its answer |
-    | `allconv_resnet_requests_in_progress` | | requests between these two |
-    | `allconv_resnet_queue` | | tasks that wait for a thread |
-    | `allconv_resnet_batch_images` | `signature` | histogram: images in one call of the network |
-    | `allconv_resnet_batch_seconds` | `signature` | histogram: time of one call of the network |
-    | `process_resident_memory_bytes`, ... | | the process: memory, processor time, file descriptors, start |
-
-    The labels have few values: an endpoint is the name of the function that answers, and not an address.
+    Args:
+        service: `Service`.
     """
+    registry = CollectorRegistry()
+    service.listeners.append(_counters(registry))
+    ProcessCollector(registry=registry)
+    registry.register(_Loaded(service.models))
+    in_progress = Gauge(
+        "allconv_resnet_requests_in_progress", "Requests that are computed, or wait for it.", registry=registry
+    )
+    in_progress.set_function(lambda: len(service.deadlines))
+    queue = Gauge("allconv_resnet_queue", "Requests that wait for the network.", registry=registry)
+    queue.set_function(lambda: service.batcher.waiting)
 
-    def __init__(self):
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+    async def metrics(request):
+        encode, content_type = exposition.choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), headers={"Content-Type": content_type})
 
-        def create(kind, name, text, labels=(), **options):
-            return kind(f"allconv_resnet_{name}", text, labels, registry=self.registry, **options)
+    return [Route(ADDRESS, metrics)]
 
-        self._requests = create(Counter, "requests", "Requests that were answered.", ("endpoint", "status"))
-        self._seconds = create(
-            Histogram, "request_seconds", "Seconds from a request to the end of its answer.", ("endpoint",),
-            buckets=SECONDS,
-        )  # fmt: skip
-        self._progress = create(Gauge, "requests_in_progress", "Requests that are not answered yet.")
-        self._queue = create(Gauge, "queue", "Tasks that wait for a thread.")
-        self._images = create(
-            Histogram, "batch_images", "Images in one call of the network.", ("signature",), buckets=IMAGES
-        )
-        self._calls = create(
-            Histogram, "batch_seconds", "Seconds of one call of the network.", ("signature",), buckets=SECONDS
-        )
 
-    def measure(self, run):
-        """Returns a function like `run`, (signature, images) -> outputs, whose calls are counted."""
+def _counters(registry):
+    """Returns a listener that counts events in a registry."""
 
-        def measured(signature, images):
-            began = time.perf_counter()
-            outputs = run(signature, images)
-            self._calls.labels(signature).observe(time.perf_counter() - began)
-            self._images.labels(signature).observe(len(images))
-            return outputs
+    def histogram(name, text, labels, buckets):
+        return Histogram(f"allconv_resnet_{name}", text, labels, buckets=buckets, registry=registry)
 
-        return measured
+    request, batch = ("endpoint", "model"), ("model", "signature")
+    requests = Counter(
+        "allconv_resnet_requests", "Requests that were answered.", (*request, "status"), registry=registry
+    )
+    received = Counter("allconv_resnet_request_bytes", "Bytes of all bodies.", ("model",), registry=registry)
+    seconds = histogram("request_seconds", "Seconds from a header to the end of the answer.", request, SECONDS)
+    images = histogram("batch_images", "Images that go through the network together.", batch, COUNTS)
+    together = histogram("batch_requests", "Requests whose images go through the network together.", batch, COUNTS)
+    waited = histogram("batch_wait_seconds", "Seconds that the first of these has waited.", batch, SECONDS)
+    computed = histogram("batch_seconds", "Seconds of computing.", batch, SECONDS)
 
-    def watch_queue(self, size):
-        """Shows as the queue what a function without arguments returns."""
-        self._queue.set_function(size)
+    def count(event):
+        if isinstance(event, Finished):
+            requests.labels(event.endpoint, event.model, event.status).inc()
+            seconds.labels(event.endpoint, event.model).observe(event.seconds)
+            received.labels(event.model).inc(event.received)
+        if isinstance(event, Batch):
+            labels = (event.model, event.signature)
+            images.labels(*labels).observe(event.images)
+            together.labels(*labels).observe(event.requests)
+            waited.labels(*labels).observe(event.waited)
+            computed.labels(*labels).observe(event.seconds)
 
-    def count(self, app):
-        """Returns an ASGI application that answers as `app` does, and counts its requests."""
+    return count
 
-        async def counted(scope, receive, send):
-            if scope["type"] != "http":
-                return await app(scope, receive, send)
-            status, began = [500], time.perf_counter()
 
-            async def note(message):
-                if message["type"] == "http.response.start":
-                    status[0] = message["status"]
-                await send(message)
+class _Loaded:
+    """Shows which versions are loaded at the time of a look."""
 
-            with self._progress.track_inprogress():
-                try:
-                    await app(scope, receive, note)
-                finally:
-                    endpoint = getattr(scope.get("endpoint"), "__name__", "none")  # Starlette's router enters it
-                    self._requests.labels(endpoint, status[0]).inc()
-                    self._seconds.labels(endpoint).observe(time.perf_counter() - began)
+    def __init__(self, models):
+        self.models = models
 
-        return counted
+    def describe(self):
+        return [GaugeMetricFamily("allconv_resnet_loaded", "Versions that answer.", labels=("model", "version"))]
 
-    def routes(self):
-        """Returns the route of the metrics, as a list."""
-
-        async def metrics(request):
-            encode, content_type = exposition.choose_encoder(request.headers.get("accept"))
-            return Response(encode(self.registry), headers={"Content-Type": content_type})
-
-        return [Route(ADDRESS, metrics)]
+    def collect(self):
+        (family,) = self.describe()
+        for model in self.models.loaded:
+            family.add_metric((model.name, str(model.version)), 1)
+        yield family

@@ -13,17 +13,17 @@ def description(models):
     """Returns the OpenAPI document of a server as a dictionary.
 
     Args:
-        models: List of pairs of a name and a model, see `page.page_routes`.
+        models: List of `SavedModel`.
     """
     paths, schemas = {}, {"Error": _object({"error": {"type": "string", "description": "One sentence."}})}
-    for name, model in models:
+    for model in models:
         bodies, answers = {}, {}
         for signature, spec in model.signatures.items():
-            schema = f"{name}-{signature}"
+            schema = f"{model.name}-{model.version}-{signature}"
             schemas[schema] = _request(signature, spec)
             schemas[f"{schema}-answer"] = _answer(model.outputs[signature])
             bodies[signature], answers[signature] = _reference(schema), _reference(f"{schema}-answer")
-        paths |= _addresses(name, model, bodies, answers)
+        paths |= _addresses(model, bodies, answers)
     paths["/monitoring/prometheus/metrics"] = {
         "get": {
             "summary": "The counters of the server, in the text format of Prometheus",
@@ -35,19 +35,19 @@ def description(models):
         "info": {
             "title": "allconv-resnet serve",
             "version": version("allconv_resnet"),
-            "description": "TensorFlow Serving's REST protocol for networks of allconv_resnet.",
+            "description": "TensorFlow Serving's REST protocol. KServe's is served at /v2, and its own document "
+            "describes it: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol.",
         },
         "paths": paths,
         "components": {"schemas": schemas},
     }
 
 
-def _addresses(name, model, bodies, answers):
+def _addresses(model, bodies, answers):
     """Returns the paths of one version of a model."""
-    examples = {
-        "serve_bytes": {"signature_name": "serve_bytes", "instances": [{"b64": ONE_BLACK_PIXEL}]},
-        "pixels": {"instances": [[[[0] * model.signatures["serving_default"].shape[-1]]]]},
-    }
+    name, files, examples = model.name, model.files_signature(), {}
+    if files:
+        examples["a PNG file"] = {"signature_name": files, "instances": [{"b64": ONE_BLACK_PIXEL}]}
     json = "application/json"
     predict = {
         "summary": "Classes of images",
@@ -67,6 +67,7 @@ def _addresses(name, model, bodies, answers):
             "400": _error("The images or the body cannot be understood"),
             "404": _error("There is no such model or version"),
             "413": _error("The request is larger than the server allows"),
+            "503": _error("No version is loaded, or the server is stopping"),
         },
     }
     read = {"responses": {"200": {"description": "JSON", "content": {json: {"schema": {"type": "object"}}}}}}

@@ -11,10 +11,17 @@ from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from allconv_resnet.serving.card import CARD, LABELS
+from allconv_resnet.serving.card import CARD
 from allconv_resnet.serving.openapi import description
 
 STATIC = Path(__file__).parent / "static"
+SWAGGER_UI = Path(str(resources.files("swagger_ui") / "static"))
+OPEN = (  # what a browser needs before it can ask for the API key
+    "/",
+    "/docs",
+    *(f"/static/{path.name}" for path in STATIC.iterdir()),
+    *(f"/swagger-ui/{name}" for name in ("swagger-ui.css", "swagger-ui-bundle.js")),
+)
 OWN = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; media-src blob:"
 )
@@ -25,16 +32,11 @@ SWAGGER = (
 )
 
 
-def page_routes(models):
-    """Returns the routes of both pages.
+def routes(service):
+    """Returns the routes.
 
     Args:
-        models: Function without arguments that returns the versions that are served now, as a list of pairs: the name
-            of the model, and an object with the attributes `version` (string), `directory` (path of the SavedModel),
-            `signatures` and `outputs`, as `server.SavedModel` has them.
-
-    Returns:
-        List of Starlette's routes: `/`, `/page/models.json`, `/docs`, `/openapi.json`, and the files of both pages.
+        service: `Service`.
     """
 
     async def index(_):
@@ -44,39 +46,35 @@ def page_routes(models):
         return _file("docs.html", SWAGGER)
 
     async def shown(_):
-        return JSONResponse([describe(name, model) for name, model in models()])
+        return JSONResponse([describe(model) for model in service.models.loaded])
 
     async def openapi(_):
-        return JSONResponse(description(models()))
+        return JSONResponse(description(service.models.loaded))
 
-    swagger = resources.files("swagger_ui") / "static"
     return [
         Route("/", index),
         Route("/page/models.json", shown),
         Route("/docs", docs),
         Route("/openapi.json", openapi),
         Mount("/static", StaticFiles(directory=STATIC)),
-        Mount("/swagger-ui", StaticFiles(directory=str(swagger))),
+        Mount("/swagger-ui", StaticFiles(directory=SWAGGER_UI)),
     ]
 
 
-def describe(name, model):
+def describe(model):
     """Returns what the page shows of a model, as a dictionary.
 
     Args:
-        name: String, the name of the model in addresses.
-        model: See `page_routes`.
+        model: `SavedModel`.
     """
-    card, labels = (_text(Path(model.directory) / file) for file in (CARD, LABELS))
-    title = card.partition("\n")[0].removeprefix("# ").strip() or name
-    classes = model.outputs["serve_bytes"]["logits"].shape[-1]
+    card = _text(Path(model.directory) / CARD)
+    title = card.partition("\n")[0].removeprefix("# ").strip() or model.name
     html = MarkdownIt("commonmark", {"html": False}).enable("table").render(card.partition("\n")[2])
     return {
-        "name": name,
-        "version": model.version,
+        "name": model.name,
+        "version": str(model.version),
         "title": title,
-        "classes": classes,
-        "labels": labels.splitlines(),
+        "signature": model.files_signature(),
         "card": html if card else "",
     }
 
@@ -84,7 +82,7 @@ def describe(name, model):
 def _text(path):
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):  # a SavedModel of another program has neither a card nor labels
+    except (OSError, UnicodeDecodeError):  # a SavedModel of another program has no card
         return ""
 
 

@@ -36,7 +36,8 @@ class Watched:
             await self.app(scope, receive, noting)
         finally:
             client, seconds = (scope.get("client") or ("",))[0], time.monotonic() - began
-            known = scope["known"]
+            endpoint = getattr(scope.get("endpoint"), "__name__", "")  # Starlette's router has entered it
+            known = {"endpoint": endpoint} | scope["known"]
             self.service.tell(Finished(scope["method"], scope["path"], client, status, seconds, **known))
 
 

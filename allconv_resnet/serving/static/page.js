@@ -37,7 +37,7 @@ function showModel() {
   say("");
   document.title = model.title;
   element("title").textContent = model.title;
-  element("subtitle").textContent = `Version ${model.version} of the model ${model.name}, ${model.classes} classes`;
+  element("subtitle").textContent = `Version ${model.version} of the model ${model.name}`;
   element("card").hidden = !model.card;
   element("card-text").innerHTML = model.card; // the server has escaped all HTML that was in the card
 }
@@ -117,10 +117,10 @@ async function classify(file, article) {
   const note = article.querySelector(".note");
   const model = chosen();
   try {
-    if (!model) throw new Error("The server has no model.");
+    if (!model?.signature) throw new Error("The server has no model that takes image files.");
     const { sent, bitmap, note: changed } = await readable(file);
     article.querySelector("img").classList.toggle("small", Math.max(bitmap.width, bitmap.height) < 128);
-    const body = JSON.stringify({ signature_name: "serve_bytes", instances: [{ b64: await base64(sent) }] });
+    const body = JSON.stringify({ signature_name: model.signature, instances: [{ b64: await base64(sent) }] });
     note.textContent = "Computing";
     const began = performance.now();
     const place = `v1/models/${model.name}/versions/${model.version}:predict`;
