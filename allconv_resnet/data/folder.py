@@ -102,7 +102,7 @@ def _read(name, paths, size):
     images = np.empty((len(paths), *size), np.uint8)
     for place, path in enumerate(paths):
         try:
-            image = jpeg.decode_whole(tf.io.read_file(path), size[2]).numpy()
+            image = jpeg.decode_image(tf.io.read_file(path), size[2]).numpy()
         except tf.errors.OpError as error:
             raise BadInput(f"{path} cannot be decoded as JPEG or PNG: {reason(error)}") from error
         if image.shape != size:
