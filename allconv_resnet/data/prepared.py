@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from allconv_resnet import memory
-from allconv_resnet.data import inspection
+from allconv_resnet.data import inspection, jpeg
 from allconv_resnet.data.arrays import ArraySource
 from allconv_resnet.data.records import RecordSource, require_complete
 from allconv_resnet.errors import BadInput, reason
@@ -115,6 +115,11 @@ def read_prepared(directory):
     )
 
 
+@tfds.decode.make_decoder()
+def _upright(contents, feature):
+    return tf.ensure_shape(jpeg.decode_image(contents, feature.shape[-1]), feature.shape)
+
+
 def _stated_classes(directory):
     """Returns the number of classes in features.json, or None if it is not there."""
     try:
@@ -133,7 +138,8 @@ def _read_split(builder, directory, split):
     if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
         for path, count in zip(info.filepaths, info.shard_lengths, strict=True):
             inspection.check_records(path, count, features["label"].num_classes, shape[:2])
-    decoders = tfds.decode.PartialDecoding({"image": True, "label": True})  # skips other features
+    # Other features are skipped, and images decoded as in an export, which turns them upright.
+    decoders = tfds.decode.PartialDecoding({"image": True, "label": True}, {"image": _upright()})
     try:
         everything = builder.as_dataset(split=split, batch_size=-1, decoders=decoders)
         return everything["image"].numpy(), everything["label"].numpy()

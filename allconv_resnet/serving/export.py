@@ -152,12 +152,12 @@ def decode_image(contents, height, width, channels, centre=1.0):
     too_large = tf.debugging.Assert(valid, [f"An image must have from 1 to {MAX_PIXELS} pixels. Received:", size])
 
     def whole():
-        image = jpeg.decode_whole(contents, channels)
-        return fit_to_size(tf.ensure_shape(image, (None, None, channels))[None], height, width, centre)[0]
+        return fit_to_size(jpeg.decode_image(contents, channels)[None], height, width, centre)[0]
 
     def window():
-        seen = jpeg.centre_window(size, (height, width), centre)
-        return jpeg.decode_window(contents, seen, (height, width), channels)
+        header = jpeg.header(contents)
+        place = jpeg.centre_window(header[0], (height, width), centre)
+        return jpeg.decode_window(contents, place, (height, width), header, channels)
 
     with tf.control_dependencies([too_large]):
         if centre < 1 and channels in (1, 3):
