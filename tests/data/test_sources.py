@@ -329,3 +329,33 @@ def test_the_features_of_a_version_are_json(tmp_path):
     (path,) = tmp_path.glob("some/**/features.json")
     assert json.loads(path.read_text())
     assert load_data("some", tmp_path).examples("train") == 20
+
+
+HERE = "must be on a file system of this machine"
+BUCKETS = {
+    ("--data-dir", "s3://b/data"): "data_dir must be on this machine or in a bucket of gs://. Received: data_dir='s3:",
+    ("--data-dir", "ftp://h/data"): "data_dir must be on this machine or in a bucket of gs://. Received: data_dir='ftp",
+    ("--dataset", "gs://b/photos"): f"The files of a dataset {HERE}. Received: dataset='gs://b/photos'",
+    ("--run-dir", "gs://b/run"): f"run_dir {HERE}, where a bucket can be mounted. Received: run_dir='gs://b/run'",
+    ("--run-dir", "s3://b/run"): f"run_dir {HERE}, where a bucket can be mounted. Received: run_dir='s3://b/run'",
+}
+
+
+@pytest.mark.parametrize("options", BUCKETS, ids=" ".join)
+def test_what_cannot_be_in_a_bucket_is_said_before_anything_is_written(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--dataset", "cifar10", *options])
+    assert stop.value.code == 2 and BUCKETS[options] in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_directory_of_the_datasets_may_be_in_a_bucket(tmp_path, monkeypatch):
+    """No bucket can be reached here, so TensorFlow's paths of one lead to a directory of this machine."""
+    write_arrays(tmp_path / "bucket" / "data", n=20)
+    with tfds.testing.MockFs() as mock:
+        for path in (tmp_path / "bucket").rglob("*"):
+            if path.is_file() and path.suffix in (".json", ".txt"):
+                mock.add_file(f"gs://bucket/{path.relative_to(tmp_path / 'bucket')}", path.read_text())
+        source = load_data("some", "gs://bucket/data")
+    assert source.kind == "arrays" and source.image_size == (8, 8, 3) and source.examples("train") == 20
