@@ -39,6 +39,8 @@ class EncodedSource(abc.ABC):
 
     kind = "records"
     image_size = None
+    without_effect = ()
+    """Names of the fields of such recipes that have no effect on this source."""
 
     @abc.abstractmethod
     def training_files(self, recipe, first_step, worker, workers):

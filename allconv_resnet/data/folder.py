@@ -138,6 +138,8 @@ class FileSource(EncodedSource):
         labels: Dictionary from the name of each split to the labels of its files, int64 `[n]`.
     """
 
+    without_effect = ("shuffle_buffer",)
+
     def __init__(self, name, label_names, paths, labels):
         self.name, self.label_names, self.splits = name, tuple(label_names), tuple(paths)
         self._paths = {split: np.array(paths[split]) for split in paths}

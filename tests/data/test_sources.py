@@ -256,6 +256,30 @@ def flip_npz(folder):
     (folder / "some.npz").write_bytes(content)
 
 
+NAMINGS = {
+    "keras.datasets": ("x_train", "y_train", "x_test", "y_test"),
+    "capitals": ("X_train", "y_train", "X_test", "y_test"),
+    "medmnist": ("train_images", "train_labels", "test_images", "test_labels"),
+    "images first": ("images_train", "labels_train", "images_test", "labels_test"),
+    "splits first": ("train_x", "train_y", "test_x", "test_y"),
+    "data": ("train_data", "train_labels", "test_data", "test_labels"),
+    "without a split": ("images", "labels", "test_images", "test_labels"),
+    "x and y": ("x", "y", "x_test", "y_test"),
+}
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("grey", [False, True])
+def test_arrays_have_the_usual_names_and_shapes(tmp_path, naming, grey):
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8) if grey else IMAGES.shape, dtype=np.uint8)
+    arrays = dict(zip(NAMINGS[naming], (images, LABELS[:, None], images[:5], LABELS[:5, None]), strict=True))
+    npz(tmp_path, **arrays)
+    source = load_data(str(tmp_path / "some.npz"))
+    assert (source.splits, source.image_size) == (("train", "test"), (8, 8, 1 if grey else 3))
+    np.testing.assert_array_equal(source.arrays("train")[0].reshape(images.shape), images)
+    np.testing.assert_array_equal(source.arrays("test")[1], LABELS[:5])
+
+
 @pytest.mark.parametrize("case", NPZ_CASES)
 def test_what_a_file_of_arrays_lacks_is_said_before_anything_is_written(tmp_path, capsys, case):
     prepare, message = NPZ_CASES[case]
