@@ -18,8 +18,8 @@ class Images:
     """Labelled images, and the splits that a run uses."""
 
     dataset: Name = "cifar10"
-    """`digits` (embedded), a dataset of tensorflow-datasets such as `cifar10`, or the path of a folder of images, of the
-    original files of CIFAR, or of a file of arrays, FILE.npz."""
+    """`digits` (embedded), a dataset of tensorflow-datasets such as `cifar10`, or the path of a folder of images, of
+    the original files of CIFAR, or of a file of arrays, FILE.npz."""
     num_classes: Count = 10
     """Number of classes of the dataset and of logits of the network."""
     image_size: tuple[Size, Size, Size] = (32, 32, 3)
