@@ -1,12 +1,10 @@
 """The commands: of the training scripts, and of `allconv-resnet`."""
 
-import argparse
 import contextlib
 import json
 import os
 import signal
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,28 +17,31 @@ from allconv_resnet.files import expand
 from allconv_resnet.interrupts import STATUS, interruptible
 from allconv_resnet.job import parse_job
 from allconv_resnet.progress import say
+from allconv_resnet.recipes import RECIPES
 from allconv_resnet.serving.options import ServeOptions
+from allconv_resnet.theory.commands import THEORY, theory_command
 
-THEORY = ("linear", "expressivity", "landscape", "isometry")
 
-
-def train_command(names, arguments=None):
+def train_command(names=None, arguments=None, program=None):
     """Runs a training script with the recipe of the command line, and exits.
 
     Args:
-        names: Names in `RECIPES` of the recipes of the script. The first is the default.
+        names: Names in `RECIPES` of the recipes of the script. The first is the default. By default these are all
+            recipes.
         arguments: List of strings. Defaults to the command line.
+        program: String, the command of the script for its help. Defaults to the name of the script.
     """
+    names = tuple(RECIPES) if names is None else names
 
     def run():
         with printing():
-            job = parse_job(names, arguments)
+            job = parse_job(names, arguments, program)
         from allconv_resnet.training.loop import train
         from allconv_resnet.training.run_name import default_run_dir
 
         run_dir = default_run_dir(job.recipe, job.base) if job.run_dir is None else expand(job.run_dir, "run_dir")
         place = (run_dir, job.data_dir, job.strategy, job.replicas, job.peer_timeout)
-        stopped_by = train(job.recipe, *place, minutes=job.minutes, overwrite=job.overwrite)
+        stopped_by = train(job.recipe, *place, minutes=job.minutes, overwrite=job.overwrite, given=set(job.given))
         if stopped_by is None and job.export:
             from allconv_resnet.training.exporting import export_at_the_end
 
@@ -77,7 +78,7 @@ def printing():
 
 def evaluate_command(
     run_dir: tyro.conf.Positional[Path],
-    data_dir: Path | None = None,
+    data_dir: str | None = None,
     split: Literal["train", "test", "holdout"] = "test",
     checkpoint: Literal["latest", "best"] = "latest",
     follow: bool = False,
@@ -219,7 +220,7 @@ def serve_command(
 
 
 def save_arrays(
-    dataset: tyro.conf.Positional[str], output: tyro.conf.Positional[Path], data_dir: Path | None = None
+    dataset: tyro.conf.Positional[str], output: tyro.conf.Positional[Path], data_dir: str | None = None
 ) -> None:
     """Writes the images and labels of a dataset to one .npz file, for training on machines without TensorFlow.
 
@@ -262,6 +263,8 @@ def main(arguments=None):
         arguments: List of strings. Defaults to the command line.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["train"]:
+        train_command(arguments=arguments[1:], program="allconv-resnet train")
 
     @printing()
     def run():
@@ -279,26 +282,11 @@ def main(arguments=None):
             "save-arrays": save_arrays,
             "serve": serve_command,
         }
-        description = f"Also: allconv-resnet theory {{{','.join(THEORY)}}} ..."
+        description = f"Also: allconv-resnet train ..., allconv-resnet theory {{{','.join(THEORY)}}} ..."
         tyro.extras.subcommand_cli_from_dict(commands, prog="allconv-resnet", description=description, args=arguments)
         return 0
 
     sys.exit(guarded(run))
-
-
-def theory_command(arguments):
-    """Runs `allconv-resnet theory NAME ...`, an experiment of `allconv_resnet.theory.commands`.
-
-    Args:
-        arguments: List of strings, the arguments after `theory`.
-    """
-    description = "Experiments with the theorems about residual networks. NAME --help lists the options of each one."
-    parser = argparse.ArgumentParser("allconv-resnet theory", description=description)
-    parser.add_argument("name", choices=THEORY)
-    name = parser.parse_args(arguments[:1]).name
-    command = import_module(f"allconv_resnet.theory.commands.{name}")
-    command.run(tyro.cli(command.Options, prog=f"allconv-resnet theory {name}", args=arguments[1:]))
-    return 0
 
 
 def guarded(run):

@@ -85,9 +85,9 @@ class Recipe:
         if type(old) is type(new) and kind == new.kind:
             return self
         if type(old) is not type(new) and name != "network":  # fields of the same name differ between networks
-            shared = {field.name for field in dataclasses.fields(old)} & {f.name for f in dataclasses.fields(new)}
-            shared -= {"centre", "test_split"}  # their meaning differs between kinds of data
-            new = dataclasses.replace(new, **{field: getattr(old, field) for field in shared})
+            values = flat_fields(old)
+            shared = set(values) & set(flat_fields(new)) - {"centre", "test_split"}  # these differ in their meaning
+            new = _replaced(new, {field: values[field] for field in shared})
         return dataclasses.replace(self, **{name: new})
 
     def fields(self):

@@ -81,7 +81,7 @@ def follow_run(run_dir, data_dir=None, split="test", pause=30):
                     say(f"The checkpoint of step {step} is left out: {error}")
                     continue
                 result = {"step": step, **test()}
-                with open(path, "a") as file:
+                with open(path, "a", encoding="utf-8") as file:
                     file.write(json.dumps({"split": split, **result}) + "\n")
                 yield result
                 waiting = False
@@ -123,7 +123,7 @@ def _evaluator(run_dir, data_dir, split):
     if split == HOLDOUT and not recipe.data.holdout:
         raise BadInput(f"The run in {run_dir} was trained without a holdout")
     name = _split_name(recipe, split)
-    data_dir = files.expand(data_dir, "data_dir") or _remembered_data_dir(run_dir)
+    data_dir = files.expand(data_dir, "data_dir", bucket=True) or _remembered_data_dir(run_dir)
     engine = engines.create_engine("one")
 
     def test():
@@ -143,4 +143,5 @@ def _remembered_data_dir(run_dir):
     """Returns the directory of the data with which a run was last trained, or None if it is not there."""
     sessions = run_directory.read_sessions(run_dir)
     directory = sessions[-1].get("data_dir") if sessions else None
-    return directory if isinstance(directory, str) and os.path.isdir(directory) else None
+    there = isinstance(directory, str) and (files.in_bucket(directory) or os.path.isdir(directory))
+    return directory if there else None

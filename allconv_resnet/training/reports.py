@@ -25,7 +25,7 @@ class Metrics:
     def __init__(self, run_dir, step, say=print):
         path = Path(run_dir) / METRICS
         self.lines = json_lines.repair(path, say, step)
-        self._file = open(path, "a")  # noqa: SIM115 - it stays open as long as the run
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - it stays open as long as the run
         self._events = Events(path.with_name("tensorboard"), step, say)
 
     def add(self, step, split, **values):
