@@ -13,6 +13,8 @@ import tempfile
 from configparser import ConfigParser
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "docker" / "constraints.txt"
 HEADER = "# The versions of all packages, also those of CUDA, of all extras together. `python docker/constraints.py` wrote it.\n"
@@ -40,7 +42,8 @@ def resolve(*options):
         what = f"{ROOT}[{','.join(extras())}]"
         subprocess.run([*command, "--report", report, *options, what], check=True, capture_output=True, text=True)
         found = [each["metadata"] for each in json.loads(report.read_text())["install"]]
-    names = {each["name"].lower().replace("_", "-").replace(".", "-"): each["version"] for each in found}
+    # A local version, such as that of a PyTorch without CUDA, is that of one registry.
+    names = {canonicalize_name(each["name"]): each["version"].partition("+")[0] for each in found}
     return {name: version for name, version in sorted(names.items()) if name != "allconv-resnet"}
 
 
