@@ -141,7 +141,8 @@ def decode_image(contents, height, width, channels, centre=1.0):
             `MAX_PIXELS` pixels. In the last case no memory is allocated for the image.
     """
     # The first chunk of a PNG file is IHDR, which has the size. Decoders would look for it further behind as well.
-    is_png = tf.strings.regex_full_match(tf.strings.substr(contents, 0, 16), b"\x89PNG\r\n\x1a\n....IHDR")
+    begins = tf.strings.substr(contents, 0, 8) == b"\x89PNG\r\n\x1a\n"
+    is_png = begins & (tf.strings.substr(contents, 12, 4) == b"IHDR")
     is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
     long_enough = tf.strings.length(contents) >= 33  # a PNG begins with a signature and a chunk with the size
     with tf.control_dependencies(
