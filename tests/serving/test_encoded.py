@@ -58,7 +58,7 @@ def test_a_file_without_its_end_is_cut_off():
 def test_what_is_not_decoded(content, reason):
     with pytest.raises(BadInput, match=f"^{reason}"):
         inspect(content, "Cat")
-    with pytest.raises(BadInput, match="^The image "):
+    with pytest.raises(BadInput, match=r"^The image "):
         inspect(content)
 
 

@@ -118,7 +118,7 @@ def test_a_configuration_in_the_form_of_tensorflow_serving(tmp_path, capsys):
     ]:
         with pytest.raises(Refused, match=reason):
             models.find("two", **arguments)
-    config.write_text('model_config_list { config { name: "two" base_path: "%s" } }' % base)
+    config.write_text(f'model_config_list {{ config {{ name: "two" base_path: "{base}" }} }}')
     assert models.look() and models.names == ["two"] and loaded(models) == [3]  # changes while serving
     config.write_text("nonsense {")
     assert not models.look() and models.names == ["two"]
