@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -22,10 +23,11 @@ from allconv_resnet.training.run_directory import EXPORT
 from allconv_resnet.training.weights import load_model
 
 SUFFIXES = {"savedmodel": "", "onnx": ".onnx", "litert": ".tflite"}
+NETWORK = "assets.extra/network.json"  # the Keras model and the names of its classes, without the weights
 REPRESENTATIVE = 256  # images that determine the ranges of int8
 WRITTEN = re.compile(
     r"saved_model\.pb|fingerprint\.pb|MODEL_CARD\.md|labels\.txt|variables/variables\.(index|data-[\d-]+of-\d+)"
-    r"|assets\.extra/tf_serving_warmup_requests"
+    r"|assets\.extra/(tf_serving_warmup_requests|network\.json)"
 )
 
 
@@ -77,7 +79,9 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel",
     record = (run_directory.read_metrics(run_dir), _last_session(run_dir, recipe), labels, tuple(map(int, weights)))
     if kind == "savedmodel":
         card = model_card(recipe, step, checkpoint, *record, savedmodel_usage(size, classes, min(TOP, classes)))
-        return export_savedmodel(model, labels, directory, version, centre, card)
+        path = export_savedmodel(model, labels, directory, version, centre, card)
+        files.write_json(path / NETWORK, {"labels": labels, "model": keras.saving.serialize_keras_object(model)})
+        return path
     path = path_of(directory, version, kind, quantize)
     usage = file_usage(path, kind, size, classes, 0 if images is None else len(images))
     if recipe.precision != "float32":  # the converters of ONNX and LiteRT do not support mixed precision
@@ -90,6 +94,39 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel",
     return path
 
 
+def read_network(directory):
+    """Returns the Keras model in an export, with its weights, and the names of its classes.
+
+    Args:
+        directory: Path of the directory of all versions, of which the newest is read, or of one of them.
+
+    Returns:
+        Keras model from standardized images to logits, and a tuple of strings. None if the directory has no export.
+
+    Raises:
+        BadInput: if the export cannot be read.
+    """
+    from allconv_resnet.serving.loading import load_savedmodel
+
+    directory = Path(directory)
+    try:
+        path = directory if (directory / "saved_model.pb").exists() else max(_versions(directory))[1]
+    except (ValueError, OSError):
+        return None
+    try:
+        content = json.loads((path / NETWORK).read_text(encoding="utf-8"))
+        model = keras.saving.deserialize_keras_object(content["model"])
+        for variable, value in zip(model.variables, load_savedmodel(path).variables, strict=True):
+            variable.assign(value.numpy())
+        return model, tuple(content["labels"])
+    except Exception as error:  # TensorFlow and Keras raise many types of errors for damaged files
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise BadInput(
+            f"The network of the export {path} cannot be read: {reason}. `allconv-resnet export` of this version "
+            f"writes it again"
+        ) from error
+
+
 def _representative_images(recipe, data_dir):
     """Returns images of the training split as evaluation shows them, an array `[n, h, w, c]` of pixels."""
     data = recipe.data
@@ -100,16 +137,16 @@ def _representative_images(recipe, data_dir):
         return images[np.sort(chosen)]
     import tensorflow as tf
 
-    from allconv_resnet.data.records import FIELDS, read_records
     from allconv_resnet.serving.export import decode_image
 
-    share, images = source.share(data.train_split, worker=0, workers=1), []
-    for record in read_records(share, tf.range(len(share))).take(REPRESENTATIVE):
+    images = []
+    for image in source.evaluation_files(data.train_split, recipe, 0, 1).unbatch().map(lambda file: file.images):
         with contextlib.suppress(tf.errors.InvalidArgumentError):  # it cannot be decoded, and training skips it too
-            contents = tf.io.parse_single_example(record, FIELDS)["image"]
-            images.append(decode_image(contents, *data.image_size, data.centre).numpy())
+            images.append(decode_image(source.contents(image), *data.image_size, data.centre).numpy())
+        if len(images) == REPRESENTATIVE:
+            break
     if not images:
-        raise BadInput(f"None of the first {REPRESENTATIVE} training images of {source.name} can be decoded")
+        raise BadInput(f"None of the training images of {source.name} can be decoded")
     return np.stack(images)
 
 
