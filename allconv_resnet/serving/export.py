@@ -146,25 +146,20 @@ def decode_image(contents, height, width, channels, centre=1.0):
     with tf.control_dependencies(
         [tf.debugging.Assert((is_png & long_enough) | is_jpeg, ["An image must be a JPEG or a PNG file"])]
     ):
-        size = tf.cond(is_png, lambda: png_size(contents), lambda: tf.io.extract_jpeg_shape(contents)[:2])
+        size = tf.cond(is_png, lambda: jpeg.png_size(contents), lambda: tf.io.extract_jpeg_shape(contents)[:2])
     pixels = tf.reduce_prod(tf.cast(size, tf.int64))
     valid = tf.reduce_all(size > 0) & (pixels <= MAX_PIXELS)
     too_large = tf.debugging.Assert(valid, [f"An image must have from 1 to {MAX_PIXELS} pixels. Received:", size])
 
     def whole():
-        image = tf.io.decode_image(contents, channels=channels, expand_animations=False)
+        image = jpeg.decode_whole(contents, channels)
         return fit_to_size(tf.ensure_shape(image, (None, None, channels))[None], height, width, centre)[0]
 
     def window():
-        return jpeg.decode_window(contents, jpeg.centre_window(size, (height, width), centre), (height, width))
+        seen = jpeg.centre_window(size, (height, width), centre)
+        return jpeg.decode_window(contents, seen, (height, width), channels)
 
     with tf.control_dependencies([too_large]):
-        if centre < 1 and channels == 3:
+        if centre < 1 and channels in (1, 3):
             return tf.cond(is_jpeg, window, whole)
         return whole()
-
-
-def png_size(contents):
-    """Returns the height and width that the first chunk of a PNG file states, as an int32 tensor `[2]`."""
-    width_and_height = tf.io.decode_raw(tf.strings.substr(contents, 16, 8), tf.int32, little_endian=False)
-    return tf.reshape(width_and_height, (2,))[::-1]

@@ -1,6 +1,7 @@
 """Exports the network of a run directory."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -19,9 +20,10 @@ from allconv_resnet.training.weights import load_model
 
 SUFFIXES = {"savedmodel": "", "onnx": ".onnx", "litert": ".tflite"}
 CARD = "MODEL_CARD.md"
+NETWORK = "assets.extra/network.json"  # the Keras model and the names of its classes, without the weights
 WRITTEN = re.compile(
     r"saved_model\.pb|fingerprint\.pb|MODEL_CARD\.md|variables/variables\.(index|data-[\d-]+of-\d+)"
-    r"|assets\.extra/tf_serving_warmup_requests"
+    r"|assets\.extra/(tf_serving_warmup_requests|network\.json)"
 )
 
 
@@ -71,8 +73,42 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
     path = export_savedmodel(model, labels, directory, version, centre=centre)
     tests = [line for line in run_directory.read_metrics(run_dir) if line["split"] == "test"]
     card = model_card(recipe, step, tests, [_last_session(run_dir, recipe)], labels)
+    files.write_json(path / NETWORK, {"labels": labels, "model": keras.saving.serialize_keras_object(model)})
     files.write_text(path / CARD, card)
     return path
+
+
+def read_network(directory):
+    """Returns the Keras model in an export, with its weights, and the names of its classes.
+
+    Args:
+        directory: Path of the directory of all versions, of which the newest is read, or of one of them.
+
+    Returns:
+        Keras model from standardized images to logits, and a tuple of strings. None if the directory has no export.
+
+    Raises:
+        BadInput: if the export cannot be read.
+    """
+    from allconv_resnet.serving.loading import load_savedmodel
+
+    directory = Path(directory)
+    try:
+        path = directory if (directory / "saved_model.pb").exists() else max(_versions(directory))[1]
+    except (ValueError, OSError):
+        return None
+    try:
+        content = json.loads((path / NETWORK).read_text(encoding="utf-8"))
+        model = keras.saving.deserialize_keras_object(content["model"])
+        for variable, value in zip(model.variables, load_savedmodel(path).variables, strict=True):
+            variable.assign(value.numpy())
+        return model, tuple(content["labels"])
+    except Exception as error:  # TensorFlow and Keras raise many types of errors for damaged files
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise BadInput(
+            f"The network of the export {path} cannot be read: {reason}. `allconv-resnet export` of this version "
+            f"writes it again"
+        ) from error
 
 
 def _last_session(run_dir, recipe):

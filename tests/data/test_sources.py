@@ -172,9 +172,16 @@ def fewer_names(folder):
 
 
 PREPARED_CASES = {
-    "no test split": (lambda f: write_arrays(f, splits=("train",)), "has no split 'test'. Its splits are: train"),
+    "no test split": (
+        lambda f: write_arrays(f, splits=("train",)),
+        "has no test images, so --holdout must say",
+    ),
     "no train split": (lambda f: write_arrays(f, splits=("test",)), "has no split 'train'. Its splits are: test"),
-    "other names": (lambda f: write_arrays(f, splits=("a", "b")), "has no split 'train'. Its splits are: a, b"),
+    "other names": (lambda f: write_arrays(f, splits=("a", "test")), "has no split 'train'. Its splits are: a, test"),
+    "no known name": (
+        lambda f: write_arrays(f, splits=("a", "b")),
+        "has no test images, so --holdout must say",
+    ),
     "no label": (write_no_label, "must have the features image and label"),
     "a text label": (write_text_label, "must be a ClassLabel"),
     "a scalar label": (write_scalar_label, "must be a ClassLabel"),
@@ -200,7 +207,7 @@ PREPARED_CASES = {
     "never completed and renamed": (renamed_incomplete, "has no dataset 'some'"),
     "fewer names than classes": (fewer_names, "must have the names of 10 classes. Received: 2 names"),
     "nothing": (lambda f: None, "has no dataset 'some'"),
-    "records": (lambda f: write_records(f, name="some"), "it needs --data records"),
+    "records": (lambda f: write_records(f, name="some"), "it needs --data records, not arrays"),
 }
 
 
@@ -219,7 +226,7 @@ def npz(folder, **arrays):
 IMAGES, LABELS = np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 10
 WHOLE = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS}
 NPZ_CASES = {
-    "no file": (lambda f: None, "cannot be read as a .npz file"),
+    "no file": (lambda f: None, "There is no file or folder"),
     "no zip": (
         lambda f: (f.mkdir(), (f / "some.npz").write_bytes(b"\x00" * 99)),
         "cannot be read as a .npz file",
@@ -228,9 +235,9 @@ NPZ_CASES = {
     "cut": (lambda f: (npz(f, **WHOLE), cut_npz(f)), "cannot be read as a .npz file: File is not a zip file"),
     "damaged": (lambda f: (npz(f, **WHOLE), flip_npz(f)), "cannot be read: Bad CRC-32"),
     "other names": (lambda f: npz(f, a=IMAGES, b=LABELS), "must have arrays named x_train and y_train"),
-    "no test split": (lambda f: npz(f, x_train=IMAGES, y_train=LABELS), "has no split 'test'"),
+    "no test split": (lambda f: npz(f, x_train=IMAGES, y_train=LABELS), "has no test images, so --holdout must say"),
     "floats": (lambda f: npz(f, **{**WHOLE, "x_train": IMAGES / 255}), "has float64 images"),
-    "no channels": (lambda f: npz(f, **{**WHOLE, "x_test": IMAGES[..., 0]}), "of shape (8, 8)"),
+    "no channels": (lambda f: npz(f, **{**WHOLE, "x_test": IMAGES[..., 0]}), "of shape (8, 8, 1)"),
     "too few labels": (lambda f: npz(f, **{**WHOLE, "y_train": LABELS[:7]}), "must be a label for each image"),
     "no images": (lambda f: npz(f, **{**WHOLE, "x_train": IMAGES[:0], "y_train": LABELS[:0]}), "a label for each"),
     "float labels": (lambda f: npz(f, **{**WHOLE, "y_train": LABELS * 1.0}), "Labels must be integers"),
@@ -259,7 +266,7 @@ def test_what_a_file_of_arrays_lacks_is_said_before_anything_is_written(tmp_path
 RECORD_CASES = {
     "no test split": (
         lambda f: write_records(f, name="some", splits=("train",)),
-        "has no split 'validation'. Its splits are: train",
+        "has no test images, so --holdout must say how many training images are not trained on",
     ),
     "a file is gone": (
         lambda f: (write_records(f, name="some"), next(f.glob("some/**/*.tfrecord*")).unlink()),
@@ -280,6 +287,7 @@ def test_what_records_lack_is_said_before_anything_is_written(tmp_path, capsys, 
 
 def refuse(options, message, folder, capsys):
     """A training command must end with status 2 and the sentence, and write nothing."""
+    options = ["--num-classes", "10", "--data", "arrays", *options]  # so that they are not adapted to the data
     options = [*options, "--image-size", "8", "8", "3", "--stem", "4", "3", "1", "1", "--stages", "1", "8", "1"]
     capsys.readouterr()  # what was said while the data were written
     with pytest.raises(SystemExit) as stop:
