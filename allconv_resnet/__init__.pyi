@@ -1,12 +1,14 @@
 from . import recipes, theory
 from .architectures import Stage, Stem
 from .blocks import ResidualBlock
+from .data.augmented import augmented
 from .data.source import load_data
 from .initializers import NearIdentityNormal
 from .layers import RandomProjection, Standardization, standardize
 from .model import AllConvResNet, cifar_resnet, imagenet_resnet, whiten_stem
 from .optimizers import Momentum, Muon
 from .schedules import EpochExponentialDecay, LinearDecay, StepDecay, WarmUp
+from .training.loading import load
 
 __all__ = [
     "AllConvResNet",
@@ -22,8 +24,10 @@ __all__ = [
     "Stem",
     "StepDecay",
     "WarmUp",
+    "augmented",
     "cifar_resnet",
     "imagenet_resnet",
+    "load",
     "load_data",
     "recipes",
     "standardize",

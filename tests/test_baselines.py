@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from allconv_resnet import Momentum, baselines, recipes, standardize
-from allconv_resnet.baselines.airbench import PartialIdentity
+from allconv_resnet.baselines.airbench94 import PartialIdentity
 from allconv_resnet.errors import BadInput
 from allconv_resnet.recipes.parts.network import Baseline
 

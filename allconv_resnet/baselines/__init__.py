@@ -8,9 +8,9 @@ airbench        Jordan 2024 (arXiv 2404.00498), for short trainings
 Hardt & Ma compare with the first three (table 2).
 """
 
-from allconv_resnet.baselines.airbench import Bias, airbench
+from allconv_resnet.baselines.airbench94 import Bias, airbench
 from allconv_resnet.baselines.all_cnn import all_cnn_c
+from allconv_resnet.baselines.cifar_resnets import IdentityShortcut, resnet
 from allconv_resnet.baselines.densenet import densenet_bc
-from allconv_resnet.baselines.resnet import IdentityShortcut, resnet
 
 __all__ = ["Bias", "IdentityShortcut", "airbench", "all_cnn_c", "densenet_bc", "resnet"]

@@ -155,3 +155,24 @@ def take_of_each(x, indices, axis):
 
         return tf.gather(x, indices, axis=axis, batch_dims=1)
     return keras.ops.vectorized_map(lambda pair: keras.ops.take(pair[0], pair[1], axis=axis - 1), (x, indices))
+
+
+def standardize_and_augment(images, augmentations, drawn):
+    """Returns the images of a training batch as the network sees them.
+
+    Args:
+        images: Tensor `[n, h, w, c]`, pixels from 0 to 255.
+        augmentations: Sequence of augmentations, such as `CropAndFlip()`.
+        drawn: Sequence of what `draw` of each augmentation has returned.
+
+    Returns:
+        float32 tensor `[n, h, w, c]`.
+    """
+    from allconv_resnet.layers import standardize
+
+    for after in (False, True):
+        images = standardize(images) if after else images
+        for augmentation, values in zip(augmentations, drawn, strict=True):
+            if getattr(augmentation, "after_standardization", False) is after:
+                images = augmentation.apply(images, *values)
+    return images

@@ -126,10 +126,14 @@ class Recipe:
     def _build(self, images=None):
         name = re.sub(r"[^\w.]", "_", self.name)
         try:
-            return self.network.build(self.data, self.seed, POLICIES[self.precision], name, images)
+            model = self.network.build(self.data, self.seed, POLICIES[self.precision], name, images)
         except Exception as error:  # Keras raises many types of errors for names and sizes that do not fit
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise BadInput(f"The network cannot be built: {reason}") from error
+        from allconv_resnet.transfer import freeze
+
+        freeze(model, self.run.start.freeze)
+        return model
 
     def require_memory(self, devices=1, accelerators=False):
         """Raises `BadInput` if one step of training certainly needs more memory than this machine has.

@@ -5,6 +5,7 @@ import io
 import keras
 import numpy as np
 
+from allconv_resnet import pretrained
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
 from allconv_resnet.serving.images import image_files
@@ -21,7 +22,7 @@ def predict_run(run_dir, paths, top=5, checkpoint="latest", say=lambda text: Non
     The SavedModel of an export resizes with TensorFlow, whose pixels differ slightly.
 
     Args:
-        run_dir: Path of the run directory.
+        run_dir: Path of the run directory, or the name of a network that comes with the package.
         paths: Sequence of image files or directories, or `-`, see `serving.images.image_files`.
         top: Integer, number of classes. All classes are returned if the network has fewer.
         checkpoint: Which checkpoint, see `weights.load_model`.
@@ -37,6 +38,7 @@ def predict_run(run_dir, paths, top=5, checkpoint="latest", say=lambda text: Non
     """
     if top < 1:
         raise BadInput(f"top must be positive. Received: top={top}")
+    run_dir = pretrained.find(run_dir)
     model, recipe, step = load_model(run_dir, checkpoint)
     if recipe.data.centre is None:
         raise BadInput(f'{run_dir}/config.json has no "centre", the part of an image that evaluation shows')

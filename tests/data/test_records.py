@@ -228,7 +228,7 @@ def test_a_batch_without_one_good_image(tmp_path):
 
 
 def _whole(contents, _):
-    return jpeg.decode_window(contents, jpeg.centre_window(jpeg.image_shape(contents), (24, 24), 1.0), (24, 24))
+    return jpeg.decode_window(contents, jpeg.centre_window(jpeg.header(contents)[0], (24, 24), 1.0), (24, 24))
 
 
 def _files(directory, split):
