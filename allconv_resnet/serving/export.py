@@ -164,7 +164,7 @@ def decode_image(contents, height, width, channels, centre=1.0):
     def window():
         header = jpeg.header(contents)
         place = jpeg.centre_window(header[0], (height, width), centre)
-        return jpeg.decode_window(contents, place, (height, width), header, channels)
+        return jpeg.decode_window(contents, place, (height, width), channels, header)
 
     with tf.control_dependencies([too_large]):
         if centre < 1 and channels in (1, 3):
