@@ -88,7 +88,7 @@ def draw_spectra(results, width, depth, path):
         grid = np.geomspace(low, high, 400)
         ends = 1.1 * np.log(low), 1.1 * np.log(high)
         values = np.log(r["values"])
-        ax.hist(values, 50, ends, density=True, color="0.8", label="simulated network")
+        ax.hist(values, bins=50, range=ends, density=True, color="0.8", label="simulated network")
         ax.plot(np.log(grid), grid * isometry.spectral_density(grid, r["c"]), color="C3", label="universal law")
         for measured, predicted in zip(r["outliers"], r["predicted_outliers"], strict=True):
             height = 0.12 * ax.get_ylim()[1]
