@@ -36,8 +36,11 @@ class Bodies:
         body = _Body(self, request)
         try:
             late = Refused(408, f"The body did not come within {self.seconds:g} s")
-            async with self.deadlines.within(self.seconds, late):
-                await body.receive()
+            try:
+                async with self.deadlines.within(self.seconds, late):
+                    await body.receive()
+            except Refused as error:
+                raise body.refused or error from error
             yield body.content()
         except ClientDisconnect as error:
             raise Refused(400, "The connection ended within the body") from error
@@ -74,12 +77,12 @@ class _Body:
 
     def _keep(self, part):
         if self.unpack:
-            if self.unpack.eof and part:
-                raise Refused(400, "The body goes on after the end of what gzip packed")
             try:
                 part = self.unpack.decompress(part, self.bodies.limit - self.size + 1)
             except zlib.error as error:
                 raise Refused(400, "The body is not gzip, as its Content-Encoding says") from error
+            if self.unpack.unused_data:
+                raise Refused(400, "The body goes on after the end of what gzip packed")
         if self.size + len(part) > self.bodies.limit:
             raise self._too_large()
         if len(part) > self.bodies.free:

@@ -129,16 +129,19 @@ class _Entry:
     """One model. Its dictionaries are replaced and never changed, since requests read them at the same time."""
 
     def __init__(self):
-        self.source, self.loaded, self.failed, self._marks = None, {}, {}, {}
+        self.source, self.loaded, self.failed, self._marks, self.problem = None, {}, {}, {}, ""
 
     def look(self, source, load):
         self.source = source
         try:
             found = versions_of(source.base)
-        except OSError as error:
-            found = {}
-            say(f"warning: the versions of {source.name} cannot be listed: {error.strerror}")
-        marks = {number: fingerprint(path) for number, path in found.items() if self._wanted(number)}
+            marks = {number: fingerprint(path) for number, path in found.items() if self._wanted(number)}
+        except OSError as error:  # a disk that is away, or too many open files: nothing is known of the versions
+            if self.problem != (problem := str(error)):
+                say(f"warning: the versions of {source.name} cannot be listed, and stay as they are: {problem}")
+            self.problem = problem
+            return False
+        self.problem = ""
         loaded, failed = {}, {}
         for number in sorted(marks, reverse=True):
             if source.latest is not None and not source.specific and len(loaded) == source.latest:

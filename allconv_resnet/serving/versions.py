@@ -1,5 +1,7 @@
 """The versions of an export on disk."""
 
+import contextlib
+import os
 from pathlib import Path
 
 FILE = "saved_model.pb"
@@ -35,12 +37,19 @@ def fingerprint(directory):
 
     Args:
         directory: Path of the version.
+
+    Raises:
+        OSError: if the directory cannot be read.
     """
     found = []
-    for path in sorted(Path(directory).rglob("*")):
-        try:
-            stat = path.stat()
-        except OSError:  # removed in the meantime
-            continue
-        found.append((str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns))
-    return tuple(found)
+    for folder, _, names in os.walk(directory, onerror=_fail):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # removed in the meantime
+                stat = os.stat(os.path.join(folder, name))
+                found.append((folder, name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(sorted(found))
+
+
+def _fail(error):
+    if not isinstance(error, FileNotFoundError):
+        raise error

@@ -13,6 +13,9 @@ from allconv_resnet.serving.events import Finished
 class Watched:
     """ASGI middleware that tells `service.listeners` of every request that has been answered.
 
+    It also lets go of the connection then. Granian closes a connection whose body was refused as soon as Python has no
+    reference to it any more, and exceptions keep references until the garbage collector comes.
+
     Args:
         app: ASGI application.
         service: `Service`.
@@ -22,23 +25,32 @@ class Watched:
         self.app, self.service = app, service
 
     async def __call__(self, scope, receive, send):
-        if scope["type"] != "http" or not self.service.listeners:
+        if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        began, status = time.monotonic(), 500
+        began, connection = time.monotonic(), _Connection(receive, send)
         scope["known"] = {}
-
-        async def noting(message):
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
         try:
-            await self.app(scope, receive, noting)
+            await self.app(scope, connection.receive, connection.send)
         finally:
+            status, connection.ends = connection.status, None
             client, seconds = (scope.get("client") or ("",))[0], time.monotonic() - began
             endpoint = getattr(scope.get("endpoint"), "__name__", "")  # Starlette's router has entered it
             known = {"endpoint": endpoint} | scope["known"]
             self.service.tell(Finished(scope["method"], scope["path"], client, status, seconds, **known))
+
+
+class _Connection:
+    """The two ends of a request, which can be let go."""
+
+    def __init__(self, receive, send):
+        self.ends, self.status = (receive, send), 500
+
+    async def receive(self):
+        return await self.ends[0]()
+
+    async def send(self, message):
+        self.status = message.get("status", self.status)
+        await self.ends[1](message)
 
 
 def request_log(path):

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
-LIMITS = ["--header-seconds", "1.5", "--body-seconds", "3", "--max-header-kb", "16"]
+LIMITS = ["--header-seconds", "3", "--body-seconds", "3", "--max-header-kb", "16"]
 BATCH = ["--batch", "8"]
 MB = 2**20
 
@@ -28,7 +28,7 @@ class Server:
     def __init__(self, *arguments):
         code = "from allconv_resnet import cli; cli.main()"
         command = [sys.executable, "-c", code, "serve", *map(str, arguments), "--port", "0"]
-        self.errors = tempfile.TemporaryFile("w+", errors="replace")
+        self.errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - it lives as long as the server
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.errors, text=True)
         self.line = self.process.stdout.readline()  # ends when the process does
         assert "Serving version" in self.line, self.said()

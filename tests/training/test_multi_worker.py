@@ -269,3 +269,17 @@ def test_an_evaluator_beside_two_workers(recipe, start, tmp_path):
     runs = [start(recipe, tmp_path / "run", "--peer-timeout", "100", TF_CONFIG=config) for config in jobs.values()]
     assert [run.wait() for run in runs] == [0, 0, 0]
     assert "step 30: test loss" in runs[-1].output() and "from step" not in runs[-1].output()
+
+
+@pytest.mark.slow
+def test_two_workers_and_two_devices_begin_with_the_weights_of_another_run(recipe, start, start_two, tmp_path):
+    assert start(recipe.replace(seed=5, steps=2), tmp_path / "first").wait() == 0
+    recipe = recipe.replace(initialize_from=str(tmp_path / "first"), freeze=("stem",), steps=4, evaluate_every=4)
+    assert start(recipe, tmp_path / "one").wait() == 0
+    assert start(recipe, tmp_path / "mirrored", "--strategy", "mirrored", "--replicas", "2").wait() == 0
+    assert [run.wait() for run in start_two([recipe] * 2, [tmp_path / "workers"] * 2)] == [0, 0]
+    for other in ("mirrored", "workers"):
+        assert_equal_runs(tmp_path / "one", tmp_path / other, 4)
+    np.testing.assert_array_equal(
+        *(state(tmp_path / run, step)["model/0000"] for run, step in (("first", 2), ("one", 4)))
+    )

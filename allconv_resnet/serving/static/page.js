@@ -133,6 +133,7 @@ async function classify(file, article) {
     note.textContent = error.message;
     note.classList.add("failed");
     article.dataset.state = "failed";
+    article.querySelector("img").hidden = !article.querySelector("img").naturalWidth;
   }
 }
 
