@@ -34,8 +34,8 @@ def server(exported):
         server.predict(instances=IMAGES.tolist(), signature_name=signature)
     server.predict(instances=[b64(IMAGES[0])], signature_name="serve_bytes")
     server.memory_at_first = server.peak_memory()
-    yield server
-    server.process.kill()
+    with server:
+        yield server
 
 
 @pytest.fixture
