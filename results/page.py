@@ -497,8 +497,23 @@ def _jacobians(d):
 
 def _network(d):
     return "; ".join(
-        f"{r['network']}: c = {', '.join('{c:.2g}'.format(**stage) for stage in r['stages'])}" for r in d["results"]
+        f"{r['network']}: c = {r['c']:.3g}, largest {r['squared_singular_values'][0]:.4g}" for r in d["results"]
     )
+
+
+def _outliers(d):
+    relu = next(curve["entries"] for curve in d["above"] if curve["label"] == "relu")
+    return "; ".join(f"depth {e['depth']}: {e['simulated']:.4g} ({e['predicted']:.4g})" for e in relu)
+
+
+def _late(d):
+    spread = {}
+    for arm in ("same weight scale", "same c"):
+        runs = [r for r in d["results"] if r["arm"] == arm]
+        means = [r["mean"] for r in runs if not r["diverged"]]
+        lost = ", ".join(r["activation"] for r in runs if r["diverged"])
+        spread[arm] = f"{min(means):.4f} to {max(means):.4f} at {arm}" + (f" ({lost} diverged)" if lost else "")
+    return f"{d['settings']['data']}: {'; '.join(spread.values())}"
 
 
 def _start_up(d):
@@ -592,21 +607,33 @@ MEASUREMENTS = (
         "theory/isometry/spectra.json",
         "Spectra of simulated networks of width 1000 and depth 100: the largest Kolmogorov-Smirnov distance. The aim "
         "is 0.02.",
-        "allconv-resnet theory isometry",
+        "allconv-resnet theory isometry --width 1000",
         lambda d: f"{max(r['kolmogorov_smirnov'] for r in d['results']):.3f} over {len(d['results'])} activations",
     ),
     Measurement(
         "theory/isometry/training.json",
         "Spread of the training loss between activations of small mean over the first 50 steps. The aim is a ratio of "
         "at most 0.5.",
-        "allconv-resnet theory isometry --experiment training --data-dir DIR",
+        "allconv-resnet theory isometry --experiment training --data cifar10 --data-dir DIR --steps 300",
         _same_cumulant,
     ),
     Measurement(
         "theory/isometry/network.json",
-        "c of stages 1 to 3 of the CIFAR network.",
-        "allconv-resnet theory isometry --experiment network --data-dir DIR --train-steps 300",
+        "Blocks 2 to 9 of stage 1 of the CIFAR network: c, and the largest squared singular value.",
+        "allconv-resnet theory isometry --experiment network --data-dir DIR --body",
         _network,
+    ),
+    Measurement(
+        "theory/isometry/outliers.json",
+        "The largest squared singular value of ReLU networks of width 200, simulated (predicted).",
+        "allconv-resnet theory isometry --experiment outliers",
+        _outliers,
+    ),
+    Measurement(
+        "theory/isometry/late.json",
+        "Test accuracy after ten epochs, range of the mean of three seeds over the activations that did not diverge.",
+        "allconv-resnet theory isometry --experiment late",
+        _late,
     ),
     Measurement(
         "benchmarks/jacobians.json",

@@ -75,24 +75,28 @@ def compare_accuracies(output_dir, data, data_dir, width, depth, seeds, epochs, 
         results.append(known)
     progress(len(plan), len(plan))
     summary = summarize(results)
-    rows = [(*key, *(s[k] for k in ("c", "mean", "low", "high"))) for key, s in summary.items()]
+    rows = [(*key, *(s[k] for k in ("c", "mean", "low", "high", "diverged"))) for key, s in summary.items()]
     print(f"Test accuracy on {data} after {epochs} epochs, mean and range of {seeds} seeds:")
-    print_table(("activation", "arm", "c", "mean", "lowest", "highest"), rows)
+    print_table(("activation", "arm", "c", "mean", "lowest", "highest", "diverged"), rows)
     for arm in ARMS:
-        means = [s["mean"] for (_, other), s in summary.items() if other == arm]
-        print(f"{arm}: range between activations {np.ptp(means):.4f}, standard deviation {np.std(means, ddof=1):.4f}")
+        means = [s["mean"] for (_, other), s in summary.items() if other == arm and not s["diverged"]]
+        if len(means) > 1:
+            spread = f"range {np.ptp(means):.4f}, standard deviation {np.std(means, ddof=1):.4f}"
+            print(f"{arm}: between the {len(means)} activations of which no run diverged, {spread}")
     entries = [{"activation": name, "arm": arm, **s} for (name, arm), s in summary.items()]
     write_results(output_dir / "late.json", settings=settings, seeds=list(range(seeds)), results=entries)
     draw_accuracies(results, summary, settings, output_dir / "late.png")
 
 
 def summarize(results):
-    """Returns for each activation and arm c, and the mean and the range over the seeds of the last test accuracy."""
+    """Returns c, the mean and the range of the last test accuracy, and the number of diverged runs of each network."""
     summary = {}
     for name, arm in product(NAMES, ARMS):
         runs = [r for r in results if (r["activation"], r["arm"]) == (name, arm)]
         last = [r["test_accuracy"][-1] for r in runs]
-        summary[name, arm] = {"c": runs[0]["c"], "mean": np.mean(last), "low": min(last), "high": max(last)}
+        diverged = sum(not np.isfinite(np.array(r["loss"], np.float64)).all() for r in runs)
+        entry = {"c": runs[0]["c"], "mean": np.mean(last), "low": min(last), "high": max(last)}
+        summary[name, arm] = entry | {"diverged": diverged}
     return summary
 
 
@@ -104,7 +108,10 @@ def draw_accuracies(results, summary, settings, path):
             curves = np.array([r["test_accuracy"] for r in results if (r["activation"], r["arm"]) == (name, arm)])
             epochs = np.arange(1, curves.shape[1] + 1)
             s = summary[name, arm]
-            ax.plot(epochs, curves.mean(axis=0), color=f"C{i}", label=f"{name.replace('_', ' ')}, c = {s['c']:.3g}")
+            label = f"{name.replace('_', ' ')}, c = {s['c']:.3g}" + (
+                f", {s['diverged']} diverged" * (s["diverged"] > 0)
+            )
+            ax.plot(epochs, curves.mean(axis=0), f"C{i}{'--' if s['diverged'] else '-'}", label=label)
             ax.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=f"C{i}", alpha=0.15)
         ax.set(title=arm, xlabel="epoch")
         ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)

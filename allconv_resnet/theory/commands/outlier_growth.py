@@ -1,5 +1,7 @@
 """The experiment `outliers`: what "irrespectively of the activation" leaves out, against depth and for activations."""
 
+import math
+
 import numpy as np
 from keras import ops
 
@@ -10,13 +12,21 @@ from allconv_resnet.theory.isometry import ACTIVATIONS, Activation
 
 DEPTHS = (10, 30, 100, 200)
 SHIFTED = Activation("relu - 0.1", lambda h: ops.relu(h) - 0.1, {0.0})
+
+
+def centered_relu(depth):
+    """Returns the ReLU minus its mean in the first layer, at weight scale 1."""
+    mean = 1 / math.sqrt(2 * math.pi * depth)
+    return Activation("relu - mean", lambda h: ops.relu(h) - mean, {0.0})
+
+
 COSINE = Activation("cos", ops.cos)
 CENTERED = Activation("sigmoid - 1/2", lambda h: ops.sigmoid(h) - 0.5)
 ABOVE = {  # activation, mixed
     "relu": ("relu", False),
     "softplus": ("softplus", False),
     "leaky relu": ("leaky_relu", False),
-    "relu - 0.1": (SHIFTED, False),
+    "relu - its mean": (centered_relu, False),
     "tanh": ("tanh", False),
     "V relu(U x)": ("relu", True),
 }
@@ -80,7 +90,7 @@ def classify(activation, depth=100, bias_scale=0.1):
 
 def compare_end(activation, depth, width, seeds, side, options):
     """Returns the end of one spectrum, predicted and simulated, as a dictionary."""
-    network = (activation, 1.0, 0.0, depth)
+    network = (activation(depth) if activation is centered_relu else activation, 1.0, 0.0, depth)
     c = isometry.effective_cumulant(*network, **options)
     end = {"above": -1, "below": 0}[side]
     edge = isometry.spectral_edges(c, depth)[end]

@@ -18,7 +18,7 @@ from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.checks import positive_integer
 from allconv_resnet.theory.tarnowski import activations
 
-SMALLEST = -80.0  # logarithm of the smallest weight scale that is tried; the largest is its inverse
+SMALLEST, LARGEST = math.log(1e-35), math.log(1e6)  # logarithms of the weight scales that are tried
 
 
 class MeanField(NamedTuple):
@@ -157,20 +157,20 @@ def weight_scale_for(
     def excess(log_scale):
         return math.log(effective_cumulant(activation, math.exp(log_scale), *network) / c)
 
-    low = high = math.log(c) / 2
+    low = high = min(math.log(c) / 2, LARGEST)
     while _or_infinite(excess, low)[0] > 0:
         low, high = low - 1.0, low
         if low < SMALLEST:
             excess(low)  # which says what is wrong with the activation, if it is that
-            raise BadInput(f"c must be reached by a weight scale above exp({SMALLEST:g}). Received: c={c}")
+            raise BadInput(f"c must be reached by a weight scale above {math.exp(SMALLEST):.0e}. Received: c={c}")
     while True:
         value, error = _or_infinite(excess, high)
         if value >= 0:
             break
         low, high = high, high + 0.5
-        if high > -SMALLEST:
+        if high > LARGEST:
             raise BadInput(
-                f"c must be reached by a weight scale below exp({-SMALLEST:g}). "
+                f"c must be reached by a weight scale below {math.exp(LARGEST):.0e}. "
                 f"Received: c={c} for {activation.name}, which stays below"
             )
     # An activation that grows faster than linearly overflows soon beyond c, if not before it.
