@@ -1,11 +1,12 @@
 # make train    installs into .venv, trains on the embedded real digits, shows the accuracy
 # make test     installs into .venv, runs the tests
 # make lint     installs into .venv, checks the style, and who imports whom (.importlinter)
+# make docs     installs into .venv, builds the documentation into site/
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 
-.PHONY: train test lint
+.PHONY: train test lint docs
 
 train: $(VENV)/.installed
 	$(VENV)/bin/python train_cifar.py --recipe digits --run-dir runs/digits
@@ -18,6 +19,9 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --no-cache
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
@@ -29,3 +33,7 @@ $(VENV)/.installed: setup.cfg | $(VENV)/bin/python
 $(VENV)/.installed-test: setup.cfg | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --editable '.[test,jax]'
 	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: setup.cfg | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --editable '.[docs]'
+	touch $@

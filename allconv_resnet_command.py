@@ -1,7 +1,7 @@
 """The entry points of the command lines. They settle what has to be settled before Keras and TensorFlow are imported.
 
-This module stands outside of the package, because an import of anything in the package imports Keras. `import
-allconv_resnet` in a user's own program changes no settings and hides no messages.
+This module stands outside of the package, so that `import allconv_resnet` in a user's own program changes no settings
+and hides no messages.
 """
 
 import contextlib
@@ -16,12 +16,17 @@ CHATTER = re.compile(r"[IW]\d{4} [\d:.]+ .*|WARNING: All log messages before abs
 
 
 @contextlib.contextmanager
-def starting():
-    """Returns a context manager in which a command line imports the package.
+def starting(needs_keras=True):
+    """Returns a context manager in which a command line imports its modules. At its end it imports Keras.
+
+    Help is shown without Keras, whose import takes seconds.
 
     TensorFlow then prints only errors, unless the environment variable TF_CPP_MIN_LOG_LEVEL is set. On a machine
     without a GPU of NVIDIA it does not print either that CUDA finds none. A backend that Keras cannot import ends the
     process with one sentence and the status 2, and Ctrl-C ends it with the status 130.
+
+    Args:
+        needs_keras: Boolean, whether the command needs Keras if its arguments do not ask for help.
     """
     stderr = os.dup(2)
 
@@ -33,11 +38,14 @@ def starting():
     signal.signal(signal.SIGINT, end)  # until the command has its own
     try:
         if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-            yield
+            chatter = contextlib.nullcontext()
         else:
             os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2" if os.path.exists("/dev/nvidiactl") else "3"
-            with _without_chatter():
-                yield
+            chatter = _without_chatter()
+        with chatter:
+            yield
+            if needs_keras and not {"-h", "--help"} & set(sys.argv):
+                import keras  # noqa: F401
     except (ImportError, ValueError) as error:
         if not _raised_by_keras(error):
             raise
@@ -74,7 +82,7 @@ def _raised_by_keras(error):
 
 def main():
     """Runs `allconv-resnet COMMAND ...` and exits."""
-    with starting():
+    with starting(needs_keras=len(sys.argv) > 1):
         from allconv_resnet import cli
     cli.main()
 

@@ -1,33 +1,19 @@
-"""All-convolutional residual networks without normalization, after Hardt & Ma (arXiv 1611.04231)."""
+"""All-convolutional residual networks without normalization, after Hardt & Ma (arXiv 1611.04231).
 
-from allconv_resnet import recipes, theory
-from allconv_resnet.blocks import ResidualBlock
-from allconv_resnet.data.source import load_data
-from allconv_resnet.initializers import NearIdentityNormal
-from allconv_resnet.layers import RandomProjection, Standardization, standardize
-from allconv_resnet.model import AllConvResNet, Stage, Stem, cifar_resnet, imagenet_resnet, whiten_stem
-from allconv_resnet.optimizers import Momentum, Muon
-from allconv_resnet.schedules import EpochExponentialDecay, LinearDecay, StepDecay, WarmUp
+`__init__.pyi` has the public names. Each is imported on first use, so that command lines that do without Keras begin at
+once.
+"""
 
-__all__ = [
-    "AllConvResNet",
-    "EpochExponentialDecay",
-    "LinearDecay",
-    "Momentum",
-    "Muon",
-    "NearIdentityNormal",
-    "RandomProjection",
-    "ResidualBlock",
-    "Stage",
-    "Standardization",
-    "Stem",
-    "StepDecay",
-    "WarmUp",
-    "cifar_resnet",
-    "imagenet_resnet",
-    "load_data",
-    "recipes",
-    "standardize",
-    "theory",
-    "whiten_stem",
-]
+import importlib
+
+import lazy_loader
+import wrapt
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+@wrapt.when_imported("keras")
+def _register(_):
+    """Registers the layers, optimizers and schedules with Keras, so that `keras.saving.load_model` finds them."""
+    for module in ("model", "baselines", "optimizers", "schedules"):
+        importlib.import_module(f"{__name__}.{module}")

@@ -1,5 +1,5 @@
 """`python -m allconv_resnet COMMAND ...` is `allconv-resnet COMMAND ...`."""
 
-from allconv_resnet.cli import main
+import allconv_resnet_command
 
-main()
+allconv_resnet_command.main()

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
-
 from allconv_resnet.errors import BadInput
 
 BACKENDS = ("tensorflow", "jax")
@@ -46,6 +44,8 @@ def require_keras_settings():
 
     They come from the environment variable KERAS_BACKEND and from ~/.keras/keras.json.
     """
+    import keras
+
     backend, layout, floatx = keras.backend.backend(), keras.config.image_data_format(), keras.config.floatx()
     if backend not in BACKENDS:
         raise BadInput(f"Keras must run on {' or '.join(BACKENDS)} (KERAS_BACKEND). Received: {backend}")

@@ -67,7 +67,7 @@ def write_json(path, content):
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def expand(path, name):
+def expand(path, name, bucket=False):
     """Returns a path without a leading `~` or `~user`, or None if the path is None.
 
     Shells expand `~` in `--run-dir ~/x`, but not in `--run-dir=~/x`.
@@ -75,18 +75,37 @@ def expand(path, name):
     Args:
         path: Path or string, or None.
         name: String, name of the argument for messages.
+        bucket: Boolean, whether the path may be that of a bucket, such as `gs://BUCKET/DIR`, which is returned as a
+            string.
 
     Raises:
-        BadInput: if the path is empty, or there is no such user.
+        BadInput: if the path is empty, there is no such user, or it is in a bucket and must not be.
     """
     if path is None:
         return None
     if not os.fspath(path):
         raise BadInput(f"{name} must be the path of a directory. Received: {name}={path!r}")
+    if in_bucket(path):
+        path = re.sub(":/+", "://", os.fspath(path), count=1)  # Path makes one slash of the two
+        if bucket:
+            return path
+        raise BadInput(
+            f"{name} must be on a file system of this machine, where a bucket can be mounted. Received: {name}={path!r}"
+        )
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise BadInput(f"{name} must name a home directory that exists. Received: {name}={str(path)!r}") from error
+
+
+def in_bucket(path):
+    """Returns whether a path is that of a bucket, such as `gs://BUCKET/DIR`."""
+    return bool(re.match("[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)))
+
+
+def absolute(path):
+    """Returns a path as a string that is valid in every working directory. A bucket stays as it is."""
+    return os.fspath(path) if in_bucket(path) else str(Path(path).resolve())
 
 
 def copy_damaged(path):

@@ -28,7 +28,8 @@ class Job:
     base: Annotated[str, tyro.conf.arg(name="recipe", metavar="NAME|FILE.json")] = "cifar10"
     """Recipe with the defaults of the options: a name, or a JSON file such as the config.json of a run."""
     data_kind: Annotated[Literal[tuple(KINDS["data"])], tyro.conf.arg(name="data")] = "arrays"
-    """Kind of data: images of one size in memory (arrays), or JPEG files of all sizes (records)."""
+    """Kind of data: images of one size in memory (arrays), or JPEG and PNG files of all sizes (records). By default it
+    is that of the dataset."""
     network_kind: Annotated[Literal[tuple(KINDS["network"])], tyro.conf.arg(name="network")] = "allconv_resnet"
     """Kind of network: the paper's, or one that it is compared with."""
     optimizer_kind: Annotated[Literal[tuple(KINDS["optimizer"])], tyro.conf.arg(name="optimizer")] = "momentum"
@@ -39,8 +40,8 @@ class Job:
     """Run directory. The same command with the same directory continues the run."""
     overwrite: bool = False
     """Begin anew, and delete what an earlier run has written to the run directory."""
-    data_dir: Annotated[Path | None, _default("$TFDS_DATA_DIR or ~/tensorflow_datasets", "DIR")] = None
-    """Directory of tensorflow-datasets."""
+    data_dir: Annotated[str | None, _default("$TFDS_DATA_DIR or ~/tensorflow_datasets", "DIR")] = None
+    """Directory of tensorflow-datasets, which may be in a bucket, gs://..."""
     strategy: Literal["auto", "one", "mirrored", "multi-worker", "parameter-server"] = "auto"
     """One device, mirrored over the accelerators of this machine, or several machines of TF_CONFIG, in step with each
     other (multi-worker) or asynchronously (parameter-server). auto means the strategy that TF_CONFIG describes or, if
@@ -53,14 +54,17 @@ class Job:
     """Stop and save after this many minutes. The same command continues the run."""
     export: bool = True
     """Export the network when the run has finished, to RUN_DIR/export."""
+    given: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Names of the options of the command line, which are not adapted to the data."""
 
 
-def parse_job(names, arguments=None):
+def parse_job(names, arguments=None, program=None):
     """Returns the `Job` of a command line, in which every field of the recipe's parts is an option.
 
     Args:
         names: Names in `RECIPES` of the recipes of the script. The first is the default.
         arguments: List of strings. Defaults to the command line.
+        program: String, the command of the script for its help. Defaults to the name of the script.
 
     Raises:
         BadInput: if the recipe or a kind is unknown, or an option belongs to a kind that was not chosen.
@@ -87,10 +91,17 @@ def parse_job(names, arguments=None):
             recipe = recipe.with_kind(name, kind)
     _refuse_other_kinds(recipe, rest)
     kinds = {f"{name}_kind": getattr(chosen, name) or getattr(recipe, name).kind for name in KINDS}
-    description = f"{Path(sys.argv[0]).name} --list shows the recipes."
+    program = program or Path(sys.argv[0]).name
+    description = f"{program} --list shows the recipes."
     options = (tyro.conf.OmitArgPrefixes,)  # short names, which the help still groups by part
-    default = Job(recipe, chosen.recipe, **kinds)
-    return tyro.cli(Job, default=default, args=rest, description=description, config=options)
+    default = Job(recipe, chosen.recipe, **kinds, given=_given(arguments))
+    return tyro.cli(Job, default=default, args=rest, prog=program, description=description, config=options)
+
+
+def _given(arguments):
+    """Returns the names of the fields that a command line sets, without repetitions."""
+    names = [argument[2:].partition("=")[0].replace("-", "_") for argument in arguments if argument.startswith("--")]
+    return tuple(dict.fromkeys(name.removeprefix("no_") for name in names))
 
 
 def _list_recipes(names):

@@ -4,8 +4,6 @@ import math
 import threading
 from pathlib import Path
 
-import keras
-
 from allconv_resnet.errors import BadInput
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -61,6 +59,8 @@ def sizes(build):
     Raises:
         Exception: what `build` raises.
     """
+    import keras
+
     found = {}
 
     def measure():

@@ -3,13 +3,23 @@
 stem -> stages of residual blocks -> global average pooling -> fixed random projection
 """
 
+import functools
 import inspect
 import itertools
-from typing import NamedTuple
 
 import keras
 from keras import layers, ops
 
+from allconv_resnet import pretrained
+from allconv_resnet.architectures import (
+    CIFAR_STAGES,
+    CIFAR_STEM,
+    IMAGENET_WIDTHS,
+    Stage,
+    Stem,
+    imagenet_stages,
+    imagenet_stem,
+)
 from allconv_resnet.blocks import BLOCKS
 from allconv_resnet.errors import BadInput
 from allconv_resnet.initializers import patch_whitening
@@ -25,42 +35,25 @@ from allconv_resnet.layers import (
     standardize,
 )
 from allconv_resnet.mirror import PoolingOverMirrorImages, WithMirrorImages
+from allconv_resnet.transfer import take_weights
 
 
-class Stem(NamedTuple):
-    """The first convolution."""
+def _with_arguments_of_weights(init):
+    """Returns a constructor whose arguments are by default those of the network that `weights` names."""
+    signature = inspect.signature(init)
 
-    filters: int
-    kernel_size: int = 3
-    strides: int = 1
-    pool: int = 1  # size and stride of an average pooling after it; 1 means none
+    @functools.wraps(init)
+    def construct(self, *args, **kwargs):
+        given = signature.bind(self, *args, **kwargs).arguments
+        given.update(given.pop("block_arguments", {}))
+        if given.get("weights") in pretrained.names():
+            given = {**pretrained.read_arguments(pretrained.find(given["weights"])), **given}
+        init(**given)
 
-
-class Stage(NamedTuple):
-    """A sequence of residual blocks of one width, the first of which may reduce the image."""
-
-    blocks: int
-    filters: int
-    strides: int = 1
-
-
-CIFAR_STEM = Stem(16)
-CIFAR_STAGES = (Stage(9, 64), Stage(9, 128, 2), Stage(9, 256, 2))  # table 1
-
-# Section 4.2 gives 34 layers and 35.7M parameters, but no widths. The widths of the 34-layer network of He et al.,
-# 64-128-256-512, give 21.1M; 1.3 times as wide, rounded to multiples of 16 for the hardware, they give 35,673,120.
-IMAGENET_WIDTHS = (96, 176, 336, 656)  # inferred
-PLAIN_IMAGENET_WIDTHS = (64, 128, 256, 512)
-
-
-def imagenet_stem(width=IMAGENET_WIDTHS[0]):
-    """Returns the stem of section 4.2: a 7x7 convolution and an average pooling, both of stride 2."""
-    return Stem(width, 7, 2, pool=2)
-
-
-def imagenet_stages(widths=IMAGENET_WIDTHS, blocks=(3, 4, 6, 3)):
-    """Returns the four stages of section 4.2, with the given widths and numbers of blocks."""
-    return tuple(Stage(*stage) for stage in zip(blocks, widths, (1, 2, 2, 2), strict=True))
+    # Keras looks at constructors with and without the functions that they wrap, and expects the same arguments.
+    del construct.__wrapped__
+    construct.__signature__ = signature
+    return construct
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
@@ -86,6 +79,10 @@ class AllConvResNet(keras.Model):
         seed: Integer. It determines every initial weight, including the projection.
         dtype: Dtype policy of the layers, for instance `"mixed_bfloat16"`. The logits are at least float32.
         name: String, the name of the model.
+        weights: None for initial weights, or the weights of a trained network: the path of a `.weights.h5` or `.keras`
+            file of the same network, or the name of one that comes with the package (`pretrained.names()`). With a
+            name, arguments that are not given are those of that network; with another number of classes its last layer
+            is new.
         **block_arguments: Further arguments of the blocks. `ResidualBlock` has `activation`, `shortcut` and
             `kernel_sizes`.
 
@@ -96,8 +93,8 @@ class AllConvResNet(keras.Model):
         Logits, a float tensor `[n, num_classes]`.
 
     Raises:
-        BadInput: if there is no such argument, if a stage is narrower than the one before it, or if a stride does not
-            divide the image.
+        BadInput: if there is no such argument, if a stage is narrower than the one before it, if a stride does not
+            divide the image, or if `weights` do not fit the network.
 
     Example:
 
@@ -105,6 +102,7 @@ class AllConvResNet(keras.Model):
     >>> model.compile(Momentum(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     """
 
+    @_with_arguments_of_weights
     def __init__(
         self,
         input_shape=(32, 32, 3),
@@ -122,9 +120,11 @@ class AllConvResNet(keras.Model):
         seed=0,
         dtype=None,
         name="allconv_resnet",
+        weights=None,
         **block_arguments,
     ):
         arguments = {key: value for key, value in locals().items() if key in _OWN_ARGUMENTS} | block_arguments
+        del arguments["weights"]  # a configuration describes the network, and not its weights
         _check_arguments(block, block_arguments)
         stem, stages = Stem(*stem), tuple(Stage(*stage) for stage in stages)
         policy = keras.dtype_policies.get(dtype)
@@ -161,6 +161,16 @@ class AllConvResNet(keras.Model):
         x = RandomProjection(num_classes, next(seeds), trainable_head, name="projection", dtype=wide)(x)
         super().__init__(inputs=images, outputs=x, name=name)
         self._config = serialized({**arguments, "stem": stem, "stages": stages, "dtype": policy})
+        if weights is not None:
+            _load_weights(self, weights)
+
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+        """Saves the network as a `.keras` file, see `keras.Model.save`. HDF5, which would not be read, is refused."""
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise BadInput(
+                f"A network is saved as a .keras file, and not as HDF5. Received: filepath={str(filepath)!r}"
+            )
+        super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 
     def get_config(self):
         return {**self._config, **frozen_config(self)}
@@ -181,6 +191,25 @@ def _check_arguments(block, block_arguments):
         raise BadInput(
             f"The arguments of AllConvResNet are {', '.join(_OWN_ARGUMENTS)}, and those of its block={block!r} are "
             f"{', '.join(known) or 'none'}. Received: {name}={block_arguments[name]!r}"
+        )
+
+
+def _load_weights(model, weights):
+    if weights in pretrained.names():
+        transfer = take_weights(model, pretrained.read_weights(pretrained.find(weights)))
+        for name, reason in transfer.new.items():
+            if not name.startswith("projection/"):
+                raise BadInput(f"weights must fit the network, but for {name} {reason}. Received: weights={weights!r}")
+    elif str(weights).endswith((".weights.h5", ".keras")):
+        try:
+            model.load_weights(weights)
+        except (OSError, ValueError, KeyError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise BadInput(f"The weights in {weights} cannot be loaded into the network: {reason}") from error
+    else:
+        raise BadInput(
+            f"weights must be None, the path of a .weights.h5 or .keras file, or the name of a network. "
+            f"{pretrained.available()}. Received: weights={weights!r}"
         )
 
 

@@ -44,7 +44,7 @@ def main():
 
 def peak_bytes():
     """Returns the largest resident size of this process in bytes. `ru_maxrss` would begin with that of its parent."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 
 

@@ -1,5 +1,6 @@
 """Functions that the benchmarks share: timing, and JSON files with the figures and the environment."""
 
+import importlib.util
 import json
 import re
 import statistics
@@ -8,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from allconv_resnet import environment, files
-from allconv_resnet.training.engines.distribution import gpu_names
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 
@@ -46,6 +46,17 @@ def read_figures(name):
 def this_environment():
     """Returns the environment of this process, without a precision, which each benchmark records itself."""
     return environment.describe(gpus=gpu_names())
+
+
+def gpu_names():
+    """Returns the names of the GPUs of this machine, as TensorFlow or, where it is missing, JAX has them."""
+    if importlib.util.find_spec("tensorflow"):
+        from allconv_resnet.training.engines.distribution import gpu_names
+
+        return gpu_names()
+    import jax
+
+    return [device.device_kind for device in jax.devices() if device.platform == "gpu"]
 
 
 def hardware():

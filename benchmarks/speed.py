@@ -4,6 +4,7 @@
     python benchmarks/speed.py imagenet-train   --batch 32
     python benchmarks/speed.py cifar-infer      --batch 1 32 256
     python benchmarks/speed.py start-up
+    python benchmarks/speed.py cifar-train --ours ours_jax --peers torch_peer torch_compiled       on a GPU
 
 Each contender has its own process (`contender.py`). All processes exist at the same time, but only one of them works.
 First all must compute the same logits from the same weights, to 1e-4 of the largest in float32. Then they take turns. A
@@ -29,7 +30,7 @@ import numpy as np
 from contenders import networks
 
 PEERS = ("torch_peer", "torch_compiled", "keras_fit", "keras_fit_jax")
-BACKENDS = {"keras_fit_jax": "jax"}
+BACKENDS = {"keras_fit_jax": "jax", "ours_jax": "jax"}
 SECONDS = 3.0  # shortest time of a turn
 CHECKED = 4  # images whose logits are compared
 
@@ -40,6 +41,7 @@ class Contender:
     def __init__(self, name, task, batch, precision, weights):
         self.name = name
         environment = {**os.environ, "KERAS_BACKEND": BACKENDS.get(name, "tensorflow"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the contenders share the memory of a GPU
         script = Path(__file__).with_name("contender.py")
         module = "keras_fit" if name.startswith("keras_fit") else name
         self.process = subprocess.Popen(
@@ -76,14 +78,15 @@ def main():
     parser.add_argument("--batch", type=int, nargs="+", default=[128])
     parser.add_argument("--precision", nargs="+", choices=("float32", "bfloat16"), default=["bfloat16", "float32"])
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
+    parser.add_argument("--ours", choices=("ours", "ours_jax"), default="ours", help="engine of this project")
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
     task = options.what.split("-")[0] if options.what != "start-up" else "cifar"
     with tempfile.TemporaryDirectory() as folder:
         weights = f"{folder}/weights.npz"
         networks.save(task, weights)
-        check(task, options.peers, weights)
-        name = f"speed-{options.what}-{harness.hardware()}"
+        check(task, options.ours, options.peers, weights)
+        name = f"speed-{options.what}{options.ours.removeprefix('ours').replace('_', '-')}-{harness.hardware()}"
         entries = {(e["precision"], e["batch"]): e for e in harness.read_figures(name).get("entries", [])}
         for precision in options.precision:
             for batch in options.batch:
@@ -98,14 +101,14 @@ def main():
                 )
 
 
-def check(task, peers, weights):
+def check(task, ours, peers, weights):
     """Ends the benchmark unless all contenders compute the same function."""
     logits = {}
-    for name in ("ours", *peers):
+    for name in (ours, *peers):
         with Contender(name, task, CHECKED, "float32", weights) as contender:
             logits[name] = np.array(contender.ask("check"))
     for name in peers:
-        error = np.abs(logits[name] - logits["ours"]).max() / np.abs(logits["ours"]).max()
+        error = np.abs(logits[name] - logits[ours]).max() / np.abs(logits[ours]).max()
         print(f"{name}: logits differ from ours by {error:.1e} of the largest", flush=True)
         if not error < 1e-4:
             raise SystemExit(f"{name} computes another function than ours")
@@ -114,7 +117,7 @@ def check(task, peers, weights):
 def throughput(options, task, batch, precision, weights):
     """Measures one batch size in one precision, prints the table, and returns the entry for the JSON."""
     verb = options.what.split("-")[1]
-    names = ("ours", *options.peers)
+    names = (options.ours, *options.peers)
     with ExitStack() as stack:
         running = {n: stack.enter_context(Contender(n, task, batch, precision, weights)) for n in names}
         steps = {}
@@ -128,15 +131,17 @@ def throughput(options, task, batch, precision, weights):
                 rates[name].append(batch * steps[name] / seconds)
         memory = {name: contender.ask("memory") for name, contender in running.items()}
     entry = {"batch": batch, "precision": precision, "contenders": {}}
-    ours = {"images_per_second": harness.spread(rates["ours"]), "memory": memory["ours"]}
+    ours = {"images_per_second": harness.spread(rates[options.ours]), "memory": memory[options.ours]}
+    operations = networks.operations(task) * (3 if verb == "train" else 1)  # of an image, the gradients included
     print(f"\n{options.what}, batch {batch}, {precision}: images per second, and ours / theirs in the same turn")
     for name in names:
-        ratios = harness.spread([a / b for a, b in zip(rates["ours"], rates[name], strict=True)])
-        if name != "ours":
+        ratios = harness.spread([a / b for a, b in zip(rates[options.ours], rates[name], strict=True)])
+        if name != options.ours:
             theirs = {"images_per_second": harness.spread(rates[name]), "memory": memory[name]}
             entry["contenders"][name] = {"ours_over_theirs": ratios, **theirs, "ours": ours}
         print(
-            f"{name:15} {harness.spread(rates[name])['median']:9.1f}   ratio {ratios['median']:.3f} "
+            f"{name:15} {harness.spread(rates[name])['median']:9.1f}   "
+            f"{harness.spread(rates[name])['median'] * operations / 1e12:7.2f} TFLOP/s   ratio {ratios['median']:.3f} "
             f"({ratios['min']:.3f} to {ratios['max']:.3f}, n = {ratios['n']})   "
             f"peak {memory[name]['peak'] / 1e9:.2f} GB, {memory[name]['beyond_import'] / 1e9:.2f} since the import",
             flush=True,
@@ -146,7 +151,7 @@ def throughput(options, task, batch, precision, weights):
 
 def start_up(options, task, batch, precision, weights):
     """Measures import, build and first step of new processes, prints the table, and returns the entry."""
-    names, parts = ("ours", *options.peers), ("import", "build", "first step", "all")
+    names, parts = (options.ours, *options.peers), ("import", "build", "first step", "all")
     times = {name: {part: [] for part in parts} for name in names}
     for _ in range(options.turns):
         for name in names:

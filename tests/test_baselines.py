@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from allconv_resnet import Momentum, baselines, recipes
+from allconv_resnet import Momentum, baselines, recipes, standardize
+from allconv_resnet.baselines.airbench94 import PartialIdentity
 from allconv_resnet.errors import BadInput
 from allconv_resnet.recipes.parts.network import Baseline
 
@@ -13,6 +14,7 @@ TINY = {
     "resnet": lambda **k: baselines.resnet(4, 8, input_shape=(16, 16, 3), **k),
     "resnet, not normalized": lambda **k: baselines.resnet(4, 8, None, (16, 16, 3), **k),
     "densenet_bc": lambda **k: baselines.densenet_bc(4, 10, 4, (16, 16, 3), **k),
+    "airbench": lambda **k: baselines.airbench(4, (4, 8, 8), input_shape=(26, 26, 3), **k),
 }
 
 
@@ -29,6 +31,7 @@ def trainable(model):
         (lambda: baselines.resnet(depth=56), 853_018),  # "0.85M"
         (lambda: baselines.resnet(depth=110), 1_727_962),  # "1.7M"
         (baselines.densenet_bc, 769_162),  # "0.8M", table 2 of Huang et al.
+        (baselines.airbench, 1_971_352),  # "1.97M", section 3.1 of Jordan
     ],
 )
 def test_parameters_are_those_of_the_papers(make, expected):
@@ -47,7 +50,8 @@ def test_layers_that_count_are_as_many_as_the_names_say():
 @pytest.mark.parametrize("name", TINY)
 def test_trains_saves_and_is_fixed_by_its_seed(name, tmp_path):
     rng = np.random.default_rng(0)
-    images = rng.standard_normal((32, 16, 16, 3)).astype("float32")
+    size = TINY[name](seed=1).input_shape[1]
+    images = rng.standard_normal((32, size, size, 3)).astype("float32")
     labels = rng.integers(0, 4, 32)
     model, twin, other = TINY[name](seed=1), TINY[name](seed=1), TINY[name](seed=2)
     np.testing.assert_array_equal(model.predict(images, verbose=0), twin.predict(images, verbose=0))
@@ -154,3 +158,26 @@ def test_fields_of_the_papers_network_are_refused_for_others():
         recipes.RESNET20.replace(initialization="he")
     with pytest.raises(BadInput, match="network must be one of"):
         recipes.RESNET20.replace(network="vgg")
+
+
+def test_the_first_filters_of_airbench_are_the_identity_and_its_biases_learn_faster():
+    kernel = keras.ops.convert_to_numpy(PartialIdentity(seed=1)((3, 3, 4, 6)))
+    x = np.random.default_rng(0).standard_normal((2, 5, 5, 4)).astype("float32")
+    y = keras.ops.convert_to_numpy(keras.ops.conv(x, kernel, padding="same", data_format="channels_last"))
+    np.testing.assert_allclose(y[..., :4], x, rtol=1e-6)
+    assert np.abs(kernel[..., 4:]).max() <= 1 / 6 and kernel[..., 4:].std() > 0.05
+
+    model = keras.Sequential([keras.Input((4,)), baselines.Bias(speed=64.0)])
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    model.fit(np.zeros((8, 4)), np.full((8, 4), 4.0), batch_size=8, verbose=0)
+    # The gradient with respect to the bias itself is -2 * 4 / 4, so that 0.5 * 64 * 2 is the change.
+    np.testing.assert_allclose(model.predict(np.zeros((1, 4)), verbose=0), 64.0)
+
+
+def test_airbench_whitens_the_patches_of_its_images_with_both_signs():
+    images = np.random.default_rng(0).integers(0, 256, (300, 28, 28, 3)).astype("uint8")
+    model = baselines.airbench(4, (4, 8, 8), input_shape=(28, 28, 3), images=images)
+    patches = keras.ops.convert_to_numpy(model.get_layer("stem")(keras.ops.convert_to_numpy(standardize(images))))
+    np.testing.assert_allclose(patches[..., :12], -patches[..., 12:], rtol=1e-6)
+    rows = patches[..., :12].reshape(-1, 12)
+    np.testing.assert_allclose(rows.T @ rows / len(rows), np.eye(12), atol=0.02)

@@ -50,7 +50,27 @@ def test_a_mistake_is_one_sentence(tmp_path):
 
 def test_importing_the_package_changes_no_setting():
     program = "import os, {}; print(os.environ.get('TF_CPP_MIN_LOG_LEVEL'))"
-    assert run("-c", program.format("allconv_resnet")).stdout == run("-c", program.format("keras")).stdout
+    assert run("-c", program.format("allconv_resnet, keras")).stdout == run("-c", program.format("keras")).stdout
+
+
+@pytest.mark.parametrize("script", ["allconv_resnet_command.py", "train_cifar.py"])
+def test_help_does_without_keras(script):
+    program = f"""
+import atexit, runpy, sys
+sys.argv = [{script!r}, "--help"]
+atexit.register(lambda: print("keras" in sys.modules))
+runpy.run_path({script!r}, run_name="__main__")
+"""
+    assert run("-c", program).stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("imports", ["allconv_resnet, keras", "keras, allconv_resnet"])
+def test_saved_networks_can_be_loaded_once_the_package_is_imported(imports, tmp_path):
+    path = str(tmp_path / "network.keras")
+    write = f"import allconv_resnet as acr; acr.AllConvResNet(stages=[(1, 16, 1)]).save({path!r})"
+    assert run("-c", write).returncode == 0
+    read = f"import {imports}; print(keras.saving.load_model({path!r}).name)"
+    assert run("-c", read).stdout == "allconv_resnet\n"
 
 
 def test_other_lines_on_standard_error_are_kept():

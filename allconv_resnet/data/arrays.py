@@ -1,4 +1,4 @@
-"""Images of one size in memory: the embedded digits, and arrays in a NumPy file."""
+"""Images of one size in memory: the embedded digits, and the arrays of a NumPy file."""
 
 import zipfile
 from functools import cached_property
@@ -9,11 +9,16 @@ from allconv_resnet import files, memory
 from allconv_resnet.errors import BadInput
 
 EMBEDDED = "digits"
-NPZ_SPLITS = {  # names of the arrays of images and labels, as keras.datasets and NumPy users call them
-    "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("images", "labels")),
-    "test": (("x_test", "y_test"), ("test_images", "test_labels")),
-    "validation": (("x_val", "y_val"), ("validation_images", "validation_labels")),
-}
+# Names of the arrays of images and labels, as keras.datasets and NumPy users call them. Capitals make no difference.
+NPZ_NAMES = (
+    ("x_{}", "y_{}"),
+    ("{}_images", "{}_labels"),
+    ("images_{}", "labels_{}"),
+    ("{}_x", "{}_y"),
+    ("{}_data", "{}_labels"),
+)
+NPZ_SPLITS = {"train": ("train",), "test": ("test",), "validation": ("val", "valid", "validation")}
+WITHOUT_SPLIT = (("images", "labels"), ("x", "y"), ("data", "labels"))  # these are training images
 
 
 class ArraySource:
@@ -23,14 +28,20 @@ class ArraySource:
         name: String, for messages.
         label_names: Sequence with the names of the classes.
         read: Dictionary from the name of each split to a function without arguments, which returns its images, uint8
-            `[n, h, w, c]`, and labels, integers `[n]`.
+            `[n, h, w, c]`, or `[n, h, w]` for grey-scale images, and labels, integers `[n]`.
+        image_size: Tuple with the height, width and channels of the images. By default they are read to find it.
+        sizes: Dictionary from the name of each split to its number of images. By default they are read to find it.
     """
 
     kind = "arrays"
 
-    def __init__(self, name, label_names, read):
+    def __init__(self, name, label_names, read, image_size=None, sizes=None):
         self.name, self.label_names, self.splits = name, tuple(label_names), tuple(read)
-        self._read, self._arrays = read, {}
+        self._read, self._arrays, self._image_size, self._sizes = read, {}, image_size, sizes or {}
+
+    @property
+    def image_size(self):
+        return tuple(self._image_size or self.arrays(self.splits[0])[0].shape[1:])
 
     def arrays(self, split):
         """Returns the images and the labels of a split.
@@ -48,14 +59,36 @@ class ArraySource:
             raise BadInput(f"{self.name} has no split {split!r}. Its splits are: {', '.join(self.splits)}")
         if split not in self._arrays:
             images, labels = self._read[split]()
-            labels = np.asarray(labels)
+            images, labels = np.asarray(images), np.asarray(labels)
+            if images.ndim == 3:
+                images = images[..., None]
             if labels.ndim == 2 and labels.shape[1] == 1:  # the shape of keras.datasets
                 labels = labels[:, 0]
-            self._arrays[split] = np.asarray(images), labels
+            self._arrays[split] = images, labels
         return self._arrays[split]
 
+    def as_kind(self, kind):
+        return of_kind(self, kind)
+
     def examples(self, split):
-        return len(self.arrays(split)[1])
+        return self._sizes[split] if split in self._sizes else len(self.arrays(split)[1])
+
+    def labels(self, split):
+        """Returns the labels of a split, integers `[n]`."""
+        return self.arrays(split)[1]
+
+    def divide(self, split, held, name):
+        """Returns the source with some images of a split in a new split.
+
+        Args:
+            split: Name of the split.
+            held: Boolean array `[n]`, which images go to the new split.
+            name: Name of the new split.
+        """
+        images, labels = self.arrays(split)
+        read = {each: lambda each=each: self.arrays(each) for each in self.splits}
+        read |= {split: lambda: (images[~held], labels[~held]), name: lambda: (images[held], labels[held])}
+        return ArraySource(self.name, self.label_names, read, self._image_size)
 
     def check(self, data, splits):
         if data.num_classes != len(self.label_names):
@@ -92,6 +125,14 @@ class ArraySource:
         return pipeline.evaluation_batches(*self.arrays(split), recipe.run.batch_size, *arguments, **options)
 
 
+def of_kind(source, kind):
+    """Returns a source that is of one kind alone, or raises `BadInput` if this is not the kind that was asked for."""
+    if source.kind != kind:
+        what = {"arrays": "images of one size in memory", "records": "image files of all sizes"}
+        raise BadInput(f"{source.name} has {what[source.kind]}: it needs --data {source.kind}, not {kind}")
+    return source
+
+
 def digits():
     """Returns the source of scikit-learn's 1,797 handwritten digits.
 
@@ -122,9 +163,9 @@ def digits():
 def from_npz(path):
     """Returns the source of a `.npz` file.
 
-    The arrays have the names of `keras.datasets` (`x_train`, `y_train`, `x_test`, `y_test`) or are called `images`,
-    `labels`, `test_images` and `test_labels`. An array `names` has the names of the classes. Without it they are the
-    numbers from 0 to the largest label.
+    The arrays have the names of `keras.datasets` (`x_train`, `y_train`, `x_test`, `y_test`) or others that are usual,
+    such as `train_images` and `train_labels`, or `images` and `labels` for training images alone. An array `names` has
+    the names of the classes. Without it they are the numbers from 0 to the largest label.
 
     Args:
         path: Path of the file.
@@ -147,7 +188,7 @@ def from_npz(path):
         except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
             raise BadInput(f"The array {name} of {path} cannot be read: {error}") from error
 
-    found = {split: next((pair for pair in pairs if set(pair) <= names), None) for split, pairs in NPZ_SPLITS.items()}
+    found = {split: _npz_pair(split, names) for split in NPZ_SPLITS}
     sizes = {info.filename.removesuffix(".npy"): info.file_size for info in file.zip.infolist()}
     arrays = {name for pair in found.values() if pair for name in pair}
     memory.require(f"dataset={str(path)!r}", arrays=sum(sizes[name] for name in arrays))
@@ -167,6 +208,14 @@ def from_npz(path):
     return ArraySource(str(path), label_names, readers)
 
 
+def _npz_pair(split, names):
+    """Returns the names of the arrays with the images and the labels of a split, or None if there are none."""
+    written = {name.lower(): name for name in names}
+    pairs = [(x.format(alias), y.format(alias)) for alias in NPZ_SPLITS[split] for x, y in NPZ_NAMES]
+    pairs += WITHOUT_SPLIT if split == "train" else ()
+    return next(((written[x], written[y]) for x, y in pairs if x in written and y in written), None)
+
+
 def save_npz(source, path, splits=None):
     """Writes a source in memory as a `.npz` file that `from_npz` reads, on any machine and without TensorFlow.
 
@@ -181,7 +230,8 @@ def save_npz(source, path, splits=None):
     splits = [split for split in source.splits if split in NPZ_SPLITS] if splits is None else splits
     content = {"names": np.array(source.label_names)}
     for split in splits:
-        content.update(zip(NPZ_SPLITS[split][0], source.arrays(split), strict=True))
+        names = (name.format(NPZ_SPLITS[split][0]) for name in NPZ_NAMES[0])
+        content.update(zip(names, source.arrays(split), strict=True))
     try:
         with files.replacing(path) as temporary:
             np.savez(temporary, **content)

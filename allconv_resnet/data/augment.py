@@ -2,18 +2,13 @@
 
 An augmentation is a class, a part of a recipe whose fields become options of the command line. It has two methods:
 `draw` returns random numbers that are a function of the seed and the step, and `apply` changes a batch of images and
-draws nothing. Both run eagerly, inside tf.data, and on JAX.
+draws nothing. Both run eagerly, inside tf.data, and on JAX. They import Keras themselves, because recipes contain
+augmentations, and the command line shows recipes without Keras.
 """
 
 from typing import ClassVar, NamedTuple
 
-import keras
-from keras import ops
-
 from allconv_resnet.part import Border, part
-
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
 
 
 class Batch(NamedTuple):
@@ -77,6 +72,8 @@ class CropAndFlip:
         Returns:
             Tensor `[n, h, w, c]` of the dtype of `images`.
         """
+        from keras import ops
+
         height, width, channels = images.shape[1:]
         border = self.padding
         rows = offsets[:, :1] + ops.arange(height, dtype="int32")
@@ -108,6 +105,8 @@ class Cutout:
 
     def draw(self, random, batch):
         """Returns the squares' centres, int32 `[count, 2]`. The arguments are those of `CropAndFlip.draw`."""
+        from keras import ops
+
         if not self.cutout:
             return ()
         # The keys are negative, so that they differ from those of CropAndFlip.
@@ -125,6 +124,8 @@ class Cutout:
         Returns:
             Tensor `[n, h, w, c]` of the dtype of `images`.
         """
+        from keras import ops
+
         if centres is None:
             return images
         first = centres - self.cutout // 2
@@ -147,6 +148,31 @@ def take_of_each(x, indices, axis):
     Returns:
         Tensor of the shape of `x`, but for `m` entries along the axis.
     """
+    import keras
+
     if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
         return tf.gather(x, indices, axis=axis, batch_dims=1)
-    return ops.vectorized_map(lambda pair: ops.take(pair[0], pair[1], axis=axis - 1), (x, indices))
+    return keras.ops.vectorized_map(lambda pair: keras.ops.take(pair[0], pair[1], axis=axis - 1), (x, indices))
+
+
+def standardize_and_augment(images, augmentations, drawn):
+    """Returns the images of a training batch as the network sees them.
+
+    Args:
+        images: Tensor `[n, h, w, c]`, pixels from 0 to 255.
+        augmentations: Sequence of augmentations, such as `CropAndFlip()`.
+        drawn: Sequence of what `draw` of each augmentation has returned.
+
+    Returns:
+        float32 tensor `[n, h, w, c]`.
+    """
+    from allconv_resnet.layers import standardize
+
+    for after in (False, True):
+        images = standardize(images) if after else images
+        for augmentation, values in zip(augmentations, drawn, strict=True):
+            if getattr(augmentation, "after_standardization", False) is after:
+                images = augmentation.apply(images, *values)
+    return images

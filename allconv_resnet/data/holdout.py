@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from allconv_resnet.data.arrays import ArraySource
 from allconv_resnet.errors import BadInput
 
 HOLDOUT = "holdout"
@@ -15,31 +14,32 @@ def hold_out(source, train_split, amount, seed):
     The part is stratified: each class loses the same fraction of its images, to within one image.
 
     Args:
-        source: `ArraySource`.
+        source: `Source`.
         train_split: Name of the split that is divided.
         amount: Number of images, or their fraction if it is below 1.
         seed: Integer that determines which images are held out.
 
     Returns:
-        `ArraySource`.
+        `Source`.
 
     Raises:
-        BadInput: if the images are not in memory. Reading either part raises it if one of them would be empty.
+        BadInput: if one of the parts would be empty, or the labels cannot be read.
     """
-    if source.kind != "arrays":
-        raise BadInput(f"--holdout needs a dataset in memory, but {source.name} is read from records")
+    labels = source.labels(train_split)
+    count = held_out(amount, len(labels))
+    if not 0 < count < len(labels):
+        raise BadInput(f"holdout must be at least 1 and below {len(labels):,} images. Received: holdout={amount:g}")
+    return source.divide(train_split, stratified(labels, count, seed), HOLDOUT)
 
-    def part(held_out):
-        images, labels = source.arrays(train_split)
-        count = round(amount * len(labels)) if amount < 1 else int(amount)
-        if not 0 < count < len(labels):
-            raise BadInput(f"holdout must be at least 1 and below {len(labels):,} images. Received: holdout={amount:g}")
-        held = stratified(labels, count, seed)
-        return (images[held], labels[held]) if held_out else (images[~held], labels[~held])
 
-    read = {split: lambda split=split: source.arrays(split) for split in source.splits}
-    read |= {train_split: lambda: part(False), HOLDOUT: lambda: part(True)}
-    return ArraySource(source.name, source.label_names, read)
+def held_out(amount, images):
+    """Returns the number of images that are held out.
+
+    Args:
+        amount: See `hold_out`.
+        images: Integer, number of training images.
+    """
+    return round(amount * images) if amount < 1 else int(amount)
 
 
 def stratified(labels, count, seed):

@@ -2,14 +2,17 @@
 
 import re
 
+import numpy as np
 import tensorflow as tf
 
+from allconv_resnet.data.jpeg import PNG
 from allconv_resnet.errors import BadInput, reason
 
 HEADER = 12  # bytes of a record before its content
 TOGETHER = 1024  # records that are inspected together
+LABEL = tf.io.FixedLenFeature([], tf.int64)
 FEATURES = {"image": tf.io.FixedLenFeature([], tf.string, ""), "label": tf.io.FixedLenFeature([], tf.int64, -1)}
-PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+JPEG = b"\xff\xd8\xff"  # the first bytes of every JPEG file
 
 
 def check_records(path, count, num_classes, size=None, kinds=(PNG, JPEG)):
@@ -38,6 +41,25 @@ def check_records(path, count, num_classes, size=None, kinds=(PNG, JPEG)):
         raise BadInput(f"{path} is damaged in or after its record {read}: {reason(error)}") from error
     if read < count:
         raise BadInput(f"{path} must have at least {count:,} records. Received: {read:,} records")
+
+
+def read_labels(path):
+    """Returns the labels of all records of a file, int64 `[n]`.
+
+    Args:
+        path: Path of a TFRecord file of tensorflow-datasets.
+
+    Raises:
+        BadInput: if a record is damaged or has no label.
+    """
+    labels = []
+    try:
+        for records in tf.data.TFRecordDataset(str(path)).batch(TOGETHER):
+            labels.append(tf.io.parse_example(records, {"label": LABEL})["label"].numpy())
+    except tf.errors.OpError as error:
+        read = sum(map(len, labels))
+        raise BadInput(f"{path} is damaged in or after its record {read}: {reason(error)}") from error
+    return np.concatenate([np.zeros(0, np.int64), *labels])
 
 
 def _check(path, first, images, labels, num_classes, size, kinds):

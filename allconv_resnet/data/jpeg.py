@@ -1,12 +1,42 @@
-"""Decodes only the window of a JPEG file that is used, and resizes it to the size of the network.
+"""Decodes the window of a JPEG or PNG file that is used, and resizes it to the size of the network.
 
-All functions are pure. They run eagerly and inside tf.data.
+Of JPEG files only the window is decoded. All functions are pure. They run eagerly and inside tf.data.
 """
 
 import tensorflow as tf
 
+from allconv_resnet.data import orientation
+
 ASPECT = (3 / 4, 4 / 3)  # width over height of a random window
 SCALES = (1, 2, 4, 8)  # factors by which libjpeg can shrink an image while it decodes
+PNG = b"\x89PNG\r\n\x1a\n"  # the first bytes of every PNG file
+
+
+def is_png(contents):
+    """Returns whether files are PNG files by their first bytes, a boolean tensor of the shape of `contents`."""
+    return tf.strings.substr(contents, 0, len(PNG)) == PNG
+
+
+def image_shape(contents):
+    """Returns the height and width (pixels) that the beginning of a JPEG or PNG file states, and 3 channels.
+
+    Args:
+        contents: String scalar, the contents of the file.
+
+    Returns:
+        int32 tensor `[3]`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if the file is neither, or does not state a size.
+    """
+    size = tf.cond(is_png(contents), lambda: png_size(contents), lambda: tf.io.extract_jpeg_shape(contents)[:2])
+    return tf.concat([size, [3]], axis=0)
+
+
+def png_size(contents):
+    """Returns the height and width that the first chunk of a PNG file states, as an int32 tensor `[2]`."""
+    width_and_height = tf.io.decode_raw(tf.strings.substr(contents, 16, 8), tf.int32, little_endian=False)
+    return tf.reshape(width_and_height, (2,))[::-1]
 
 
 def random_window(shape, smallest_area, key):
@@ -51,31 +81,91 @@ def centre_window(shape, size, centre):
     return tf.concat([(shape[:2] - window) // 2, window], axis=0)
 
 
-def decode_window(contents, window, size):
-    """Decodes one window of a JPEG file and resizes it. Grey-scale and CMYK files become RGB as well.
-
-    If the window is at least twice the size, libjpeg shrinks it by 2, 4 or 8 while it decodes, but not below the size.
-    Bilinear resizing does the rest, a factor below 2 for square windows.
+def header(contents):
+    """Returns the shape of the upright image of a JPEG or PNG file, and its EXIF orientation.
 
     Args:
         contents: String scalar, the contents of the file.
-        window: int32 tensor `[4]`, see `random_window`.
-        size: `(height, width)`, pixels.
 
     Returns:
-        float32 tensor `[height, width, 3]`, pixels from 0 to 255.
+        int32 tensor `[3]`: height, width (pixels) and channels; int32 scalar, see `orientation.orientation`.
+    """
+    turned = orientation.orientation(contents)
+    return orientation.upright_shape(image_shape(contents), turned), turned
+
+
+def decode_window(contents, window, size, found=None, channels=3):
+    """Decodes one window of a JPEG or PNG file and resizes it.
+
+    Colours become grey if there is to be one channel. Grey-scale and CMYK files become RGB if there are to be three.
+    If the window of a JPEG file is at least twice the size, libjpeg shrinks it by 2, 4 or 8 while it decodes, but not
+    below the size. Bilinear resizing does the rest, a factor below 2 for square windows. Windows of PNG files are
+    resized as serving resizes them.
+
+    Args:
+        contents: String scalar, the contents of the file.
+        window: int32 tensor `[4]` of the upright image, see `random_window`.
+        size: `(height, width)`, pixels.
+        found: Result of `header` for the contents, if it is known already.
+        channels: Integer, 1 or 3.
+
+    Returns:
+        float32 tensor `[height, width, channels]`, the upright image, pixels from 0 to 255.
 
     Raises:
-        tf.errors.InvalidArgumentError: if the file is not a JPEG that can be decoded.
+        tf.errors.InvalidArgumentError: if the file is neither a JPEG nor a PNG file that can be decoded.
     """
+    shape, turned = header(contents) if found is None else found
+
+    image = tf.case(
+        [
+            (is_png(contents), lambda: _png_window(contents, window, size, channels)),
+            (turned > 1, lambda: _decode_turned(contents, window, shape, turned, size, channels)),
+        ],
+        default=lambda: _decode_stored(contents, window, size, channels),
+    )
+    return tf.ensure_shape(image, (*size, channels))
+
+
+def _png_window(contents, window, size, channels):
+    top, left, height, width = tf.unstack(window)
+    image = tf.io.decode_png(contents, channels)[top : top + height, left : left + width]
+    return tf.image.resize(image, size, antialias=True)
+
+
+def _decode_turned(contents, window, shape, turned, size, channels):
+    place = orientation.stored_window(window, shape, turned)
+    stored = _decode_stored(contents, place, orientation.upright_shape(tf.constant(size), turned), channels)
+    return orientation.turn_upright(stored, turned)
+
+
+def _decode_stored(contents, window, size, channels):
     # Every operation costs a few thousandths of an image's time, even those of the cases that are not taken.
     # libjpeg's less exact methods were tried and are not faster.
-    factor = tf.reduce_min(window[2:] // tf.constant(size))
+    factor = tf.reduce_min(window[2:] // size)
     halvings = tf.reduce_sum(tf.cast(factor >= tf.constant(SCALES[1:]), tf.int32))
     window = tf.bitwise.right_shift(window, halvings)  # in pixels of the shrunken image
 
     def shrunk(scale):
-        return tf.raw_ops.DecodeAndCropJpeg(contents=contents, crop_window=window, channels=3, ratio=scale)
+        return tf.raw_ops.DecodeAndCropJpeg(contents=contents, crop_window=window, channels=channels, ratio=scale)
 
     image = tf.switch_case(halvings, [lambda scale=scale: shrunk(scale) for scale in SCALES])
     return tf.raw_ops.ResizeBilinear(images=image[None], size=size, half_pixel_centers=True)[0]
+
+
+def decode_image(contents, channels):
+    """Decodes a whole JPEG or PNG file to an upright image.
+
+    Args:
+        contents: String scalar, the contents of the file.
+        channels: Integer.
+
+    Returns:
+        uint8 tensor `[h, w, channels]`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if the file is neither, or cannot be decoded.
+    """
+    image = tf.io.decode_image(contents, channels=channels, expand_animations=False)
+    image = tf.ensure_shape(image, (None, None, channels))
+    return orientation.turn_upright(image, orientation.orientation(contents))

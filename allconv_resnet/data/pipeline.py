@@ -6,7 +6,7 @@ the same images as a single worker would.
 
 import tensorflow as tf
 
-from allconv_resnet.data.augment import Batch
+from allconv_resnet.data.augment import Batch, standardize_and_augment
 from allconv_resnet.data.inspection import name_damaged_file
 from allconv_resnet.errors import RunFailed, reason
 from allconv_resnet.layers import standardize
@@ -59,14 +59,10 @@ def training_batches(images, labels, recipe, first_step=0, worker=0, workers=1):
         rows, epochs = example_indices(recipe.seed, step, batch_size, labels.shape[0])
         whole = Batch(recipe.seed, step, batch_size, image_size, rows, epochs)
         indices = rows[part]
-        x = tf.gather(images, indices)
-        for after in (False, True):
-            x = standardize(x) if after else x
-            for augmentation in augmentations:
-                if getattr(augmentation, "after_standardization", False) is after:
-                    # Drawing for the whole batch makes the draws independent of the number of workers.
-                    drawn = augmentation.draw(TensorFlowDraws, whole)
-                    x = augmentation.apply(x, *(values[part] for values in drawn))
+        # Drawing for the whole batch makes the draws independent of the number of workers.
+        drawn = [augmentation.draw(TensorFlowDraws, whole) for augmentation in augmentations]
+        drawn = [tuple(values[part] for values in each) for each in drawn]
+        x = standardize_and_augment(tf.gather(images, indices), augmentations, drawn)
         return x, tf.gather(labels, indices)
 
     steps = tf.data.Dataset.range(first_step, tf.int64.max)

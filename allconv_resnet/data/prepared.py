@@ -5,13 +5,13 @@ import math
 import os
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from etils import epath
 
 from allconv_resnet import memory
-from allconv_resnet.data import inspection
+from allconv_resnet.data import inspection, jpeg
 from allconv_resnet.data.arrays import ArraySource
 from allconv_resnet.data.records import RecordSource, require_complete
 from allconv_resnet.errors import BadInput, reason
@@ -39,8 +39,17 @@ def load_prepared(name, data_dir=None):
     """
     if not name.strip("/. ") or ".." in name.split("/"):
         raise BadInput(f"dataset must be the name of a dataset. Received: dataset={name!r}")
-    data_dir = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    return read_prepared(prepared_directory(name, data_dir) or download(name, data_dir))
+    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    scheme, remote, _ = str(data_dir).partition("://")
+    if remote and scheme not in (schemes := set(tf.io.gfile.get_registered_schemes()) & {"gs", "s3"}):
+        known = ", ".join(f"{scheme}://" for scheme in sorted(schemes))
+        raise BadInput(f"data_dir must be on this machine or in a bucket of {known}. Received: data_dir={data_dir!r}")
+    data_dir = epath.Path(data_dir).expanduser()
+    try:
+        directory = prepared_directory(name, data_dir)
+    except (OSError, tf.errors.OpError) as error:
+        raise BadInput(f"The directory of the datasets, {data_dir}, cannot be read: {reason(error)}") from error
+    return read_prepared(directory or download(name, data_dir))
 
 
 def prepared_directory(name, data_dir):
@@ -48,17 +57,18 @@ def prepared_directory(name, data_dir):
 
     Args:
         name: String, `NAME` or `NAME/CONFIG`.
-        data_dir: Path of the directory of tensorflow-datasets.
+        data_dir: `epath.Path` of the directory of tensorflow-datasets, which may be in a bucket.
 
     Raises:
         BadInput: if there are several configurations and the name contains none of them.
     """
-    versions = [path.parent for path in (data_dir / name).glob("**/dataset_info.json")]
+    depths = ("", "*/", "*/*/")  # of a configuration's version, a version, and a configuration
+    versions = [path.parent for depth in depths for path in (data_dir / name).glob(f"{depth}dataset_info.json")]
     # tensorflow-datasets writes to a directory called incomplete.ID_VERSION, which it renames at the end.
     versions = [path for path in versions if not any("incomplete" in part for part in path.parts[-3:])]
     configurations = sorted({path.parent for path in versions})
     if len(configurations) > 1:
-        names = ", ".join(path.relative_to(data_dir).as_posix() for path in configurations)
+        names = ", ".join(f"{name}/{path.name}" for path in configurations)
         raise BadInput(f"{name} has several configurations in {data_dir}: ask for one of {names}")
     return max(versions, key=_version, default=None)
 
@@ -74,7 +84,7 @@ def read_prepared(directory):
         directory: Path of one version, which has dataset_info.json and features.json.
 
     Returns:
-        `ArraySource` for images of one size, or `RecordSource` for JPEG files of all sizes.
+        `ArraySource` for images of one size, or `RecordSource` for files of all sizes.
 
     Raises:
         BadInput: if the directory is not a dataset of images with labels, or its description is damaged.
@@ -105,13 +115,20 @@ def read_prepared(directory):
         builder.name,
         features["label"].names,
         {split: lambda split=split: _read_split(builder, directory, split) for split in splits},
+        features["image"].shape,
+        {split: info.num_examples for split, info in splits.items()},
     )
+
+
+@tfds.decode.make_decoder()
+def _upright(contents, feature):
+    return tf.ensure_shape(jpeg.decode_image(contents, feature.shape[-1]), feature.shape)
 
 
 def _stated_classes(directory):
     """Returns the number of classes in features.json, or None if it is not there."""
     try:
-        features = json.loads((Path(directory) / "features.json").read_text(encoding="utf-8"))
+        features = json.loads((epath.Path(directory) / "features.json").read_text(encoding="utf-8"))
         return int(features["featuresDict"]["features"]["label"]["classLabel"]["numClasses"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
@@ -126,7 +143,8 @@ def _read_split(builder, directory, split):
     if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
         for path, count in zip(info.filepaths, info.shard_lengths, strict=True):
             inspection.check_records(path, count, features["label"].num_classes, shape[:2])
-    decoders = tfds.decode.PartialDecoding({"image": True, "label": True})  # skips other features
+    # Other features are skipped, and images decoded as in an export, which turns them upright.
+    decoders = tfds.decode.PartialDecoding({"image": True, "label": True}, {"image": _upright()})
     try:
         everything = builder.as_dataset(split=split, batch_size=-1, decoders=decoders)
         return everything["image"].numpy(), everything["label"].numpy()
@@ -147,7 +165,8 @@ def download(name, data_dir):
     """
     known, place = name.split("/")[0], data_dir / name
     if known not in tfds.list_builders():
-        raise BadInput(f"tensorflow-datasets has no dataset {known!r}, and none is prepared in {place}")
+        here = f": the folder is --dataset ./{name}" if os.path.isdir(name) else ""
+        raise BadInput(f"tensorflow-datasets has no dataset {known!r}, and none is prepared in {place}{here}")
     origin = ORIGINS.get(known, "https://storage.googleapis.com/tfds-data")
     try:  # tensorflow-datasets itself would retry for minutes
         urllib.request.urlopen(urllib.request.Request(origin, method="HEAD"), timeout=5).close()
@@ -169,4 +188,4 @@ def download(name, data_dir):
         builder.download_and_prepare()
     except (OSError, tf.errors.OpError) as error:
         raise BadInput(f"{name} cannot be downloaded: {reason(error)}") from error
-    return Path(builder.data_path)
+    return epath.Path(builder.data_path)

@@ -4,19 +4,22 @@
 |---|---|---|
 | `digits` | arrays.py | scikit-learn's handwritten digits, which need no download |
 | FILE.npz | arrays.py | NumPy arrays in one file, read into memory |
+| DIR or FILE.tar.gz | cifar_files.py | the original files of CIFAR-10 and CIFAR-100 |
+| DIR | folder.py | a folder of JPEG and PNG files, one folder for each class |
 | NAME or NAME/CONFIG | prepared.py | a dataset that tensorflow-datasets has prepared |
 
-Prepared images of one size are read into memory (arrays.py). JPEG files of all sizes are read from records
-(records.py).
+Small images of one size are read into memory (arrays.py). Files of all sizes are decoded batch by batch (encoded.py),
+from folders (folder.py) or from records (records.py).
 
 To add a source, write a class with the members of `Source` and give `load_data` a line that recognizes its names.
 """
 
+import os
 from pathlib import Path
 from typing import Protocol
 
-from allconv_resnet.data import arrays
-from allconv_resnet.data.holdout import hold_out
+from allconv_resnet.data import arrays, cifar_files
+from allconv_resnet.data.holdout import HOLDOUT, hold_out
 from allconv_resnet.errors import BadInput
 
 
@@ -28,12 +31,24 @@ class Source(Protocol):
         kind: `"arrays"` or `"records"`, the kind of data part that a recipe for this source must have.
         label_names: Tuple with the names of the classes.
         splits: Tuple with the names of the splits.
+        image_size: Tuple with the height, width and channels of all images, or None if they differ.
     """
 
     name: str
     kind: str
     label_names: tuple[str, ...]
     splits: tuple[str, ...]
+    image_size: tuple[int, int, int] | None
+
+    def as_kind(self, kind):
+        """Returns the source as one of another kind, which only some sources can be.
+
+        Args:
+            kind: `"arrays"` or `"records"`.
+
+        Raises:
+            BadInput: if the source is of its own kind alone.
+        """
 
     def check(self, data, splits):
         """Makes sure that splits fit a recipe.
@@ -48,6 +63,18 @@ class Source(Protocol):
 
     def examples(self, split):
         """Returns the number of images in a split."""
+
+    def labels(self, split):
+        """Returns the labels of a split, an integer array `[n]`."""
+
+    def divide(self, split, held, name):
+        """Returns the source with some images of a split in a new split.
+
+        Args:
+            split: Name of the split.
+            held: Boolean array `[n]`, which images go to the new split.
+            name: Name of the new split.
+        """
 
     def training_batches(self, recipe, first_step=0, worker=0, workers=1):
         """Returns an endless dataset of batches of the recipe's `train_split`, from that of `first_step` on.
@@ -82,8 +109,11 @@ class Source(Protocol):
 def load_data(name, data_dir=None):
     """Returns the source with a name. Splits are read when they are first used.
 
+    A name that begins with `/`, `./`, `../` or `~` is a path, and so is one with a `/` of a file or folder that exists.
+
     Args:
-        name: `"digits"`, the path of a `.npz` file, or the name of a dataset of tensorflow-datasets with the features
+        name: `"digits"`, the path of a `.npz` file, of a folder of images (`folder.from_folder`) or of the original
+            files of CIFAR (`cifar_files.from_cifar`), or the name of a dataset of tensorflow-datasets with the features
             `image` and `label`, as `NAME` or `NAME/CONFIG`.
         data_dir: Directory of tensorflow-datasets. Defaults to `$TFDS_DATA_DIR`, or `~/tensorflow_datasets`. A dataset
             that is not there is downloaded, if the network can be reached.
@@ -97,13 +127,36 @@ def load_data(name, data_dir=None):
     if name == arrays.EMBEDDED:
         return arrays.digits()
     if name.endswith(".npz"):
-        return arrays.from_npz(Path(name).expanduser())
-    from allconv_resnet.data import prepared  # the only source that needs TensorFlow
+        return arrays.from_npz(_existing(name))
+    if name.endswith(cifar_files.ARCHIVES):
+        return cifar_files.from_cifar(_existing(name))
+    if _is_path(name):
+        path = _existing(name)
+        if cifar_files.is_cifar(path):
+            return cifar_files.from_cifar(path)
+        from allconv_resnet.data import folder  # this and the next source need TensorFlow
+
+        return folder.from_folder(path)
+    from allconv_resnet.data import prepared
 
     return prepared.load_prepared(name, data_dir)
 
 
-def load_for_recipe(data, splits, data_dir=None, seed=0):
+def _is_path(name):
+    begins = name.startswith(("/", "./", "../", "~")) or name in (".", "..")
+    return begins or "://" in name or ("/" in name and os.path.exists(name))
+
+
+def _existing(name):
+    if "://" in name:
+        raise BadInput(f"The files of a dataset must be on a file system of this machine. Received: dataset={name!r}")
+    path = Path(os.path.expanduser(name))
+    if not path.exists():
+        raise BadInput(f"There is no file or folder {path}. Received: dataset={name!r}")
+    return path
+
+
+def load_for_recipe(data, splits, data_dir=None, seed=0, source=None):
     """Returns the source of a recipe after checking that it fits the recipe.
 
     Args:
@@ -111,6 +164,7 @@ def load_for_recipe(data, splits, data_dir=None, seed=0):
         splits: Names of the splits that will be read.
         data_dir: See `load_data`.
         seed: Integer, seed of the recipe, which determines the images that `data.holdout` holds out.
+        source: `Source`, if it has been loaded already.
 
     Returns:
         `Source`.
@@ -118,11 +172,9 @@ def load_for_recipe(data, splits, data_dir=None, seed=0):
     Raises:
         BadInput: if there is no such source, it cannot be read, or it does not fit the recipe.
     """
-    source = load_data(data.dataset, data_dir)
-    if source.kind != data.kind:
-        what = {"arrays": "images of one size in memory", "records": "JPEG files of all sizes in records"}
-        raise BadInput(f"{source.name} has {what[source.kind]}: it needs --data {source.kind}, not {data.kind}")
-    if data.holdout:
+    source = load_data(data.dataset, data_dir) if source is None else source
+    source = source.as_kind(data.kind)
+    if data.holdout and {HOLDOUT, data.train_split} & set(splits):
         source = hold_out(source, data.train_split, data.holdout, seed)
     if missing := [split for split in splits if split not in source.splits]:
         raise BadInput(f"{source.name} has no split {missing[0]!r}. Its splits are: {', '.join(source.splits)}")

@@ -1,6 +1,6 @@
 """The paper's experiments (Hardt & Ma, arXiv 1611.04231, section 4)."""
 
-from allconv_resnet.model import PLAIN_IMAGENET_WIDTHS, imagenet_stages, imagenet_stem
+from allconv_resnet.architectures import PLAIN_IMAGENET_WIDTHS, imagenet_stages, imagenet_stem
 from allconv_resnet.recipes.parts import AllConv, Epochs, Records, Run
 from allconv_resnet.recipes.recipe import Recipe
 

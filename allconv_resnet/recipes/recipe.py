@@ -85,9 +85,9 @@ class Recipe:
         if type(old) is type(new) and kind == new.kind:
             return self
         if type(old) is not type(new) and name != "network":  # fields of the same name differ between networks
-            shared = {field.name for field in dataclasses.fields(old)} & {f.name for f in dataclasses.fields(new)}
-            shared -= {"centre", "test_split"}  # their meaning differs between kinds of data
-            new = dataclasses.replace(new, **{field: getattr(old, field) for field in shared})
+            values = flat_fields(old)
+            shared = set(values) & set(flat_fields(new)) - {"centre", "test_split"}  # these differ in their meaning
+            new = _replaced(new, {field: values[field] for field in shared})
         return dataclasses.replace(self, **{name: new})
 
     def fields(self):
@@ -126,10 +126,14 @@ class Recipe:
     def _build(self, images=None):
         name = re.sub(r"[^\w.]", "_", self.name)
         try:
-            return self.network.build(self.data, self.seed, POLICIES[self.precision], name, images)
+            model = self.network.build(self.data, self.seed, POLICIES[self.precision], name, images)
         except Exception as error:  # Keras raises many types of errors for names and sizes that do not fit
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise BadInput(f"The network cannot be built: {reason}") from error
+        from allconv_resnet.transfer import freeze
+
+        freeze(model, self.run.start.freeze)
+        return model
 
     def require_memory(self, devices=1, accelerators=False):
         """Raises `BadInput` if one step of training certainly needs more memory than this machine has.

@@ -80,7 +80,7 @@ def _read(file, command, read, directory):
     """Yields for each JSON that a pattern matches its path, its environment, and what `read` makes of it."""
     for path in sorted(directory.glob(file)):
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             where(content["environment"])
             yield path, content["environment"], read(content)
         except (ValueError, LookupError, TypeError, AttributeError) as error:

@@ -109,7 +109,9 @@ def read_run(path):
         BadInput: if a file is missing, cannot be read, or lacks what the report needs.
     """
     try:
-        config, environment = (json.loads((path / name).read_text()) for name in ("config.json", "environment.json"))
+        config, environment = (
+            json.loads((path / name).read_text(encoding="utf-8")) for name in ("config.json", "environment.json")
+        )
         run = Run(path, flatten(config), read_metrics(path), environment["sessions"])
         _need(run.recipe, "seed", "steps", "batch_size")
         for line in run.lines:

@@ -37,7 +37,7 @@ def write_report(directory, page=None):
     if not directory.is_dir():
         raise BadInput(f"Expected a directory of runs. Received: {directory} is not a directory")
     path = directory / "README.md"
-    if path.exists() and not path.read_text().startswith(MARKER):
+    if path.exists() and not path.read_text(encoding="utf-8").startswith(MARKER):
         raise BadInput(
             f"Expected no README.md, or one that the report wrote, since it would be replaced. Received: {path}, which "
             f"does not begin with {MARKER}"

@@ -14,12 +14,12 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 
-from allconv_resnet.serving import kserve, rest
+from allconv_resnet.serving import kserve, metrics, page, rest
 from allconv_resnet.serving.access import Keys, read_keys
 from allconv_resnet.serving.refused import Refused
 from allconv_resnet.serving.watching import Watched
 
-ROUTES = (rest, kserve)
+ROUTES = (rest, kserve, page, metrics)
 TRACEBACK_SECONDS = 10.0  # between two tracebacks, so that no client can fill the disk with them
 
 

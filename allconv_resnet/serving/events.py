@@ -18,6 +18,8 @@ class Finished:
     """HTTP status of the answer."""
     seconds: float
     """From the end of the header to the end of the answer."""
+    endpoint: str = ""
+    """The name of the function that answered, or an empty string if none has."""
     model: str = ""
     """The name of the model, or an empty string for what is not about a known model."""
     version: int = 0

@@ -9,13 +9,14 @@ from allconv_resnet import files
 from allconv_resnet.data import jpeg
 from allconv_resnet.errors import BadInput, reason
 from allconv_resnet.layers import standardize
+from allconv_resnet.serving.card import CARD, LABELS
 from allconv_resnet.serving.encoded import MAX_PIXELS
 from allconv_resnet.serving.warmup import write_warmup
 
 TOP = 5  # most classes in an answer
 
 
-def export_savedmodel(model, labels, directory, version, centre=1.0):
+def export_savedmodel(model, labels, directory, version, centre=1.0, card=None):
     """Writes `directory/version`, a SavedModel that TensorFlow Serving or `tf.saved_model.load` runs without Keras.
 
     | signature | takes |
@@ -36,6 +37,7 @@ def export_savedmodel(model, labels, directory, version, centre=1.0):
         version: Integer. A version that exists already is replaced once the new one is complete.
         centre: Float, fraction of the height and of the width of an image that evaluation shows. If it is below 1, JPEG
             files are decoded by `jpeg.decode_window`, as in the evaluation of records.
+        card: String, the text of MODEL_CARD.md, or None. labels.txt always has the names of the classes.
 
     Returns:
         Path of the SavedModel.
@@ -87,6 +89,9 @@ def export_savedmodel(model, labels, directory, version, centre=1.0):
             archive.write_out(str(temporary), verbose=False)
             samples = sample_inputs(height, width, channels)
             write_warmup(temporary, {name: {"images": images} for name, images in samples.items()})
+            files.write_text(temporary / LABELS, "".join(f"{label}\n" for label in labels))
+            if card is not None:
+                files.write_text(temporary / CARD, card)
     except (OSError, tf.errors.OpError) as error:
         raise BadInput(f"The export cannot be written to {target}: {reason(error)}") from error
     return target
@@ -142,31 +147,26 @@ def decode_image(contents, height, width, channels, centre=1.0):
     """
     # The first chunk of a PNG file is IHDR, which has the size. Decoders would look for it further behind as well.
     begins = tf.strings.substr(contents, 0, 8) == b"\x89PNG\r\n\x1a\n"
-    is_png = begins & (tf.strings.substr(contents, 12, 4) == b"IHDR")
+    is_png = begins & (tf.strings.substr(contents, tf.minimum(12, tf.strings.length(contents)), 4) == b"IHDR")
     is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
     long_enough = tf.strings.length(contents) >= 33  # a PNG begins with a signature and a chunk with the size
     with tf.control_dependencies(
         [tf.debugging.Assert((is_png & long_enough) | is_jpeg, ["An image must be a JPEG or a PNG file"])]
     ):
-        size = tf.cond(is_png, lambda: png_size(contents), lambda: tf.io.extract_jpeg_shape(contents)[:2])
+        size = tf.cond(is_png, lambda: jpeg.png_size(contents), lambda: tf.io.extract_jpeg_shape(contents)[:2])
     pixels = tf.reduce_prod(tf.cast(size, tf.int64))
     valid = tf.reduce_all(size > 0) & (pixels <= MAX_PIXELS)
     too_large = tf.debugging.Assert(valid, [f"An image must have from 1 to {MAX_PIXELS} pixels. Received:", size])
 
     def whole():
-        image = tf.io.decode_image(contents, channels=channels, expand_animations=False)
-        return fit_to_size(tf.ensure_shape(image, (None, None, channels))[None], height, width, centre)[0]
+        return fit_to_size(jpeg.decode_image(contents, channels)[None], height, width, centre)[0]
 
     def window():
-        return jpeg.decode_window(contents, jpeg.centre_window(size, (height, width), centre), (height, width))
+        header = jpeg.header(contents)
+        place = jpeg.centre_window(header[0], (height, width), centre)
+        return jpeg.decode_window(contents, place, (height, width), header, channels)
 
     with tf.control_dependencies([too_large]):
-        if centre < 1 and channels == 3:
+        if centre < 1 and channels in (1, 3):
             return tf.cond(is_jpeg, window, whole)
         return whole()
-
-
-def png_size(contents):
-    """Returns the height and width that the first chunk of a PNG file states, as an int32 tensor `[2]`."""
-    width_and_height = tf.io.decode_raw(tf.strings.substr(contents, 16, 8), tf.int32, little_endian=False)
-    return tf.reshape(width_and_height, (2,))[::-1]

@@ -34,7 +34,9 @@ class Watched:
         finally:
             status, connection.ends = connection.status, None
             client, seconds = (scope.get("client") or ("",))[0], time.monotonic() - began
-            self.service.tell(Finished(scope["method"], scope["path"], client, status, seconds, **scope["known"]))
+            endpoint = getattr(scope.get("endpoint"), "__name__", "")  # Starlette's router has entered it
+            known = {"endpoint": endpoint} | scope["known"]
+            self.service.tell(Finished(scope["method"], scope["path"], client, status, seconds, **known))
 
 
 class _Connection:

@@ -111,6 +111,72 @@ def parameter_pullback(model, x):
     return values, gradients
 
 
+def weight_derivatives(model, loss):
+    """Returns compiled first and second derivatives of a total loss with respect to the trainable weights of a model.
+
+    Args:
+        model: Keras model, which is evaluated with its current weights and `training=False`.
+        loss: Callable `(outputs, targets) -> [n]`, written with `keras.ops`.
+
+    Returns:
+        A function from inputs and targets to the sum of the losses, a float, and its gradients, a list of arrays in the
+        order of `model.trainable_variables`; and a function from inputs, targets and such a list of vectors to the
+        products of the Hessian with them.
+    """
+    gradient, product = _weight_derivatives(model, loss)
+
+    def vectors_of(arrays):
+        pairs = zip(arrays, model.trainable_variables, strict=True)
+        return [tensor(np.asarray(array, variable.dtype)) for array, variable in pairs]
+
+    def value_and_gradients(x, targets):
+        value, gradients = gradient(tensor(np.asarray(x, model.compute_dtype)), tensor(targets))
+        return float(value), [_array(part) for part in gradients]
+
+    def products(x, targets, arrays):
+        parts = product(tensor(np.asarray(x, model.compute_dtype)), tensor(targets), vectors_of(arrays))
+        return [_array(part) for part in parts]
+
+    return value_and_gradients, products
+
+
+def _weight_derivatives(model, loss):
+    if _backend() == "tensorflow":
+        import tensorflow as tf
+
+        def gradient(x, targets):
+            weights = [variable.value for variable in model.trainable_variables]
+            with tf.GradientTape() as tape:
+                total = tf.reduce_sum(loss(model(x, training=False), targets))
+            return total, tape.gradient(total, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+        def product(x, targets, vectors):
+            weights = [variable.value for variable in model.trainable_variables]
+            with tf.GradientTape() as tape:
+                _, gradients = gradient(x, targets)
+            return tape.gradient(gradients, weights, vectors, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+        return tf.function(gradient, reduce_retracing=True), tf.function(product, reduce_retracing=True)
+    import jax
+
+    def total(weights, fixed, x, targets):
+        return loss(model.stateless_call(weights, fixed, x, training=False)[0], targets).sum()
+
+    def product_at(weights, fixed, x, targets, vectors):
+        return jax.jvp(lambda w: jax.grad(total)(w, fixed, x, targets), (weights,), (vectors,))[1]
+
+    first, second = jax.jit(jax.value_and_grad(total)), jax.jit(product_at)
+
+    def state():
+        variables = model.trainable_variables, model.non_trainable_variables
+        return [[variable.value for variable in part] for part in variables]
+
+    return (
+        lambda x, targets: first(*state(), x, targets),
+        lambda x, targets, vectors: second(*state(), x, targets, vectors),
+    )
+
+
 def linearize(function, x):
     """Returns compiled products of vectors with the Jacobian of a function at one point.
 

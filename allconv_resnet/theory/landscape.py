@@ -7,17 +7,18 @@ section 4: an architecture whose training ends no worse than the best linear pre
 step.
 """
 
+from allconv_resnet.theory.shamir.approximate_points import excess_of_point, excess_of_points, smallest_eigenvalue
 from allconv_resnet.theory.shamir.certificates import (
     Certificate,
-    Direction,
     certify,
-    escape,
     gradient_lower_bound,
-    negative_curvature,
 )
+from allconv_resnet.theory.shamir.curvature import Direction, escape, negative_curvature
+from allconv_resnet.theory.shamir.eigenvalues import ExtremeEigenvalues, extreme_eigenvalues
 from allconv_resnet.theory.shamir.linear_optimum import LinearOptimum, linear_optimum
 from allconv_resnet.theory.shamir.linear_path import ResidualWithLinearPath
 from allconv_resnet.theory.shamir.losses import LOSSES, Loss
+from allconv_resnet.theory.shamir.networks import NetworkCertificate, certify_network
 from allconv_resnet.theory.shamir.predictors import Problem, features_of
 from allconv_resnet.theory.shamir.regret import Regret, adversary, fit_projected, projected_sgd
 
@@ -25,18 +26,25 @@ __all__ = [
     "LOSSES",
     "Certificate",
     "Direction",
+    "ExtremeEigenvalues",
     "LinearOptimum",
     "Loss",
+    "NetworkCertificate",
     "Problem",
     "Regret",
     "ResidualWithLinearPath",
     "adversary",
     "certify",
+    "certify_network",
     "escape",
+    "excess_of_point",
+    "excess_of_points",
+    "extreme_eigenvalues",
     "features_of",
     "fit_projected",
     "gradient_lower_bound",
     "linear_optimum",
     "negative_curvature",
     "projected_sgd",
+    "smallest_eigenvalue",
 ]

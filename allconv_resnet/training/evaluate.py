@@ -6,27 +6,30 @@ import os
 import time
 from pathlib import Path
 
-from allconv_resnet import files
+from allconv_resnet import files, pretrained
 from allconv_resnet.data.holdout import HOLDOUT
 from allconv_resnet.data.source import load_for_recipe
 from allconv_resnet.errors import BadInput
 from allconv_resnet.progress import say
 from allconv_resnet.training import engines, json_lines, run_directory, run_state
 from allconv_resnet.training.checkpoints import read_checkpoint, steps_on_disk
+from allconv_resnet.training.details import write_details
 from allconv_resnet.training.engines.engine import SUMS, means
+from allconv_resnet.training.reports import describe_evaluation
 from allconv_resnet.training.run_directory import EVALUATIONS
 from allconv_resnet.training.weights import load_weights
 
 
-def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest"):
+def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest", details=None):
     """Evaluates the network of a run.
 
     Args:
-        run_dir: Path of the run directory.
+        run_dir: Path of the run directory, or the name of a network that comes with the package.
         data_dir: Directory of tensorflow-datasets, see `data.source.load_data`. The default is the one that the run
             was last trained with.
         split: `"train"`, `"test"` or `"holdout"`, the split that the recipe trains on, tests on, or holds out.
         checkpoint: See `weights.load_model`.
+        details: Path of the directory that `details.write_details` writes to, or None.
 
     Returns:
         Dictionary with `step`, `loss` (nats), `error` and `top5_error` (fractions), and `images` (their number).
@@ -34,9 +37,13 @@ def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest"):
     Raises:
         BadInput: if the run or the data cannot be read, or do not fit each other.
     """
+    run_dir = pretrained.find(run_dir)
     with _evaluator(run_dir, data_dir, split) as (engine, test):
         step = load_weights(run_dir, checkpoint, lambda state: engine.load(state, training=False))
-        return {"step": step, **test()}
+        result = {"step": step, **test()}
+        if details is not None:
+            write_details(engine.model, engine.source, _split_name(engine.recipe, split), engine.recipe, details)
+        return result
 
 
 def follow_run(run_dir, data_dir=None, split="test", pause=30):
@@ -74,7 +81,7 @@ def follow_run(run_dir, data_dir=None, split="test", pause=30):
                     say(f"The checkpoint of step {step} is left out: {error}")
                     continue
                 result = {"step": step, **test()}
-                with open(path, "a") as file:
+                with open(path, "a", encoding="utf-8") as file:
                     file.write(json.dumps({"split": split, **result}) + "\n")
                 yield result
                 waiting = False
@@ -87,14 +94,36 @@ def follow_run(run_dir, data_dir=None, split="test", pause=30):
                 time.sleep(pause)
 
 
+def follow_job(recipe, run_dir, data_dir=None, wait=300):
+    """Evaluates each checkpoint of a job as its evaluator, the task of TF_CONFIG that does not train.
+
+    Args:
+        recipe: `Recipe` of the job.
+        run_dir: Path of the run directory, which the job shares.
+        data_dir: See `evaluate_run`.
+        wait: Number, seconds to wait for the job to begin.
+
+    Raises:
+        BadInput: if the job does not begin, or the data cannot be read.
+    """
+    deadline = time.monotonic() + wait
+    while not (Path(run_dir) / "config.json").exists():
+        if time.monotonic() > deadline:
+            raise BadInput(f"The evaluator waited {wait:g} s for the run in {run_dir}, which has not begun")
+        time.sleep(0.2)
+    split = HOLDOUT if recipe.data.holdout else "test"
+    for result in follow_run(run_dir, data_dir, split, pause=5):
+        say(f"step {result['step']:,}: {describe_evaluation(result, split)}")
+
+
 @contextlib.contextmanager
 def _evaluator(run_dir, data_dir, split):
     """Yields an engine with the network of a run, and a function that tests it on a split."""
     recipe = run_directory.read_recipe(run_dir)
     if split == HOLDOUT and not recipe.data.holdout:
         raise BadInput(f"The run in {run_dir} was trained without a holdout")
-    name = {"train": recipe.data.train_split, "test": recipe.data.test_split, HOLDOUT: HOLDOUT}[split]
-    data_dir = files.expand(data_dir, "data_dir") or _remembered_data_dir(run_dir)
+    name = _split_name(recipe, split)
+    data_dir = files.expand(data_dir, "data_dir", bucket=True) or _remembered_data_dir(run_dir)
     engine = engines.create_engine("one")
 
     def test():
@@ -106,8 +135,13 @@ def _evaluator(run_dir, data_dir, split):
         yield engine, test
 
 
+def _split_name(recipe, split):
+    return {"train": recipe.data.train_split, "test": recipe.data.test_split, HOLDOUT: HOLDOUT}[split]
+
+
 def _remembered_data_dir(run_dir):
     """Returns the directory of the data with which a run was last trained, or None if it is not there."""
     sessions = run_directory.read_sessions(run_dir)
     directory = sessions[-1].get("data_dir") if sessions else None
-    return directory if isinstance(directory, str) and os.path.isdir(directory) else None
+    there = isinstance(directory, str) and (files.in_bucket(directory) or os.path.isdir(directory))
+    return directory if there else None

@@ -7,16 +7,26 @@ from allconv_resnet import environment, files
 from allconv_resnet.data.holdout import HOLDOUT
 from allconv_resnet.data.source import load_for_recipe
 from allconv_resnet.errors import BadInput, RunFailed
-from allconv_resnet.progress import Progress, duration
-from allconv_resnet.training import engines, run_directory, run_state
-from allconv_resnet.training.checkpoints import Checkpoints
+from allconv_resnet.progress import Progress, duration, say
+from allconv_resnet.training import adaptation, engines, run_directory, run_state
+from allconv_resnet.training.checkpoints import Checkpoints, steps_on_disk
 from allconv_resnet.training.engines.engine import SUMS, means
+from allconv_resnet.training.evaluate import follow_job
+from allconv_resnet.training.initialize import describe_transfer, initialize
 from allconv_resnet.training.reports import Metrics, best_line, describe_evaluation, plot_curves, summary
 from allconv_resnet.training.stop_signal import StopSignal
 
 
 def train(
-    recipe, run_dir, data_dir=None, strategy="auto", replicas=None, peer_timeout=300, minutes=None, overwrite=False
+    recipe,
+    run_dir,
+    data_dir=None,
+    strategy="auto",
+    replicas=None,
+    peer_timeout=300,
+    minutes=None,
+    overwrite=False,
+    given=None,
 ):
     """Trains a recipe to its last step. It begins the run in a directory, or continues it.
 
@@ -30,6 +40,8 @@ def train(
         minutes: Number or None, minutes after which the run is stopped and saved.
         overwrite: Boolean, whether to begin anew in a directory that has a run, whose files are deleted. By default the
             run is continued, and a run with results but without checkpoints is refused.
+        given: Set of the names of fields that stay as they are, while others are adapted to the data, see
+            `adaptation.adapt`. By default all fields stay as they are.
 
     Returns:
         The number of the signal that stopped the run early, or None if the run has finished.
@@ -39,8 +51,16 @@ def train(
         RunFailed: if the loss is not finite, the run directory can no longer be written to, or another machine cannot
             be reached.
     """
-    run_dir, data_dir = files.expand(run_dir, "run_dir"), files.expand(data_dir, "data_dir")
+    run_dir, data_dir = files.expand(run_dir, "run_dir"), files.expand(data_dir, "data_dir", bucket=True)
+    if engines.is_evaluator(strategy):
+        follow_job(recipe, run_dir, data_dir, peer_timeout)
+        return None
     engine = engines.create_engine(strategy, replicas, peer_timeout)
+    source, adapted = None, []
+    if given is not None:
+        recipe, source, adapted = adaptation.adapt(recipe, given, run_dir, data_dir, overwrite)
+    for sentence in adapted:
+        say(sentence)
     recipe = run_state.resolve_recipe(run_dir, recipe, engine.resolve_precision(), overwrite)
     if engine.serve(recipe, run_dir, overwrite):
         return None
@@ -53,15 +73,19 @@ def train(
         run_state.require_no_results(run_dir, recipe.run.steps)
     with engine.job(recipe, run_dir):
         splits = dict.fromkeys((recipe.data.train_split, recipe.data.watched_split, recipe.data.test_split))
-        source = load_for_recipe(recipe.data, splits, data_dir, recipe.seed)
+        source = load_for_recipe(recipe.data, splits, data_dir, recipe.seed, source)
         recipe.require_memory(engine.replicas, accelerators=bool(engine.describe().get("gpus")))
         engine.build(recipe, source)
+        transfer = None
+        if recipe.run.start.initialize_from and (overwrite or not steps_on_disk(run_dir / "checkpoints")):
+            transfer = initialize(engine.model, recipe.run.start.initialize_from)
+            engine.push()
         with run_directory.RunDirectory(run_dir, engine.chief) as run, StopSignal(minutes) as stop:
             try:
                 if overwrite:
                     run.clear()
                 engine.require_shared(run_dir)
-                return _run_loop(recipe, run, source, engine, stop, data_dir)
+                return _run_loop(recipe, run, source, engine, stop, data_dir, transfer)
             except OSError as error:
                 raise RunFailed(
                     f"{run_dir} can no longer be written to ({error}): the last checkpoint is kept"
@@ -78,7 +102,7 @@ def _restore_labels(recipe, run_dir, data_dir):
             run.write_recipe(run_directory.read_recipe(run_dir), source.label_names)
 
 
-def _run_loop(recipe, run, source, engine, stop, data_dir):
+def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
     # 1. Restore the state of the last checkpoint.
     checkpoints = Checkpoints(run.path / "checkpoints")
     best_checkpoint = Checkpoints(run.path / "checkpoints" / "best", keep=1)
@@ -90,8 +114,11 @@ def _run_loop(recipe, run, source, engine, stop, data_dir):
         progress.say(f"The checkpoint of step {bad} is damaged: going back to step {step}")
     run.write_recipe(recipe, source.label_names)
     metrics = Metrics(run.path, step, progress.say)
-    data = {"data_dir": str(data_dir.resolve())} if data_dir else {}
-    run.add_session(step, environment.describe(precision=recipe.precision, **data, **engine.describe()))
+    more = {"data_dir": files.absolute(data_dir)} if data_dir else {}
+    if transfer:
+        more["initialized"] = {"from": recipe.run.start.initialize_from, **transfer._asdict()}
+        progress.say(describe_transfer(transfer, recipe.run.start.initialize_from))
+    run.add_session(step, environment.describe(precision=recipe.precision, **more, **engine.describe()))
     progress.say(
         f"{recipe.name}: from step {step:,} to {recipe.run.steps:,}, {engine.model.count_params():,} parameters, "
         f"{recipe.precision}, {engine.replicas} device(s), {engine.describe()['strategy']}, in {run.shared}"

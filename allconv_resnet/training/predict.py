@@ -5,11 +5,14 @@ import io
 import keras
 import numpy as np
 
+from allconv_resnet import pretrained
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
 from allconv_resnet.serving.images import image_files
 from allconv_resnet.training import run_directory
 from allconv_resnet.training.weights import load_model
+
+KINDS = ("JPEG", "PNG", "MPO")
 
 
 def predict_run(run_dir, paths, top=5, checkpoint="latest", say=lambda text: None):
@@ -19,7 +22,7 @@ def predict_run(run_dir, paths, top=5, checkpoint="latest", say=lambda text: Non
     The SavedModel of an export resizes with TensorFlow, whose pixels differ slightly.
 
     Args:
-        run_dir: Path of the run directory.
+        run_dir: Path of the run directory, or the name of a network that comes with the package.
         paths: Sequence of image files or directories, or `-`, see `serving.images.image_files`.
         top: Integer, number of classes. All classes are returned if the network has fewer.
         checkpoint: Which checkpoint, see `weights.load_model`.
@@ -35,6 +38,7 @@ def predict_run(run_dir, paths, top=5, checkpoint="latest", say=lambda text: Non
     """
     if top < 1:
         raise BadInput(f"top must be positive. Received: top={top}")
+    run_dir = pretrained.find(run_dir)
     model, recipe, step = load_model(run_dir, checkpoint)
     if recipe.data.centre is None:
         raise BadInput(f'{run_dir}/config.json has no "centre", the part of an image that evaluation shows')
@@ -65,7 +69,7 @@ def predict_run(run_dir, paths, top=5, checkpoint="latest", say=lambda text: Non
 
 
 def decode_with_pillow(name, content, image_size, centre):
-    """Decodes an image file, and crops and resizes the image as evaluation does.
+    """Decodes an image file to an upright image, and crops and resizes it as evaluation does.
 
     Args:
         name: String, for messages.
@@ -79,11 +83,14 @@ def decode_with_pillow(name, content, image_size, centre):
     Raises:
         BadInput: if the file is not an image.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     height, width, channels = image_size
     try:
-        picture = Image.open(io.BytesIO(content)).convert("L" if channels == 1 else "RGB")
+        picture = Image.open(io.BytesIO(content), formats=KINDS)
+        # Only JPEG files are turned, as in an export. MPO is what a phone writes: a JPEG file with more images in it.
+        picture = picture if picture.format == "PNG" else ImageOps.exif_transpose(picture)
+        picture = picture.convert("L" if channels == 1 else "RGB")
     except UnidentifiedImageError as error:
         raise BadInput(f"{name} is not an image that can be read: An image must be a JPEG or a PNG file") from error
     except Exception as error:  # Pillow raises many types of errors for damaged files

@@ -25,7 +25,7 @@ class Metrics:
     def __init__(self, run_dir, step, say=print):
         path = Path(run_dir) / METRICS
         self.lines = json_lines.repair(path, say, step)
-        self._file = open(path, "a")  # noqa: SIM115 - it stays open as long as the run
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - it stays open as long as the run
         self._events = Events(path.with_name("tensorboard"), step, say)
 
     def add(self, step, split, **values):
@@ -116,6 +116,39 @@ def plot_curves(run_dir, title=""):
         save_figure(figure, path, dpi=120)
     except OSError as error:
         raise BadInput(f"{path} cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def plot_runs(run_dirs, path):
+    """Draws the errors of several runs over each other, the training errors dashed and the others solid (figure 1).
+
+    Args:
+        run_dirs: Sequence of paths of run directories. The errors on held-out images are drawn where a run has them,
+            and otherwise those on the test images.
+        path: Path of the figure. Its suffix is that of a format of Matplotlib, such as `.png` or `.pdf`.
+
+    Returns:
+        The path.
+
+    Raises:
+        BadInput: if a run has no metrics yet, or the figure cannot be written.
+    """
+    figure, axes = new_figure(8, 4.5 + 0.25 * len(run_dirs))
+    for number, run_dir in enumerate(run_dirs):
+        lines = sorted(read_metrics(run_dir) + read_metrics(run_dir, EVALUATIONS), key=lambda line: line["step"])
+        if not lines:
+            raise BadInput(f"{run_dir} has no metrics yet, so there is nothing to draw")
+        split = HOLDOUT if any(line["split"] == HOLDOUT for line in lines) else "test"
+        style = {"color": f"C{number % 10}", "lw": 1.2}
+        _draw(axes, lines, "train", "error", 100, label=f"{run_dir}, train", ls="--", **style)
+        _draw(axes, lines, split, "error", 100, label=f"{run_dir}, {split}", marker="o", ms=3, **style)
+    axes.set(xlabel="step", ylabel="error (%)", xlim=(0, None), ylim=(0, None))
+    add_grids(figure)
+    figure.legend(fontsize="small", loc="outside lower center", ncols=2 if len(run_dirs) > 1 else 1)
+    try:
+        save_figure(figure, path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     return path
 
 

@@ -43,7 +43,7 @@ def read_recipe(run_dir):
     """
     path = Path(run_dir) / "config.json"
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
         values = nest_fields(values, read_sessions(run_dir))
         values["data"].setdefault("centre", None)
         return Recipe.from_dict(values)
@@ -56,7 +56,7 @@ def read_recipe(run_dir):
 def read_sessions(run_dir):
     """Returns the sessions of environment.json in their order, or an empty list if the file cannot be read."""
     try:
-        sessions = json.loads((Path(run_dir) / "environment.json").read_text())["sessions"]
+        sessions = json.loads((Path(run_dir) / "environment.json").read_text(encoding="utf-8"))["sessions"]
     except (OSError, ValueError, LookupError, TypeError):
         return []
     return [session for session in sessions if isinstance(session, dict)] if isinstance(sessions, list) else []
@@ -124,7 +124,7 @@ class RunDirectory:
                 shutil.copy(metrics, self.path)
             self.path.mkdir(parents=True, exist_ok=True)
             _require_kinds(self.path)
-            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - it is held as long as the run
+            self._lock = open(self.path / ".lock", "wb")  # noqa: SIM115 - it is held as long as the run
         except OSError as error:
             raise BadInput(f"The run directory {run_dir} cannot be written to: {error.strerror}") from error
         try:

@@ -51,6 +51,24 @@ def resolve_recipe(run_dir, recipe, precision, overwrite=False):
     return recipe
 
 
+def continues(run_dir, recipe):
+    """Returns whether a directory has a run of a recipe.
+
+    Args:
+        run_dir: Path of the run directory.
+        recipe: `Recipe`.
+
+    Raises:
+        BadInput: if the config.json there cannot be read.
+    """
+    if not (Path(run_dir) / "config.json").exists():
+        return False
+    before = run_directory.read_recipe(run_dir)
+    return not _differences(
+        before, recipe.replace(precision=before.precision) if recipe.precision == "auto" else recipe
+    )
+
+
 def require_no_results(run_dir, steps):
     """Raises `BadInput` if a run without a checkpoint has results, which beginning anew would overwrite.
 

@@ -1,20 +1,25 @@
-"""The trained weights of a run: from a checkpoint, or from model.keras if a finished run has no checkpoints."""
+"""The trained weights of a run: from a checkpoint, or from model.keras if a finished run has no checkpoints.
+
+The folder of a packed network reads like that of a finished run, see `pretrained`.
+"""
 
 from pathlib import Path
 
 import keras
 
+from allconv_resnet import pretrained
 from allconv_resnet.errors import BadInput
 from allconv_resnet.training import run_directory, run_state
 from allconv_resnet.training.checkpoints import Checkpoints
 from allconv_resnet.training.run_directory import MODEL
+from allconv_resnet.transfer import take_weights
 
 
 def load_model(run_dir, checkpoint="latest"):
     """Returns the network of a run with its trained weights.
 
     Args:
-        run_dir: Path of the run directory.
+        run_dir: Path of the run directory, or the name of a network that comes with the package.
         checkpoint: Which checkpoint: `"latest"`, or `"best"`, the one with the lowest test error. If a finished run has
             no checkpoints any more, the latest one is its model.keras.
 
@@ -24,6 +29,7 @@ def load_model(run_dir, checkpoint="latest"):
     Raises:
         BadInput: if the directory has no run, or the run has no such checkpoint that can be read.
     """
+    run_dir = pretrained.find(run_dir)
     recipe = run_directory.read_recipe(run_dir)
     model = recipe.build_model()
 
@@ -48,6 +54,8 @@ def load_weights(run_dir, checkpoint, load):
     Raises:
         BadInput: if the run has no such checkpoint that can be read.
     """
+    if (Path(run_dir) / pretrained.WEIGHTS).exists():
+        return _load_packed(run_dir, checkpoint, load)
     directory = Path(run_dir) / "checkpoints" / ("best" if checkpoint == "best" else "")
     try:
         step, _ = Checkpoints(directory).restore(load)
@@ -62,14 +70,34 @@ def load_weights(run_dir, checkpoint, load):
     return step
 
 
+def _load_packed(directory, checkpoint, load):
+    """Loads the weights of a packed network and returns their step."""
+    if checkpoint != "latest":
+        raise BadInput(f"{directory} has the weights of one step alone. Received: checkpoint={checkpoint!r}")
+    arrays = pretrained.read_weights(directory)
+    model = run_directory.read_recipe(directory).build_model()
+    if (transfer := take_weights(model, arrays)).new:
+        raise BadInput(f"{directory} holds another network than its config.json: {', '.join(transfer.new)} are missing")
+    load(_state(model))
+    return _last_step(directory)
+
+
+def _state(model):
+    """Returns the arrays of a model by their names in a checkpoint."""
+    return {f"model/{i:04}": keras.ops.convert_to_numpy(variable) for i, variable in enumerate(model.variables)}
+
+
+def _last_step(run_dir):
+    return max(line["step"] for line in run_directory.read_metrics(run_dir))
+
+
 def _load_finished(run_dir, load):
     """Loads the weights of model.keras, and returns the last step, or None if the run has not finished."""
     if not run_state.finished(run_dir, run_directory.read_recipe(run_dir).run.steps):
         return None
     try:
         model = keras.saving.load_model(Path(run_dir) / MODEL, compile=False)
-        arrays = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
-        load({f"model/{i:04}": array for i, array in enumerate(arrays)})
+        load(_state(model))
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise BadInput(f"{run_dir}/{MODEL} cannot be read: {str(error).splitlines()[0]}") from error
-    return max(line["step"] for line in run_directory.read_metrics(run_dir))
+    return _last_step(run_dir)

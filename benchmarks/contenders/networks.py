@@ -20,6 +20,19 @@ def batch(task, n, seed=0):
     return images, random.integers(0, CLASSES[task], n)
 
 
+def operations(task):
+    """Returns the floating-point operations of the convolutions for one image: two for each product and its sum."""
+    filters, kernel, stride, pool = STEMS[task]
+    size = SIZES[task] // stride
+    total, size = 2 * size**2 * kernel**2 * 3 * filters, size // pool
+    for blocks, width, stride in STAGES[task]:
+        size //= stride
+        for _ in range(blocks):
+            total += 2 * size**2 * 9 * width * (filters + width)
+            filters = width
+    return total
+
+
 def save(task, path):
     """Writes weights in the order of the network, with He's initialization so that every layer affects the logits."""
     random = np.random.default_rng(0)

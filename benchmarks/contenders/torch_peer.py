@@ -9,6 +9,8 @@ from torch import nn
 
 from . import networks
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 
 class Same(nn.Module):
     """A convolution with TensorFlow's SAME padding, which for stride 2 adds one pixel more after than before."""
@@ -58,7 +60,7 @@ class Network(nn.Module):
         if self.pool > 1:
             x = F.avg_pool2d(x, self.pool)
         x = self.blocks(x).mean(dim=(2, 3))
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(DEVICE, enabled=False):
             return x.float() @ self.projection
 
     def load(self, path):
@@ -77,7 +79,7 @@ class Contender:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         network = Network(task)
         network.load(weights)
-        self.model = network.to(memory_format=torch.channels_last)
+        self.model = network.to(DEVICE, memory_format=torch.channels_last)
         if self.compiled:
             self.model = torch.compile(self.model)
         self.optimizer = torch.optim.SGD(
@@ -87,12 +89,12 @@ class Contender:
             weight_decay=networks.WEIGHT_DECAY,
             fused=True,
         )
-        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+        self.autocast = torch.autocast(DEVICE, torch.bfloat16, enabled=precision == "bfloat16")
         images, labels = networks.batch(task, batch)
-        self.images, self.labels = self.channels_last(images), torch.from_numpy(labels)
+        self.images, self.labels = self.channels_last(images), torch.from_numpy(labels).to(DEVICE)
 
     def channels_last(self, images):
-        return torch.from_numpy(images).permute(0, 3, 1, 2)  # NHWC in memory is channels_last
+        return torch.from_numpy(images).to(DEVICE).permute(0, 3, 1, 2)  # NHWC in memory is channels_last
 
     def train(self, count):
         self.model.train()
@@ -102,16 +104,18 @@ class Contender:
                 loss = F.cross_entropy(self.model(self.images), self.labels)
             loss.backward()
             self.optimizer.step()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
 
     @torch.inference_mode()
     def infer(self, count):
         self.model.eval()
         with self.autocast:
             for _ in range(count):
-                self.model(self.images).numpy()
+                self.model(self.images).cpu().numpy()
 
     @torch.no_grad()
     def logits(self, images):
         self.model.eval()
         with self.autocast:
-            return self.model(self.channels_last(images)).numpy()
+            return self.model(self.channels_last(images)).cpu().numpy()

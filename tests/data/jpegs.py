@@ -1,4 +1,4 @@
-"""Real JPEG files, good and bad, and a data set of them as tensorflow-datasets prepares ImageNet."""
+"""Real JPEG and PNG files, good and bad, and a data set of them as tensorflow-datasets prepares ImageNet."""
 
 import io
 import json
@@ -24,10 +24,13 @@ PICTURES = {
     "without subsampling": _picture("RGB", 70, 90, 3, subsampling=0),
     "grey": _picture("L", 70, 90, 4),
     "cmyk": _picture("CMYK", 80, 60, 5),
+    "png": _picture("RGB", 75, 95, 6, format="PNG"),
+    "grey png": _picture("L", 95, 75, 7, format="PNG"),
 }
 _GOOD = PICTURES["colour"]
 BAD = {
-    "a-png": _picture("RGB", 40, 40, format="PNG"),
+    "a-gif": _picture("L", 40, 40, format="GIF"),
+    "a-cut-png": _picture("RGB", 40, 40, format="PNG")[:300],
     "truncated": _GOOD[: len(_GOOD) // 2],
     "header-alone": _GOOD[:200],
     "bad-header": _GOOD.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x07", 1),  # seven bits a sample

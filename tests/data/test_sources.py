@@ -172,9 +172,16 @@ def fewer_names(folder):
 
 
 PREPARED_CASES = {
-    "no test split": (lambda f: write_arrays(f, splits=("train",)), "has no split 'test'. Its splits are: train"),
+    "no test split": (
+        lambda f: write_arrays(f, splits=("train",)),
+        "has no test images, so --holdout must say",
+    ),
     "no train split": (lambda f: write_arrays(f, splits=("test",)), "has no split 'train'. Its splits are: test"),
-    "other names": (lambda f: write_arrays(f, splits=("a", "b")), "has no split 'train'. Its splits are: a, b"),
+    "other names": (lambda f: write_arrays(f, splits=("a", "test")), "has no split 'train'. Its splits are: a, test"),
+    "no known name": (
+        lambda f: write_arrays(f, splits=("a", "b")),
+        "has no test images, so --holdout must say",
+    ),
     "no label": (write_no_label, "must have the features image and label"),
     "a text label": (write_text_label, "must be a ClassLabel"),
     "a scalar label": (write_scalar_label, "must be a ClassLabel"),
@@ -200,7 +207,7 @@ PREPARED_CASES = {
     "never completed and renamed": (renamed_incomplete, "has no dataset 'some'"),
     "fewer names than classes": (fewer_names, "must have the names of 10 classes. Received: 2 names"),
     "nothing": (lambda f: None, "has no dataset 'some'"),
-    "records": (lambda f: write_records(f, name="some"), "it needs --data records"),
+    "records": (lambda f: write_records(f, name="some"), "it needs --data records, not arrays"),
 }
 
 
@@ -219,7 +226,7 @@ def npz(folder, **arrays):
 IMAGES, LABELS = np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 10
 WHOLE = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS}
 NPZ_CASES = {
-    "no file": (lambda f: None, "cannot be read as a .npz file"),
+    "no file": (lambda f: None, "There is no file or folder"),
     "no zip": (
         lambda f: (f.mkdir(), (f / "some.npz").write_bytes(b"\x00" * 99)),
         "cannot be read as a .npz file",
@@ -228,9 +235,9 @@ NPZ_CASES = {
     "cut": (lambda f: (npz(f, **WHOLE), cut_npz(f)), "cannot be read as a .npz file: File is not a zip file"),
     "damaged": (lambda f: (npz(f, **WHOLE), flip_npz(f)), "cannot be read: Bad CRC-32"),
     "other names": (lambda f: npz(f, a=IMAGES, b=LABELS), "must have arrays named x_train and y_train"),
-    "no test split": (lambda f: npz(f, x_train=IMAGES, y_train=LABELS), "has no split 'test'"),
+    "no test split": (lambda f: npz(f, x_train=IMAGES, y_train=LABELS), "has no test images, so --holdout must say"),
     "floats": (lambda f: npz(f, **{**WHOLE, "x_train": IMAGES / 255}), "has float64 images"),
-    "no channels": (lambda f: npz(f, **{**WHOLE, "x_test": IMAGES[..., 0]}), "of shape (8, 8)"),
+    "no channels": (lambda f: npz(f, **{**WHOLE, "x_test": IMAGES[..., 0]}), "of shape (8, 8, 1)"),
     "too few labels": (lambda f: npz(f, **{**WHOLE, "y_train": LABELS[:7]}), "must be a label for each image"),
     "no images": (lambda f: npz(f, **{**WHOLE, "x_train": IMAGES[:0], "y_train": LABELS[:0]}), "a label for each"),
     "float labels": (lambda f: npz(f, **{**WHOLE, "y_train": LABELS * 1.0}), "Labels must be integers"),
@@ -249,6 +256,30 @@ def flip_npz(folder):
     (folder / "some.npz").write_bytes(content)
 
 
+NAMINGS = {
+    "keras.datasets": ("x_train", "y_train", "x_test", "y_test"),
+    "capitals": ("X_train", "y_train", "X_test", "y_test"),
+    "medmnist": ("train_images", "train_labels", "test_images", "test_labels"),
+    "images first": ("images_train", "labels_train", "images_test", "labels_test"),
+    "splits first": ("train_x", "train_y", "test_x", "test_y"),
+    "data": ("train_data", "train_labels", "test_data", "test_labels"),
+    "without a split": ("images", "labels", "test_images", "test_labels"),
+    "x and y": ("x", "y", "x_test", "y_test"),
+}
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("grey", [False, True])
+def test_arrays_have_the_usual_names_and_shapes(tmp_path, naming, grey):
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8) if grey else IMAGES.shape, dtype=np.uint8)
+    arrays = dict(zip(NAMINGS[naming], (images, LABELS[:, None], images[:5], LABELS[:5, None]), strict=True))
+    npz(tmp_path, **arrays)
+    source = load_data(str(tmp_path / "some.npz"))
+    assert (source.splits, source.image_size) == (("train", "test"), (8, 8, 1 if grey else 3))
+    np.testing.assert_array_equal(source.arrays("train")[0].reshape(images.shape), images)
+    np.testing.assert_array_equal(source.arrays("test")[1], LABELS[:5])
+
+
 @pytest.mark.parametrize("case", NPZ_CASES)
 def test_what_a_file_of_arrays_lacks_is_said_before_anything_is_written(tmp_path, capsys, case):
     prepare, message = NPZ_CASES[case]
@@ -259,7 +290,7 @@ def test_what_a_file_of_arrays_lacks_is_said_before_anything_is_written(tmp_path
 RECORD_CASES = {
     "no test split": (
         lambda f: write_records(f, name="some", splits=("train",)),
-        "has no split 'validation'. Its splits are: train",
+        "has no test images, so --holdout must say how many training images are not trained on",
     ),
     "a file is gone": (
         lambda f: (write_records(f, name="some"), next(f.glob("some/**/*.tfrecord*")).unlink()),
@@ -280,6 +311,7 @@ def test_what_records_lack_is_said_before_anything_is_written(tmp_path, capsys, 
 
 def refuse(options, message, folder, capsys):
     """A training command must end with status 2 and the sentence, and write nothing."""
+    options = ["--num-classes", "10", "--data", "arrays", *options]  # so that they are not adapted to the data
     options = [*options, "--image-size", "8", "8", "3", "--stem", "4", "3", "1", "1", "--stages", "1", "8", "1"]
     capsys.readouterr()  # what was said while the data were written
     with pytest.raises(SystemExit) as stop:
@@ -321,3 +353,33 @@ def test_the_features_of_a_version_are_json(tmp_path):
     (path,) = tmp_path.glob("some/**/features.json")
     assert json.loads(path.read_text())
     assert load_data("some", tmp_path).examples("train") == 20
+
+
+HERE = "must be on a file system of this machine"
+BUCKETS = {
+    ("--data-dir", "s3://b/data"): "data_dir must be on this machine or in a bucket of gs://. Received: data_dir='s3:",
+    ("--data-dir", "ftp://h/data"): "data_dir must be on this machine or in a bucket of gs://. Received: data_dir='ftp",
+    ("--dataset", "gs://b/photos"): f"The files of a dataset {HERE}. Received: dataset='gs://b/photos'",
+    ("--run-dir", "gs://b/run"): f"run_dir {HERE}, where a bucket can be mounted. Received: run_dir='gs://b/run'",
+    ("--run-dir", "s3://b/run"): f"run_dir {HERE}, where a bucket can be mounted. Received: run_dir='s3://b/run'",
+}
+
+
+@pytest.mark.parametrize("options", BUCKETS, ids=" ".join)
+def test_what_cannot_be_in_a_bucket_is_said_before_anything_is_written(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--dataset", "cifar10", *options])
+    assert stop.value.code == 2 and BUCKETS[options] in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_directory_of_the_datasets_may_be_in_a_bucket(tmp_path, monkeypatch):
+    """No bucket can be reached here, so TensorFlow's paths of one lead to a directory of this machine."""
+    write_arrays(tmp_path / "bucket" / "data", n=20)
+    with tfds.testing.MockFs() as mock:
+        for path in (tmp_path / "bucket").rglob("*"):
+            if path.is_file() and path.suffix in (".json", ".txt"):
+                mock.add_file(f"gs://bucket/{path.relative_to(tmp_path / 'bucket')}", path.read_text())
+        source = load_data("some", "gs://bucket/data")
+    assert source.kind == "arrays" and source.image_size == (8, 8, 3) and source.examples("train") == 20

@@ -152,7 +152,9 @@ def test_a_new_optimizer_is_a_class_and_a_line(monkeypatch):
         beta_2: Positive = 0.999
         weight_decay: NotNegative = 0.0
         kind: ClassVar = "adamw"
-        optimizer_class: ClassVar = keras.optimizers.AdamW
+
+        def optimizer_class(self):
+            return keras.optimizers.AdamW
 
         def arguments(self):
             return {"beta_1": self.momentum, "beta_2": self.beta_2, "weight_decay": self.weight_decay}

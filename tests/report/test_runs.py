@@ -80,6 +80,6 @@ def test_seeds_may_differ_in_what_does_not_decide_their_weights(tmp_path, field)
 def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path):
     write_run(tmp_path / "digits" / "seed0", 0, 0.1)
     page = write_report(tmp_path).read_text()
-    with open(tmp_path / "digits" / "seed0" / "metrics.jsonl", "a") as log:
+    with open(tmp_path / "digits" / "seed0" / "metrics.jsonl", "a", encoding="utf-8") as log:
         log.write('{"step": 60, "spl')
     assert write_report(tmp_path).read_text() == page

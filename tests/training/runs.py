@@ -56,7 +56,7 @@ def run_command(names, arguments, log, file_size_limit, environment):
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size_limit, file_size_limit))
-    with open(log, "w", buffering=1) as stream:
+    with open(log, "w", encoding="utf-8", buffering=1) as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
         with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):

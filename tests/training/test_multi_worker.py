@@ -185,7 +185,6 @@ def test_a_malformed_tf_config(environment, message):
         ("multi-worker", configured(ps=["a:1"]), "must have no parameter servers"),
         ("parameter-server", configured(), "Received: 0 chief, 2 worker and 0 ps"),
         ("auto", configured(ps=["a:1"]), "Received: 0 chief, 2 worker and 1 ps"),
-        ("multi-worker", configured(evaluator=["a:1"], job="evaluator"), "must not make this task an evaluator"),
         ("many", {}, "strategy must be one of auto, one"),
     ],
 )
@@ -246,3 +245,11 @@ def test_a_port_that_another_process_has_is_refused():
         pytest.raises(BadInput, match="cannot be used on this machine: Address already in use"),
     ):
         tf_config.wait_for(found.workers(), found.this, seconds=0.3)
+
+
+@pytest.mark.slow
+def test_an_evaluator_beside_two_workers(recipe, start, tmp_path):
+    jobs = configurations(worker=2, evaluator=1)
+    runs = [start(recipe, tmp_path / "run", "--peer-timeout", "100", TF_CONFIG=config) for config in jobs.values()]
+    assert [run.wait() for run in runs] == [0, 0, 0]
+    assert "step 30: test loss" in runs[-1].output() and "from step" not in runs[-1].output()

@@ -221,3 +221,24 @@ def test_a_chief_whose_workers_have_all_gone_ends(start_job, recipe, tmp_path):
     assert "failed: No step was made for 30 s, and none of the workers can be reached (worker 0 (" in said
     assert "Traceback" not in said
     assert (tmp_path / "run" / "checkpoints" / "step-150.npz").exists()
+
+
+def test_an_evaluator_tests_the_checkpoints_and_is_not_waited_for(recipe, start_task, tmp_path):
+    """TensorFlow's estimators had such a task: it is in the TF_CONFIG of all, and does not train."""
+    recipe = recipe.replace(steps=40, boundaries=(30,), checkpoint_every=20, evaluate_every=20)
+    configs = configurations(chief=1, worker=1, ps=1, evaluator=1)
+    job = {task: start_task(recipe, config) for task, config in configs.items() if task[0] != "evaluator"}
+    assert job["chief", 0].wait() == 0
+    evaluator = start_task(recipe, configs["evaluator", 0])
+    assert evaluator.wait() == 0
+    results = [json.loads(line) for line in (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()]
+    last = lines(tmp_path / "run", "test")[-1]
+    assert results[-1]["step"] == last["step"] >= 40
+    assert results[-1]["loss"] == pytest.approx(last["loss"], rel=1e-4)
+    assert f"step {last['step']}: test loss {last['loss']:.4f}" in evaluator.output()
+
+
+def test_an_evaluator_without_a_run_ends_with_a_sentence(recipe, start_task):
+    evaluator = start_task(recipe, configurations(chief=1, worker=1, ps=1, evaluator=1)["evaluator", 0], peer_timeout=1)
+    assert evaluator.wait() == 2
+    assert "The evaluator waited 1 s for the run in" in evaluator.output() and "has not begun" in evaluator.output()

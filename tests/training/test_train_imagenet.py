@@ -77,7 +77,7 @@ def test_a_whitened_stem_needs_images_in_memory(data_dir, tmp_path):
 
 
 def test_bad_images_can_end_the_run(data_dir, tmp_path):
-    with pytest.raises(RunFailed, match=r"These files cannot be decoded as JPEG: .*JPEG"):
+    with pytest.raises(RunFailed, match=r"These files cannot be decoded as JPEG or PNG: .*JPEG"):
         train(TINY.replace(bad_images="fail"), tmp_path / "run", data_dir)
 
 

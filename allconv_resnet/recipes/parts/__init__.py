@@ -4,7 +4,7 @@ The tables contain the kinds by name.
 """
 
 from allconv_resnet.recipes.parts.data import DATA, Arrays, Records
-from allconv_resnet.recipes.parts.network import NETWORKS, AllCnn, AllConv, DenseNet, ResNet
+from allconv_resnet.recipes.parts.network import NETWORKS, Airbench, AllCnn, AllConv, DenseNet, ResNet
 from allconv_resnet.recipes.parts.optimizer import OPTIMIZERS, Momentum, Muon
 from allconv_resnet.recipes.parts.run import Run
 from allconv_resnet.recipes.parts.schedule import SCHEDULES, Epochs, Linear, Steps
@@ -14,6 +14,7 @@ KINDS = {"data": DATA, "network": NETWORKS, "optimizer": OPTIMIZERS, "schedule":
 
 __all__ = [
     "KINDS",
+    "Airbench",
     "AllCnn",
     "AllConv",
     "Arrays",

@@ -3,9 +3,8 @@
 import dataclasses
 from typing import ClassVar
 
-from allconv_resnet import baselines
+from allconv_resnet.architectures import CIFAR_STAGES, CIFAR_STEM
 from allconv_resnet.errors import BadInput
-from allconv_resnet.model import CIFAR_STAGES, CIFAR_STEM, AllConvResNet, whiten_stem
 from allconv_resnet.part import Count, Fraction, Natural, Positive, Size, part
 
 
@@ -55,6 +54,31 @@ class AllConv(Network):
         if not self.stages:
             raise BadInput(f"stages must not be empty. Received: stages={self.stages}")
 
+    def fits(self, length):
+        """Returns whether the strides divide what is left of a height or width of `length` pixels at each stage."""
+        *_, stride, pool = self.stem
+        length = -(-length // stride) // pool
+        for *_, stride in self.stages:
+            if length < 1 or length % stride:
+                return False
+            length //= stride
+        return True
+
+    def require_size(self, image_size):
+        """Raises `BadInput` with the nearest sizes that the strides divide if they do not divide `image_size`."""
+        for length in image_size[:2]:
+            if not self.fits(length):
+                below, above = (
+                    next((near for near in range(length, end, step) if self.fits(near)), None)
+                    for end, step in ((0, -1), (2 * length + 2**10, 1))
+                )
+                sizes = " or ".join(str(near) for near in (below, above) if near)
+                raise BadInput(
+                    f"The strides of the network must divide the height and width of the images, for instance {sizes} "
+                    f"in place of {length}. Received: image_size={tuple(image_size)}, stem={self.stem}, "
+                    f"stages={self.stages}"
+                )
+
     def build(self, data, seed, dtype=None, name="allconv_resnet", images=None):
         """Returns the network.
 
@@ -72,19 +96,25 @@ class AllConv(Network):
         Raises:
             ValueError: if the fields do not describe a valid network.
         """
+        from allconv_resnet.model import AllConvResNet, whiten_stem  # imports Keras, which --help does not need
+
         arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         whitened = arguments.pop("whitened_stem")
         if self.gain is None:
             del arguments["gain"]  # it is an argument of some blocks alone
-        model = AllConvResNet(
-            data.image_size,
-            data.num_classes,
-            **arguments,
-            trainable_stem=not whitened,
-            seed=seed,
-            dtype=dtype,
-            name=name,
-        )
+        try:
+            model = AllConvResNet(
+                data.image_size,
+                data.num_classes,
+                **arguments,
+                trainable_stem=not whitened,
+                seed=seed,
+                dtype=dtype,
+                name=name,
+            )
+        except BadInput:
+            self.require_size(data.image_size)
+            raise
         if whitened and images is not None:
             whiten_stem(model, images)
         return model
@@ -95,13 +125,26 @@ class Baseline(Network):
     """Base class of the networks of other papers. Its fields are the arguments of one function."""
 
     function: ClassVar
+    """Name of the function in `baselines`."""
+    smallest: ClassVar = 1
+    """Smallest height and width of the images, in pixels."""
 
     whitened_stem: ClassVar = False
 
     def build(self, data, seed, dtype=None, name=None, images=None):
-        """Returns the network. The arguments are those of `AllConv.build`, and `name` and `images` are not used."""
+        """Returns the network. The arguments are those of `AllConv.build`, and `name` is not used."""
+        from allconv_resnet import baselines
+
+        if min(data.image_size[:2]) < self.smallest:
+            raise BadInput(
+                f"{self.kind} needs images of at least {self.smallest} x {self.smallest} pixels. "
+                f"Received: image_size={data.image_size}"
+            )
         arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return type(self).function(data.num_classes, input_shape=data.image_size, seed=seed, dtype=dtype, **arguments)
+        if self.whitened_stem:
+            arguments["images"] = images
+        function = getattr(baselines, self.function)
+        return function(data.num_classes, input_shape=data.image_size, seed=seed, dtype=dtype, **arguments)
 
 
 @part
@@ -112,7 +155,8 @@ class AllCnn(Baseline):
     """Dropout rates at the input and after each convolution of stride 2."""
 
     kind: ClassVar = "all_cnn_c"
-    function: ClassVar = staticmethod(baselines.all_cnn_c)
+    smallest: ClassVar = 9
+    function: ClassVar = "all_cnn_c"
 
 
 @part
@@ -125,7 +169,7 @@ class ResNet(Baseline):
     """Normalization: `batch` after each convolution, or None."""
 
     kind: ClassVar = "resnet"
-    function: ClassVar = staticmethod(baselines.resnet)
+    function: ClassVar = "resnet"
 
 
 @part
@@ -138,7 +182,22 @@ class DenseNet(Baseline):
     """Number of channels that each layer adds."""
 
     kind: ClassVar = "densenet_bc"
-    function: ClassVar = staticmethod(baselines.densenet_bc)
+    smallest: ClassVar = 4
+    function: ClassVar = "densenet_bc"
+
+
+@part
+class Airbench(Baseline):
+    """The batch-normalized network of Jordan 2024 (arXiv 2404.00498)."""
+
+    widths: tuple[Size, Size, Size] = (64, 256, 256)
+    """Channels of the three groups of convolutions."""
+    mirror_average: bool = True
+    """Whether inference averages the logits over an image and its mirror image."""
+
+    kind: ClassVar = "airbench"
+    function: ClassVar = "airbench"
+    whitened_stem: ClassVar = True
 
 
 NETWORKS = {
@@ -149,5 +208,6 @@ NETWORKS = {
     "resnet20_plain": ResNet(normalization=None),
     "resnet110": ResNet(depth=110),
     "densenet_bc": DenseNet(),
+    "airbench": Airbench(),
 }
 """Kinds of networks by name, as in `--network NAME`."""

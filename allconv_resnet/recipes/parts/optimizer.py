@@ -2,7 +2,6 @@
 
 from typing import ClassVar
 
-from allconv_resnet import optimizers
 from allconv_resnet.part import Fraction, NotNegative, Positive, part
 
 
@@ -23,6 +22,10 @@ class Optimizer:
         """
         return {"momentum": self.momentum, "nesterov": self.nesterov, "weight_decay": self.weight_decay}
 
+    def optimizer_class(self):
+        """Returns the class of Keras optimizers. It is imported here because `--help` does without Keras."""
+        raise NotImplementedError
+
     def build(self, schedule, **more):
         """Returns the Keras optimizer. Its weight decay applies only to kernels.
 
@@ -30,7 +33,7 @@ class Optimizer:
             schedule: Learning rate, or a Keras schedule of it.
             **more: Further arguments of the Keras optimizer, such as `global_clipnorm` for `fit` on one device.
         """
-        optimizer = self.optimizer_class(schedule, **{**self.arguments(), **more})
+        optimizer = self.optimizer_class()(schedule, **{**self.arguments(), **more})
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "gain"])
         return optimizer
 
@@ -45,7 +48,11 @@ class Momentum(Optimizer):
     """Coupled weight decay on kernels: g <- g + weight_decay w."""
 
     kind: ClassVar = "momentum"
-    optimizer_class: ClassVar = optimizers.Momentum
+
+    def optimizer_class(self):
+        from allconv_resnet import optimizers
+
+        return optimizers.Momentum
 
 
 @part
@@ -66,7 +73,10 @@ class Muon(Optimizer):
     def arguments(self):
         return {**super().arguments(), "kernel_norm": self.kernel_norm, "vector_scale": self.vector_scale}
 
-    optimizer_class: ClassVar = optimizers.Muon
+    def optimizer_class(self):
+        from allconv_resnet import optimizers
+
+        return optimizers.Muon
 
 
 OPTIMIZERS = {"momentum": Momentum(), "muon": Muon()}

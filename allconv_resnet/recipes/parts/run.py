@@ -1,12 +1,14 @@
 """The run part of a recipe: the length of the training and its intervals."""
 
 from allconv_resnet.part import Fraction, Int32, part
+from allconv_resnet.recipes.parts.start import Start
 
 
 @part
 class Run:
-    """Batch, steps and intervals of a run."""
+    """Initial weights, batch, steps and intervals of a run."""
 
+    start: Start = Start()
     batch_size: Int32 = 128
     """Number of images per step, over all devices."""
     steps: Int32 = 60_000

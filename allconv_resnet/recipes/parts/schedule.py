@@ -4,7 +4,6 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Gt, Le, Lt
 
-from allconv_resnet import schedules
 from allconv_resnet.errors import BadInput
 from allconv_resnet.part import LARGEST, Count, Int32, Natural32, part
 
@@ -32,6 +31,8 @@ class Schedule:
         Args:
             run: Run part of the recipe: its `batch_size` and `steps` are used.
         """
+        from allconv_resnet import schedules  # imports Keras, which --help does not need
+
         schedule = self.without_warmup(run)
         return schedules.WarmUp(schedule, self.warmup_steps) if self.warmup_steps else schedule
 
@@ -55,6 +56,8 @@ class Steps(Schedule):
             raise BadInput(f"boundaries must increase. Received: boundaries={self.boundaries}")
 
     def without_warmup(self, run):
+        from allconv_resnet import schedules
+
         return schedules.StepDecay(self.learning_rate, self.boundaries, self.decay_factor)
 
 
@@ -81,6 +84,8 @@ class Epochs(Schedule):
             )
 
     def without_warmup(self, run):
+        from allconv_resnet import schedules
+
         steps_per_epoch = self.epoch_images / run.batch_size
         return schedules.EpochExponentialDecay(
             self.learning_rate, self.decay_factor, self.decay_epochs, steps_per_epoch
@@ -95,6 +100,8 @@ class Linear(Schedule):
     depends_on_steps: ClassVar = True
 
     def without_warmup(self, run):
+        from allconv_resnet import schedules
+
         return schedules.LinearDecay(self.learning_rate, run.steps)
 
 

@@ -1,10 +1,12 @@
 """`allconv-resnet theory linear`: the theorems of section 2 of Hardt & Ma, tested on random matrices.
 
-The command prints one table and writes linear.json and three figures:
+The command prints one table and writes linear.json and five figures:
 
 norm.png       norm of the global optimum against depth, for both constructions, and the bound of theorem 2.1
-gradient.png   squared gradient norm against its lower bound at random points, corrected and as printed
+gradient.png   squared gradient norm against its lower bound at random points: as printed, corrected, for any norm
 descent.png    gradient descent on a residual and on a standard linear network, at several depths
+phases.png     from which starts gradient descent reaches which targets
+path.png       the risk along gradient descent, and the upper bound of it that the gradient certifies
 """
 
 import math
@@ -14,16 +16,25 @@ from pathlib import Path
 import numpy as np
 import scipy
 
-from allconv_resnet.plotting import add_grids, new_figure, save_figure
+from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import linear
 from allconv_resnet.theory.checks import positive_integer
+from allconv_resnet.theory.commands.linear_dynamics import (
+    LABELS,
+    PHASE_DEPTHS,
+    certified_paths,
+    draw_paths,
+    draw_phases,
+    phase_diagram,
+)
+from allconv_resnet.theory.commands.linear_figures import DEPTHS, SLACK, STARTS, draw_bounds, draw_descents, draw_norms
 from allconv_resnet.theory.commands.reporting import print_table, progress_callback, write_results
-from allconv_resnet.theory.hardt_ma.random_matrices import TARGET_KINDS, random_network, random_target
-
-SLACK = 1e-9  # relative rounding error that is tolerated in comparisons
-DEPTHS = (2, 4, 8, 16)
-# Parameterizations, with the standard deviation of the initial A multiplied by sqrt(d).
-STARTS = (("residual", 0.05), ("standard", 0.05), ("standard", 1.0))
+from allconv_resnet.theory.hardt_ma.random_matrices import (
+    TARGET_KINDS,
+    random_network,
+    random_network_of_any_norm,
+    random_target,
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,13 @@ class Options:
     networks: int = 100_000
     """Number of random networks at which the gradient bounds are tested."""
     steps: int = 400
-    """Number of steps of gradient descent."""
+    """Number of steps of gradient descent in descent.png."""
+    phase_dimension: int = 4
+    """Size d of the matrices in phases.png, at least 3."""
+    phase_steps: int = 10_000
+    """Number of steps of gradient descent in phases.png."""
+    phase_seeds: int = 5
+    """Number of runs from each random start in phases.png."""
     seed: int = 0
     """Seed of the random matrices and of the initial weights."""
     output_dir: Path = Path("results/theory/linear")
@@ -53,12 +70,18 @@ def run(options: Options) -> None:
     Raises:
         BadInput: if an option is out of range.
     """
-    for name in ("dimension", "matrices", "networks", "steps"):
+    for name in ("dimension", "matrices", "networks", "steps", "phase_dimension", "phase_steps", "phase_seeds"):
         positive_integer(getattr(options, name), name)
+    if options.phase_dimension < 3:
+        raise BadInput(f"phase_dimension must be at least 3. Received: phase_dimension={options.phase_dimension}")
     norms = norms_against_depth(options.dimension, options.seed)
     descents = run_gradient_descents(options)
     found = factorize_random_matrices(options.matrices, options.seed, progress_callback("factorizations"))
     ratios, sizes = evaluate_gradient_bounds(options.networks, options.seed, progress_callback("gradient bounds"))
+    phases = phase_diagram(
+        options.phase_dimension, options.phase_steps, options.phase_seeds, progress_callback("phase diagram")
+    )
+    paths = certified_paths()
     violated = ratios < 1 - SLACK
     rows = [
         ("product of the factors equals R", 2 * options.matrices, f"relative error at most {found['error']:.1e}"),
@@ -66,10 +89,12 @@ def run(options: Options) -> None:
         ("norm within theorem 2.1, svd", found["applicable"], f"at most {found['svd_share']:.3f} of the bound"),
         ("polar norm at most the svd norm", options.matrices, f"{options.matrices - len(found['above'])} of them"),
         ("corrected gradient bound", options.networks, f"smallest ratio {ratios[:, 0].min():.9f}"),
+        ("gradient bound for any norm", options.networks, f"smallest ratio {ratios[:, 2].min():.9f}"),
         ("printed gradient bound", options.networks, f"violated on {violated[:, 1].mean():.1%}"),
         *((f"descent, {d['start']}, depth {d['depth']}", options.steps, summarize_descent(d)) for d in descents),
     ]
     print_table(("statement", "cases", "result"), rows)
+    print_phases(phases)
     for row in found["above"]:
         print("polar above svd: {kind}, d = {d}, depth {depth}: {polar:.6g} > {svd:.6g}".format(**row))
     write_results(
@@ -79,12 +104,28 @@ def run(options: Options) -> None:
         factorizations=found,
         corrected_bound={"least_ratio": ratios[:, 0].min(), "broken": int(violated[:, 0].sum())},
         printed_bound={"least_ratio": ratios[:, 1].min(), "broken": int(violated[:, 1].sum())},
+        bound_for_any_norm={"least_ratio": ratios[:, 2].min(), "broken": int(violated[:, 2].sum())},
+        phases=phases,
+        paths=paths,
         descent=[{**d, "risk": d["risk"][:: max(1, options.steps // 50)]} for d in descents],
     )
     draw_norms(norms, options.output_dir / "norm.png")
     draw_bounds(sizes, ratios, options.output_dir / "gradient.png")
     draw_descents(descents, options.output_dir / "descent.png")
-    print(f"Wrote linear.json, norm.png, gradient.png and descent.png to {options.output_dir}")
+    draw_phases(phases, options.output_dir / "phases.png", options.phase_steps)
+    draw_paths(paths, options.output_dir / "path.png")
+    print(f"Wrote linear.json and five figures to {options.output_dir}")
+
+
+def print_phases(phases):
+    """Prints at how many depths gradient descent reaches each target from each start."""
+    targets = list(dict.fromkeys(row["target"] for row in phases))
+    reached = {(row["target"], row["initialization"], row["depth"]): row["reached"] >= 0.5 for row in phases}
+    rows = [
+        (target, *(sum(reached[target, start, depth] for depth in PHASE_DEPTHS) for start in LABELS))
+        for target in targets
+    ]
+    print_table((f"target, depths of {len(PHASE_DEPTHS)} at which it is reached", *LABELS.values()), rows)
 
 
 def norms_against_depth(d, seed):
@@ -136,7 +177,7 @@ def factorize_random_matrices(count, seed, progress=lambda done, total: None):
 
 
 def evaluate_gradient_bounds(count, seed, progress=lambda done, total: None):
-    """Computes the squared gradient norm and both of its bounds for random networks.
+    """Computes the squared gradient norm and its bounds for random networks.
 
     Args:
         count: Positive integer, number of networks.
@@ -144,15 +185,19 @@ def evaluate_gradient_bounds(count, seed, progress=lambda done, total: None):
         progress: Callable `(done, total)`.
 
     Returns:
-        `||grad f||^2` divided by the corrected and by the printed bound, `[count, 2]`, and `||grad f||^2`, `[count]`.
+        `||grad f||^2` divided by the corrected bound, by the printed bound, and by the one for any norm, `[count, 3]`,
+        and `||grad f||^2`, `[count, 3]`. The first two are for networks of norm below 1, the third is not.
     """
     rng = np.random.default_rng(seed)
-    ratios, sizes = np.empty((count, 2)), np.empty(count)
+    ratios, sizes = np.empty((count, 3)), np.empty((count, 3))
     for i in range(count):
         A, R, cov = random_network(rng)
-        sizes[i] = np.sum(linear.gradient(A, R, cov) ** 2)
-        ratios[i, 0] = sizes[i] / linear.gradient_lower_bound(A, R, cov)
-        ratios[i, 1] = sizes[i] / linear.gradient_lower_bound_as_printed(A, R, cov)
+        sizes[i, :2] = np.sum(linear.gradient(A, R, cov) ** 2)
+        ratios[i, 0] = sizes[i, 0] / linear.gradient_lower_bound(A, R, cov)
+        ratios[i, 1] = sizes[i, 1] / linear.gradient_lower_bound_as_printed(A, R, cov)
+        A, R, cov = random_network_of_any_norm(rng)
+        sizes[i, 2] = np.sum(linear.gradient(A, R, cov) ** 2)
+        ratios[i, 2] = sizes[i, 2] / linear.gradient_lower_bound_anywhere(A, R, cov)
         progress(i + 1, count)
     return ratios, sizes
 
@@ -193,54 +238,3 @@ def summarize_descent(descent):
     steps = descent["steps_to_a_hundredth"]
     end = f"risk {descent['first']:.3g} to {descent['last']:.3g}"
     return f"{end}, a hundredth of the first after {steps} steps" if steps else f"{end}, never a hundredth of the first"
-
-
-def draw_norms(rows, path):
-    """Draws the norm of the global optimum against depth."""
-    figure, axes = new_figure(5.2, 4.2)
-    depths = [row["depth"] for row in rows]
-    axes.loglog(depths, [row["bound"] or np.nan for row in rows], "k--", label="bound of theorem 2.1")
-    axes.loglog(depths, [row["svd"] for row in rows], "o-", color="C1", label="svd, the paper's construction")
-    axes.loglog(depths, [row["polar"] for row in rows], "s-", color="C0", label="polar")
-    axes.set(xlabel="depth", ylabel="largest spectral norm of a factor", title="A global optimum of small norm")
-    axes.legend()
-    add_grids(figure)
-    save_figure(figure, path, dpi=130)
-
-
-def draw_bounds(sizes, ratios, path, shown=4000):
-    """Draws the squared gradient norm against each bound, for the first `shown` networks."""
-    figure, panels = new_figure(10.4, 4.2, columns=2)
-    for axes, ratio, title in zip(panels, ratios.T, ("corrected", "as printed"), strict=True):
-        bound, size = (sizes / ratio)[:shown], sizes[:shown]
-        holds = size >= bound * (1 - SLACK)
-        axes.loglog(bound[holds], size[holds], ".", markersize=2, color="C0", label=f"holds ({holds.mean():.1%})")
-        if not holds.all():
-            axes.loglog(
-                bound[~holds], size[~holds], ".", markersize=2, color="C3", label=f"violated ({1 - holds.mean():.1%})"
-            )
-        ends = [bound.min(), bound.max()]
-        axes.loglog(ends, ends, "k--", linewidth=1, label="equality")
-        axes.set(xlabel="bound", ylabel="squared gradient norm", title=f"Equation (2.3), {title}")
-        axes.legend(markerscale=4)
-    add_grids(figure)
-    save_figure(figure, path, dpi=130)
-
-
-def draw_descents(descents, path):
-    """Draws the risk against the step, one panel for each start."""
-    figure, panels = new_figure(15.6, 4.2, columns=3)
-    for axes, (parameterization, deviation) in zip(panels, STARTS, strict=True):
-        for descent in descents:
-            if descent["start"] == f"{parameterization} from {deviation:g}":
-                width = 4 / (1 + DEPTHS.index(descent["depth"])) ** 0.7  # so that coinciding curves stay visible
-                axes.semilogy(np.maximum(descent["risk"], 1e-16), linewidth=width, label=f"depth {descent['depth']}")
-        factor = "I + A" if parameterization == "residual" else "A"
-        axes.set(xlabel="step of gradient descent", title=f"Factors {factor}, A of standard deviation {deviation:g}/√d")
-        axes.legend()
-    panels[0].set_ylabel("excess risk")
-    limits = np.array([axes.get_ylim() for axes in panels])
-    for axes in panels:
-        axes.set_ylim(limits[:, 0].min(), limits[:, 1].max())
-    add_grids(figure)
-    save_figure(figure, path, dpi=130)

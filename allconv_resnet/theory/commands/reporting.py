@@ -1,18 +1,17 @@
 """What the theory commands share: tables, JSON results, progress, and access to datasets and trained runs.
 
 Only this module of `theory` uses `allconv_resnet.data` and `allconv_resnet.training`. It imports them when they are
-needed, because they import TensorFlow, which the theory itself does not need.
+needed, because they import TensorFlow, which the theory itself does not need. It does the same with Keras, because
+`--help` needs no Keras.
 """
 
 from datetime import UTC, datetime
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from allconv_resnet import files
-from allconv_resnet.environment import describe
-from allconv_resnet.layers import standardize
+from allconv_resnet.errors import BadInput
 from allconv_resnet.progress import Progress
 
 
@@ -23,6 +22,10 @@ def write_results(path, **content):
         path: Path. The directory is created if it does not exist.
         **content: Entries of the JSON object, see `json_ready`.
     """
+    import keras
+
+    from allconv_resnet.environment import describe
+
     measured = datetime.now(UTC).isoformat(timespec="seconds")
     environment = describe(backend=keras.backend.backend(), measured=measured)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +66,26 @@ def print_table(headings, rows):
         print("  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]))
 
 
+def legend_beside(axes, **options):
+    """Puts the legend of axes to their right, where it covers no data.
+
+    Args:
+        axes: `matplotlib.axes.Axes`.
+        **options: Further arguments of `Axes.legend`.
+    """
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, fontsize="small", **options)
+
+
+def add_statement(figure, text):
+    """Writes what the theorem states, in one line, below a figure.
+
+    Args:
+        figure: `matplotlib.figure.Figure`.
+        text: String.
+    """
+    figure.supxlabel(text, fontsize="small")
+
+
 def progress_callback(label):
     """Returns a function of `(done, total)` that shows the progress of a job on standard error.
 
@@ -82,19 +105,59 @@ def progress_callback(label):
     return show
 
 
-def load_images(name, data_dir):
-    """Returns the training images and labels of a dataset.
+def load_images(name, data_dir, split="train"):
+    """Returns the images and labels of a split of a dataset.
 
     Args:
         name: String, name of the dataset.
         data_dir: Path of the directory of tensorflow-datasets, or None for the default.
+        split: String, name of the split.
 
     Returns:
         uint8 array `[n, height, width, channels]` and int64 array `[n]`.
     """
     from allconv_resnet.data.source import load_data
 
-    return load_data(name, data_dir).arrays("train")
+    try:
+        return load_data(name, data_dir).arrays(split)
+    except BadInput as error:
+        # The commands that train networks recommend an option that the theory does not have.
+        raise BadInput(str(error).replace("--recipe digits", "--data digits")) from error
+
+
+def load_first_images(name, data_dir, count):
+    """Returns the first training images of a dataset, each with mean 0 and standard deviation 1, and their labels.
+
+    Only these images are standardized, so that the memory does not depend on the size of the dataset.
+
+    Args:
+        name: String, name of the dataset. `"digits"` needs no download.
+        data_dir: Path of the directory of tensorflow-datasets, or None for the default.
+        count: Positive integer, number of images.
+
+    Returns:
+        float32 array `[count, height, width, channels]` and int64 array `[count]`.
+
+    Raises:
+        BadInput: if the dataset is not available, or has fewer images.
+    """
+    images, labels = load_images(name, data_dir)
+    if count > len(images):
+        raise BadInput(f"images must be at most {len(images)}, the size of {name}. Received: images={count}")
+    return standardized(images[:count]), labels[:count].copy()
+
+
+def standardized(images):
+    """Returns images with mean 0 and standard deviation 1 each, as a float32 array.
+
+    Args:
+        images: uint8 array `[n, height, width, channels]`.
+    """
+    import keras
+
+    from allconv_resnet.layers import standardize
+
+    return keras.ops.convert_to_numpy(standardize(images))
 
 
 def load_cifar10(data_dir):
@@ -107,7 +170,7 @@ def load_cifar10(data_dir):
         float32 array `[50000, 32, 32, 3]` and int64 array `[50000]`.
     """
     images, labels = load_images("cifar10", data_dir)
-    return keras.ops.convert_to_numpy(standardize(images)), labels
+    return standardized(images), labels
 
 
 def load_run(run_dir):

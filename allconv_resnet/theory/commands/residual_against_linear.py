@@ -5,42 +5,55 @@ tells whether the point is as good as a linear predictor, not stationary yet, or
 the direction that the certificate gives, and continues.
 """
 
+from collections import Counter
+
 import keras
 import numpy as np
 from scipy.optimize import minimize
 
+from allconv_resnet.errors import BadInput
 from allconv_resnet.plotting import add_grids, new_figure, save_figure
 from allconv_resnet.theory import autodiff, landscape
-from allconv_resnet.theory.commands.reporting import print_table, progress_callback, write_results
+from allconv_resnet.theory.commands.reporting import add_statement, print_table, progress_callback, write_results
+from allconv_resnet.theory.shamir.certificates import ESCAPES, GOOD, MOVING, RESTING
 
 HIDDEN, FEATURES, ROUNDS = 64, 32, 3
+STATIONARY = 1e-6  # the relative gradient that counts as zero
 STARTS = ("good", "zero", "saddle", "dead branch", "opposite", "far")
 
 
-def compare_with_linear(output_dir, problems, iterations, seed):
+def compare_with_linear(output_dir, problems, iterations, settings):
     """Trains from every start on every problem, prints the table, and writes `training.png` and `training.json`.
+
+    Runs that are finished are written also if a later run fails.
 
     Args:
         output_dir: Path.
         problems: Dictionary from names to `Problem`.
         iterations: Positive integer, number of L-BFGS iterations between two certificates.
-        seed: Integer, seed of the initial weights.
+        settings: Dictionary for the JSON file with `data`, `images` and `seed`, the seed of the initial weights.
     """
     results, progress = [], progress_callback("training")
-    for name, problem in problems.items():
-        best = landscape.linear_optimum(problem)
-        for start in STARTS:
-            progress(len(results), len(problems) * len(STARTS))
-            results.append({"loss": name, "start": start, **train_from(start, problem, best, iterations, seed)})
-    progress(len(results), len(results))
-    headings = ("loss", "start", "F at start", "first stop", "F there", "F at end", "F_lin", "certified eps", "escapes")
-    keys = ("loss", "start", "started", "first_verdict", "first_objective", "ended", "linear", "eps", "escapes")
-    print(f"Residual networks on {next(iter(problems.values())).n} images against the best linear predictor:")
-    print_table(headings, [[r[key] for key in keys] for r in results])
-    worst = max(r["ended"] - r["linear"] - r["eps"] for r in results)
-    print(f"\nLargest F - (F_lin + certified eps) at the end of a run: {worst:.3g}")
-    write_results(output_dir / "training.json", iterations=iterations, results=results)
-    draw_objectives(results, output_dir / "training.png")
+    try:
+        for name, problem in problems.items():
+            best = landscape.linear_optimum(problem)
+            for start in STARTS:
+                progress(len(results), len(problems) * len(STARTS))
+                run = train_from(start, problem, best, iterations, settings["seed"])
+                results.append({"loss": name, "start": start, **run})
+        progress(len(results), len(results))
+    finally:
+        if results:
+            content = {**settings, "iterations": iterations, "stationary": STATIONARY, "results": results}
+            write_results(output_dir / "training.json", **content)
+            draw_runs(results, settings, output_dir / "training.png")
+    headings = ("loss", "start", "F at start", "first stop", "F there", "F at end", "F_lin", "gradient", "left", "end")
+    keys = ("loss", "start", "started", "first_verdict", "first_objective", "ended", "linear", "relative_gradient")
+    print(f"Residual networks on {settings['images']} images of {settings['data']} against the best linear predictor:")
+    print_table(headings, [[r[key] for key in (*keys, "escapes", "verdict")] for r in results])
+    counts = Counter(r["verdict"] for r in results)
+    print("\nAt the end: " + "; ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    print("gradient: its norm, divided by the largest that such slopes and features can give; left: saddles left")
 
 
 def train_from(start, problem, best, iterations, seed):
@@ -52,15 +65,24 @@ def train_from(start, problem, best, iterations, seed):
     for _ in range(ROUNDS):
         W, V = minimize_all(problem, branch, W, V, iterations)
         features = landscape.features_of(branch, problem.x)
-        certificate = landscape.certify(problem, W, V, features, best)
-        record.setdefault("first_verdict", certificate.verdict)
-        record.setdefault("first_objective", certificate.objective)
-        if certificate.direction is None or certificate.objective <= best.value:
+        certificate = landscape.certify(problem, W, V, features, best, stationary=STATIONARY)
+        first = {"verdict": certificate.verdict, "objective": certificate.objective}
+        first["relative_gradient"] = certificate.relative_gradient
+        for name, value in first.items():
+            record.setdefault(f"first_{name}", value)
+        if certificate.verdict != ESCAPES:
             break
-        W, V, *_ = landscape.escape(problem, W, V, features, certificate.direction)
+        try:
+            W, V, *_ = landscape.escape(problem, W, V, features, certificate.direction)
+        except BadInput:  # the curvature is lost in the rounding errors of F, and the certificate stands
+            break
         record["escapes"] += 1
-    record |= {"ended": certificate.objective, "verdict": certificate.verdict, "eps": certificate.excess_bound}
-    return record | {"gradient_norm": certificate.gradient_norm}
+    record |= {"ended": certificate.objective, "verdict": certificate.verdict}
+    record |= {"excess_bound": certificate.excess_bound, "gradient_bound": certificate.gradient_bound}
+    return record | {
+        "gradient_norm": certificate.gradient_norm,
+        "relative_gradient": certificate.relative_gradient,
+    }
 
 
 def relu_branch(inputs, seed):
@@ -128,22 +150,43 @@ def minimize_all(problem, branch, W, V, iterations):
     return W, V
 
 
-def draw_objectives(results, path):
-    """Draws the objective of each run at the start, at the first stop of L-BFGS and at the end."""
+def draw_runs(results, settings, path):
+    """Draws the objective of each run above its distance to stationarity, so that no unfinished run looks done."""
     names = list(dict.fromkeys(r["loss"] for r in results))
-    figure, panels = new_figure(13, 4.4, columns=len(names), squeeze=False)
-    for ax, name in zip(panels[0], names, strict=True):
+    figure, panels = new_figure(14, 7, 2, len(names), squeeze=False, sharex="col")
+    marks = {GOOD: ("C0", "o"), MOVING: ("C1", "^"), RESTING: ("C2", "D"), ESCAPES: ("C3", "v")}
+    for (top, bottom), name in zip(panels.T, names, strict=True):
         runs = [r for r in results if r["loss"] == name]
         places = np.arange(len(runs))
-        ax.plot(places, [r["started"] for r in runs], "x", color="0.5", label="start")
-        ax.plot(places, [r["first_objective"] for r in runs], "s", mfc="none", color="C1", label="first stop")
-        ax.plot(places, [r["ended"] for r in runs], "o", color="C0", ms=4, label="end")
-        ax.axhline(runs[0]["linear"], color="C3", lw=1, ls="--", label="best linear predictor")
-        ax.set_xticks(places, [r["start"] for r in runs], rotation=30)
-        ax.set(yscale="log", title=name.replace("_", " "), ylabel="objective F")
-    ax.legend(fontsize=8)
+        top.plot(places, [r["started"] for r in runs], "x", color="0.5", label="start")
+        top.axhline(runs[0]["linear"], color="k", lw=1, ls="--", label="best linear predictor")
+        bottom.axhline(STATIONARY, color="k", lw=1, ls=":", label="counts as stationary below")
+        for place, run in zip(places, runs, strict=True):
+            color, marker = marks[run["verdict"]]
+            first = run["first_objective"], run["first_relative_gradient"]
+            for ax, end, saddle in zip((top, bottom), (run["ended"], run["relative_gradient"]), first, strict=True):
+                ax.plot(place, end, marker, color=color, ms=6)
+                if run["escapes"]:
+                    ax.plot(place, saddle, "s", mfc="none", color="C3", ms=9)
+        top.set(yscale="log", title=name.replace("_", " "))
+        bottom.set(yscale="log")
+        bottom.set_xticks(places, [r["start"] for r in runs], rotation=30)
+        bottom.set_xlabel("start")
+    panels[0, 0].set_ylabel("objective F (mean loss)")
+    panels[1, 0].set_ylabel("relative gradient\n(distance to stationarity)")
+    for verdict, (color, marker) in marks.items():
+        panels[0, -1].plot([], [], marker, color=color, label=f"end: {verdict}")
+    panels[0, -1].plot([], [], "s", mfc="none", color="C3", ms=9, label="saddle that the run left")
+    for ax in panels[:, -1]:
+        ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, fontsize="small")
     figure.suptitle(
-        "Residual networks on CIFAR-10 (64 principal components), trained from good and bad initializations"
+        f"Residual networks on {settings['images']:,} images of {settings['data']} (64 principal components), trained "
+        "from good and bad initializations"
+    )
+    add_statement(
+        figure,
+        "Shamir, theorem 1: a stationary point above the best linear predictor is a strict saddle; a run above the "
+        "line whose gradient is not small has not ended.",
     )
     add_grids(figure)
     save_figure(figure, path)

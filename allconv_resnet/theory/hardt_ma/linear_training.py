@@ -8,6 +8,7 @@ from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.theory import checks
 
 PARAMETERIZATIONS = ("residual", "standard")
+INITIALIZATIONS = ("identity", "near_identity", "zero_asymmetric", "standard")
 
 
 @dataclass(frozen=True)
@@ -79,38 +80,102 @@ def train_linear(
     A = deviation * np.random.default_rng(seed).standard_normal((depth, *R.shape))
     offset = np.eye(len(R)) if parameterization == "residual" else np.zeros_like(R)
     risks, norms = np.empty(steps + 1), np.empty(steps + 1)
-    for step in range(steps + 1):
-        with np.errstate(over="ignore", invalid="ignore"):
-            slope, error = product_gradient(offset + A, R, cov, with_error=True)
-            risks[step] = max(0.0, np.sum((error @ cov) * error)) if np.isfinite(error).all() else np.inf
-            norms[step] = np.linalg.norm(slope)
-        if not np.isfinite(risks[step]):
+    states = descend(offset + A, R, cov, learning_rate)
+    for step, (factors, value, slope) in zip(range(steps + 1), states, strict=False):
+        if not np.isfinite(value):
             raise RunFailed(
                 f"The risk is no longer finite at step {step}, since the learning rate {learning_rate:g} is too large."
             )
-        if step < steps:
-            A = A - learning_rate * slope
+        A = factors - offset
+        with np.errstate(over="ignore"):
+            risks[step], norms[step] = value, np.linalg.norm(slope)
     return LinearTraining(A, risks, norms, float(learning_rate))
+
+
+def initial_factors(initialization, depth, d, seed=0, deviation=0.01):
+    """Returns the factors of a linear network from which gradient descent starts.
+
+    Gradient descent on `A_i` is the same as on the factors `I + A_i`, so that only the start distinguishes residual
+    networks from others.
+
+    Args:
+        initialization: `"identity"` (`A = 0`, Hardt & Ma; Bartlett, Helmbold & Long, arXiv 1802.06093),
+            `"near_identity"` (small random A, as the networks of this project start),
+            `"zero_asymmetric"` (the identity in every factor but the last one, which is 0; Wu, Wang & Ma,
+            arXiv 1911.00645) or `"standard"` (entries of the factors of standard deviation `1/sqrt(d)`).
+        depth: Positive integer.
+        d: Positive integer.
+        seed: Integer.
+        deviation: Float, the standard deviation of the entries of A for `"near_identity"`.
+
+    Returns:
+        Float64 array `[depth, d, d]`.
+
+    Raises:
+        BadInput: if there is no such initialization, or `depth` or `d` is not a positive integer.
+
+    Example:
+
+    >>> initial_factors("zero_asymmetric", depth=2, d=1).tolist()
+    [[[1.0]], [[0.0]]]
+    """
+    shape = (checks.positive_integer(depth, "depth"), checks.positive_integer(d, "d"), d)
+    noise = np.random.default_rng(seed).standard_normal(shape)
+    identity = np.tile(np.eye(d), (depth, 1, 1))
+    if initialization == "identity":
+        return identity
+    if initialization == "near_identity":
+        return identity + deviation * noise
+    if initialization == "zero_asymmetric":
+        identity[-1] = 0
+        return identity
+    if initialization == "standard":
+        return noise / np.sqrt(d)
+    raise BadInput(
+        f"initialization must be one of {', '.join(INITIALIZATIONS)}. Received: initialization={initialization!r}"
+    )
+
+
+def descend(factors, R, cov, learning_rate):
+    """Yields `(factors, risk, gradient)` before every step of gradient descent, without end, for one or many networks.
+
+    Args:
+        factors: `[depth, ..., d, d]`, the factors `F_i` at the start; axes in between hold several networks.
+        R: `[..., d, d]`, the matrices of the targets.
+        cov: `[d, d]`, symmetric.
+        learning_rate: Float, or array that broadcasts against the factors.
+
+    Yields:
+        The factors, the excess risks `[...]` (infinite if a product is not finite) and the gradients
+        `[depth, ..., d, d]`.
+    """
+    while True:
+        with np.errstate(over="ignore", invalid="ignore"):
+            slope, error = product_gradient(factors, R, cov, with_error=True)
+            risk = np.maximum(0.0, np.sum((error @ cov) * error, axis=(-2, -1)))
+        yield factors, np.where(np.isfinite(risk), risk, np.inf), slope
+        with np.errstate(over="ignore", invalid="ignore"):
+            factors = factors - learning_rate * slope
 
 
 def product_gradient(factors, R, cov, with_error=False):
     """Returns the gradient of `||(F_l ... F_1 - R) cov^(1/2)||_F^2` with respect to each factor `F_i` (lemma 2.4).
 
     Args:
-        factors: `[depth, d, d]`; `factors[0]` acts first.
-        R: `[d, d]`, the matrix of the targets.
+        factors: `[depth, ..., d, d]`; `factors[0]` acts first.
+        R: `[..., d, d]`, the matrices of the targets.
         cov: `[d, d]`, symmetric.
         with_error: Whether to return the pair `(gradient, F_l ... F_1 - R)`.
 
     Returns:
-        Float64 array `[depth, d, d]`, or the pair.
+        Float64 array `[depth, ..., d, d]`, or the pair.
     """
-    depth, d, _ = factors.shape
-    before, after = np.empty((depth + 1, d, d)), np.empty((depth + 1, d, d))
+    depth, *_, d = factors.shape
+    before, after = np.empty((depth + 1, *factors.shape[1:])), np.empty((depth + 1, *factors.shape[1:]))
     before[0] = after[depth] = np.eye(d)
     for i in range(depth):
         before[i + 1] = factors[i] @ before[i]
         after[depth - 1 - i] = after[depth - i] @ factors[depth - 1 - i]
     error = before[depth] - R
-    slope = 2 * after[1:].transpose(0, 2, 1) @ (error @ cov) @ before[:-1].transpose(0, 2, 1)
+    slope = 2 * np.swapaxes(after[1:], -1, -2) @ (error @ cov) @ np.swapaxes(before[:-1], -1, -2)
     return (slope, error) if with_error else slope

@@ -83,6 +83,21 @@ def random_network(rng):
     return A, R, (cov + cov.T) / 2
 
 
+def random_network_of_any_norm(rng):
+    """Returns a random linear network and its problem, `(A, R, cov)`; `norm(A)` may be large and `cov` singular.
+
+    Args:
+        rng: `numpy.random.Generator`.
+    """
+    A, R, cov = random_network(rng)
+    if len(R) > 1 and rng.random() < 1 / 4:
+        values, vectors = np.linalg.eigh(cov)
+        values[0] = 0
+        cov = vectors * values @ vectors.T
+        cov = (cov + cov.T) / 2
+    return A * 10.0 ** rng.uniform(-0.5, 1), R, cov
+
+
 def _with_positive_determinant(R):
     if np.linalg.slogdet(R)[0] < 0:
         R[0] *= -1

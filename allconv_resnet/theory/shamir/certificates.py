@@ -1,12 +1,13 @@
 """Certificates that a point is not a bad local minimum of a residual network (Shamir, arXiv 1804.06739, section 3).
 
-For p(x) = W (x + V f_theta(x)) and a convex loss, a point whose objective exceeds that of a linear predictor is not a
-local minimum. Either its gradient is at least proportional to the excess, or W does not have full row rank (w = 0 for
-one output) and there is a direction of negative curvature. `certify` tells which. Everything holds for every branch
-f_theta.
+For p(x) = W (x + V f_theta(x)), a convex loss and any linear predictor U, convexity gives
 
-The paper has one output. For several outputs, E[l' . (p - U x)] = <W - U, grad_W> + <W^+ U V, grad_V> if W W^+ = 1, and
-by convexity the left-hand side is at least F - F_lin(U).
+    F - F_lin(U) <= E[l' . (p - U x)] = <W - U, grad_W F> + <U V, G>,    G = E[l' f_theta(x)^T].
+
+Since grad_V F = W^T G, the second term is bounded by the gradient where W has full row rank, and a nonzero G gives a
+direction of negative curvature (curvature.py). So a point above all linear predictors is not a local minimum, whatever
+the branch f_theta is. `certify` tells what shows it. The paper has one output. For several ones W^+ stands for w/|w|^2;
+directions of the output on which the loss does not depend are taken out first (`Problem.directions`).
 """
 
 from typing import NamedTuple
@@ -14,37 +15,37 @@ from typing import NamedTuple
 import numpy as np
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.theory.shamir.curvature import Direction, negative_curvature, root_mean_square
 from allconv_resnet.theory.shamir.linear_optimum import linear_optimum
 
-RANK_TOLERANCE = 1e-10  # relative to the largest singular value of W
-
-
-class Direction(NamedTuple):
-    """A unit direction in (W, V) along which F decreases to second order."""
-
-    W: np.ndarray  # [m, d]
-    V: np.ndarray  # [d, k]
-    curvature: float  # second derivative of F along it, negative
-    slope: float  # first derivative of F along it, zero or negative
+GOOD, ESCAPES = "at least as good as linear", "escapes along a direction"
+MOVING, RESTING = "gradient too large to be stationary", "nearly stationary"
 
 
 class Certificate(NamedTuple):
     """The result of `certify`."""
 
-    verdict: str  # "at least as good as linear", "gradient too large to be stationary", "escapes along a direction"
+    verdict: str  # see `certify`
     objective: float  # F at the point
     linear: float  # F_lin of the linear predictor
     gradient_norm: float  # norm of the gradient of F in (W, V)
+    relative_gradient: float  # the same, divided by the largest norm that slopes and features of this size can have
     gradient_bound: float  # lower bound of the norm, `gradient_lower_bound`
-    excess_bound: float  # upper bound of F - F_lin that follows from the gradient norm
+    excess_bound: float  # upper bound of F - F_lin that follows from the gradient, and from G where W loses rank
     direction: Direction | None
 
 
 def gradient_lower_bound(problem, W, V, features, U, form="tight"):
     """Returns a lower bound of the norm of the gradient of F in (W, V), from the excess over `U` (Shamir, theorem 1).
 
-    The bound is (F - F_lin(U)) / sqrt(|W-U|^2 + |W^+ U V|^2), or zero if F is at most F_lin(U). The form in the paper,
-    for one output, has the larger denominator sqrt(2|w|^2 + |u|^2 (2 + |V|^2/|w|^2)).
+    Let s_i and u_i be the singular values and left singular vectors of W, c_i = u_i^T U V and g_i = u_i^T G. For any
+    number q of singular values, the bound is
+
+        (F - F_lin(U) - sum_{i > q} c_i . g_i) / sqrt(|W - U|^2 + sum_{i <= q} |c_i|^2 / s_i^2),
+
+    and the largest one over all q is returned: no tolerance decides which rank W has. With q = m it is
+    (F - F_lin(U)) / sqrt(|W - U|^2 + |W^+ U V|^2). The form in the paper, for one output, has the larger denominator
+    sqrt(2|w|^2 + |u|^2 (2 + |V|^2/|w|^2)).
 
     Args:
         problem: `Problem`.
@@ -56,7 +57,7 @@ def gradient_lower_bound(problem, W, V, features, U, form="tight"):
             the form of the paper.
 
     Returns:
-        Nonnegative float; 0 if W does not have full row rank.
+        Nonnegative float.
 
     Raises:
         BadInput: if a shape does not fit, or if `form` is `"paper"` and there are several outputs.
@@ -72,107 +73,34 @@ def gradient_lower_bound(problem, W, V, features, U, form="tight"):
     True
     """
     W, V, features = problem.checked(W, V, features)
-    U = _check_predictor(problem, U)
+    U = check_predictor(problem, U)
     excess = problem.objective(W, V, features) - problem.linear(U)
-    return max(excess, 0.0) / _distance_in_bound(problem, W, V, U, form)
-
-
-def _distance_in_bound(problem, W, V, U, form="tight"):
-    if _rank_and_null_spaces(W)[0] < problem.outputs:
-        return np.inf
-    if form == "tight":
-        return np.sqrt(np.sum((W - U) ** 2) + np.sum((np.linalg.pinv(W) @ U @ V) ** 2))
-    if form != "paper" or problem.outputs != 1:
+    if form == "paper" and problem.outputs == 1:
+        ww, uu = np.sum(W * W), np.sum(U * U)
+        return max(excess, 0.0) / np.sqrt(2 * ww + uu * (2 + np.linalg.norm(V, 2) ** 2 / ww)) if ww else 0.0
+    if form != "tight":
         raise BadInput(
             f'form must be "tight", or "paper" for one output. Received: form={form!r}, outputs={problem.outputs}'
         )
-    ww, uu = np.sum(W * W), np.sum(U * U)
-    return np.sqrt(2 * ww + uu * (2 + np.linalg.norm(V, 2) ** 2 / ww))
+    distances, rests = _splits(problem, W, V, features, U)
+    return float(max(0.0, np.max((excess - rests) / np.maximum(distances, np.finfo(float).tiny))))
 
 
-def negative_curvature(problem, W, V, features):
-    """Returns a direction of negative curvature where W does not have full row rank, or None if there is none.
-
-    Let a^T W = 0, W b = 0 and g = E[(a . l') f(x)]. Along the direction (W, V) = (alpha a b^T, beta b g^T) the second
-    derivative is alpha^2 E[(b . (x + V f))^2 l''] + 2 alpha beta |g|^2, which is negative for a suitable ratio of alpha
-    and beta unless g = 0. For one output, at w = 0, the chosen b and ratio give the smallest eigenvalue of the Hessian
-    in (w, V). If g = 0 for all a and the gradient vanishes, then F = min F_lin.
-
-    Args:
-        problem: `Problem`.
-        W: Array `[m, d]`, or `[d]` for one output. Singular values below 1e-10 of the largest one count as zero.
-        V: Array `[d, k]`.
-        features: Array `[n, k]`, f_theta(x).
-
-    Returns:
-        `Direction`, or None if W has full row rank or g = 0 up to rounding.
-
-    Raises:
-        BadInput: if a shape does not fit.
-
-    Example:
-
-    >>> from allconv_resnet.theory.landscape import Problem
-    >>> problem = Problem([[1.0], [2.0]], [2.0, 4.0])
-    >>> negative_curvature(problem, [[0.0]], [[0.0]], np.array([[1.0], [-1.0]])).curvature < 0
-    True
-    """
-    W, V, features = problem.checked(W, V, features)
-    rank, left, right = _rank_and_null_spaces(W)
-    if rank == problem.outputs:
-        return None
-    predictions = problem.predictions(W, V, features)
-    slopes = problem.loss.gradient(predictions, problem.y)
-    # The unit vector a of the left null space that maximizes |g|.
-    coefficients, sizes, rows = np.linalg.svd(left.T @ slopes.T @ features / problem.n)
-    rounding = 1e-14 * np.sqrt(np.mean(np.sum(slopes**2, axis=1)) * np.mean(np.sum(features**2, axis=1)))
-    if not sizes.size or sizes[0] <= rounding:
-        return None
-    a, g, size = left @ coefficients[:, 0], rows[0], sizes[0]
-    along = np.broadcast_to(a, slopes.shape)
-    curved = np.sum(along * problem.loss.hessian_product(predictions, problem.y, along), axis=1)
-    inputs = (problem.x + features @ V.T) @ right
-    values, vectors = np.linalg.eigh((inputs.T * curved) @ inputs / problem.n)
-    b = right @ vectors[:, 0]
-    # In (alpha, beta) the Hessian is [[values[0], size], [size, 0]]; take its smaller eigenvalue and the eigenvector.
-    curvature = (values[0] - np.hypot(values[0], 2 * size)) / 2
-    alpha, beta = np.array([curvature, size]) / np.hypot(curvature, size)
-    direction_W, direction_V = alpha * np.outer(a, b), beta * np.outer(b, g)
-    gradient_W, gradient_V = problem.gradient(W, V, features)
-    slope = np.sum(gradient_W * direction_W) + np.sum(gradient_V * direction_V)
-    sign = -1.0 if slope > 0 else 1.0
-    return Direction(sign * direction_W, sign * direction_V, float(curvature), -abs(float(slope)))
+def _splits(problem, W, V, features, U):
+    """Returns arrays with F - F_lin(U) <= distance |grad F| + rest, one entry for each q in the docstring above."""
+    basis = problem.directions
+    left, values, _ = np.linalg.svd(basis.T @ W, full_matrices=False)
+    G = left.T @ basis.T @ (problem.slopes(W, V, features).T @ features) / problem.n
+    C = left.T @ basis.T @ U @ V
+    squares = np.sum(C**2, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        shares = np.where(squares > 0, squares / values**2, 0.0)
+    distances = np.sqrt(np.sum((basis.T @ (W - U)) ** 2) + np.append(0.0, np.cumsum(shares)))
+    terms = np.sum(C * G, axis=1)
+    return distances, terms.sum() - np.append(0.0, np.cumsum(terms))
 
 
-def escape(problem, W, V, features, direction, step=1.0):
-    """Takes a step along a direction of negative curvature that decreases F by at least |curvature| step^2 / 4.
-
-    Args:
-        problem: `Problem`.
-        W: Array `[m, d]`.
-        V: Array `[d, k]`.
-        features: Array `[n, k]`, f_theta(x).
-        direction: `Direction`.
-        step: Positive float, the initial length, which is halved until F decreases enough.
-
-    Returns:
-        The new `W` and `V`, the length of the step, and the decrease of F, a positive float.
-
-    Raises:
-        BadInput: if no step longer than 1e-9 decreases F enough, since the direction has no negative curvature here.
-    """
-    W, V, features = problem.checked(W, V, features)
-    start = problem.objective(W, V, features)
-    while step > 1e-9:
-        trial = W + step * direction.W, V + step * direction.V
-        decrease = start - problem.objective(*trial, features)
-        if decrease >= -direction.curvature * step**2 / 4:
-            return *trial, step, decrease
-        step /= 2
-    raise BadInput(f"F must decrease along the direction. Received: direction.curvature={direction.curvature:.3g}")
-
-
-def certify(problem, W, V, features, best=None, tolerance=0.0):
+def certify(problem, W, V, features, best=None, tolerance=1e-8, stationary=1e-6, curved=1e-6):
     """Certifies that a point is as good as a linear predictor, is not stationary, or is a strict saddle.
 
     Args:
@@ -181,10 +109,15 @@ def certify(problem, W, V, features, best=None, tolerance=0.0):
         V: Array `[d, k]`.
         features: Array `[n, k]`, f_theta(x).
         best: `LinearOptimum` to compare with; None for the best of all linear predictors.
-        tolerance: Nonnegative float, the excess over the linear predictor that still counts as good.
+        tolerance: Nonnegative float. The excess over the linear predictor still counts as good if it is at most this
+            share of the loss of the prediction 0.
+        stationary: Nonnegative float. A `relative_gradient` of at most this number counts as zero.
+        curved: Nonnegative float. A direction counts if its `relative_curvature` is at least this number.
 
     Returns:
-        `Certificate`.
+        `Certificate`. Its verdict is the first of these that applies: "at least as good as linear"; "gradient too large
+        to be stationary"; "escapes along a direction" of negative curvature; "nearly stationary", in which case
+        `excess_bound` bounds what the point loses against the linear predictor.
 
     Raises:
         BadInput: if a shape does not fit or a number is not finite.
@@ -192,39 +125,45 @@ def certify(problem, W, V, features, best=None, tolerance=0.0):
     Example:
 
     >>> from allconv_resnet.theory.landscape import Problem
+    >>> problem = Problem([[1.0], [2.0]], [1.0, -0.5])  # 0 is the best linear predictor
+    >>> certify(problem, [[0.0]], [[3.0]], np.array([[0.0], [0.0]])).verdict
+    'at least as good as linear'
     >>> problem = Problem([[1.0], [2.0]], [2.0, 4.0])
-    >>> certify(problem, [[0.0]], [[0.0]], np.array([[1.0], [-1.0]])).verdict
+    >>> certify(problem, [[0.0]], [[5.0]], np.array([[1.0], [-1.0]])).verdict  # V = -E[l' x] / E[l' f]
     'escapes along a direction'
     """
     W, V, features = problem.checked(W, V, features)
     best = linear_optimum(problem) if best is None else best
     objective = problem.objective(W, V, features)
-    gradient = np.sqrt(sum(np.sum(part**2) for part in problem.gradient(W, V, features)))
-    distance = _distance_in_bound(problem, W, V, best.U)
-    direction = None
-    if np.isinf(distance):
-        direction = negative_curvature(problem, W, V, features)
-        if direction is None:  # E[l' f] = 0 on the null space of W, so the term in V drops out of the identity
-            distance = np.sqrt(np.sum((W - best.U) ** 2) + np.sum((np.linalg.pinv(W) @ best.U @ V) ** 2))
-    bound = (objective - best.value) / distance if objective > best.value else 0.0
-    if objective <= best.value + tolerance:
-        verdict = "at least as good as linear"
-    elif direction is not None:
-        verdict = "escapes along a direction"
+    gradient = float(np.sqrt(sum(np.sum(part**2) for part in problem.gradient(W, V, features))))
+    relative = gradient / max(_largest_gradient(problem, W, V, features), np.finfo(float).tiny)
+    distances, rests = _splits(problem, W, V, features, best.U)
+    finite = np.isfinite(distances)
+    excess = objective - best.value
+    bound = max(0.0, np.max((excess - rests[finite]) / np.maximum(distances[finite], np.finfo(float).tiny)))
+    direction = negative_curvature(problem, W, V, features)
+    if direction is not None and direction.relative_curvature < curved:
+        direction = None
+    if excess <= tolerance * abs(problem.linear(np.zeros_like(best.U))):
+        verdict = GOOD
+    elif relative > stationary:
+        verdict = MOVING
     else:
-        verdict = "gradient too large to be stationary"
-    excess = gradient * distance
-    return Certificate(verdict, objective, best.value, float(gradient), float(bound), float(excess), direction)
+        verdict = RESTING if direction is None else ESCAPES
+    excess_bound = max(0.0, np.min(distances[finite] * gradient + rests[finite]))
+    numbers = (objective, best.value, gradient, relative, float(bound), float(excess_bound))
+    return Certificate(verdict, *numbers, direction)
 
 
-def _rank_and_null_spaces(W):
-    """Returns the rank of W, and orthonormal bases (columns) of its left and right null spaces."""
-    left, values, right = np.linalg.svd(W)
-    rank = int(np.sum(values > RANK_TOLERANCE * values[0])) if values[0] > 0 else 0
-    return rank, left[:, rank:], right[rank:].T
+def _largest_gradient(problem, W, V, features):
+    """Returns the bound of the gradient norm that the inequality of Cauchy and Schwarz gives."""
+    slopes = root_mean_square(problem.slopes(W, V, features))
+    inputs = root_mean_square(problem.x + features @ V.T)
+    return slopes * np.hypot(inputs, np.linalg.norm(W, 2) * root_mean_square(features))
 
 
-def _check_predictor(problem, U):
+def check_predictor(problem, U):
+    """Returns a linear predictor as a float64 array `[m, d]`, or raises `BadInput`."""
     U = np.asarray(U, np.float64)
     U = U[None] if U.ndim == 1 else U
     if U.shape != (problem.outputs, problem.d) or not np.isfinite(U).all():

@@ -7,6 +7,7 @@ from scipy.optimize import brentq
 from scipy.sparse.linalg import LinearOperator, cg
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.theory.shamir.losses import SQUARED
 
 
 class LinearOptimum(NamedTuple):
@@ -21,16 +22,18 @@ class LinearOptimum(NamedTuple):
 def linear_optimum(problem, radius=None, tolerance=1e-10):
     """Returns the linear predictor with the smallest average loss.
 
-    The method is Newton's, with conjugate gradients that are preconditioned by the second moments of x. If the
-    unconstrained optimum lies outside the ball, a root finder determines the multiplier of the constraint. The `gap` is
-    the Frank-Wolfe certificate <grad, U> + radius |grad|: by convexity, no predictor in the ball improves the objective
-    by more.
+    For the squared loss the method is the singular value decomposition of x. For other losses it is Newton's, with
+    conjugate gradients that are preconditioned by the second moments of x. If the unconstrained optimum lies outside
+    the ball, a root finder determines the multiplier of the constraint. The result does not depend on the units of x,
+    nor of y for the squared loss. The `gap` is the Frank-Wolfe certificate <grad, U> + radius |grad|: by convexity, no
+    predictor in the ball improves the objective by more.
 
     Args:
         problem: `Problem`.
         radius: Positive float, radius of the ball in the Frobenius norm; None for all linear predictors. If the infimum
             over all predictors is not attained, as for separable classes, U is a point with a small gradient.
-        tolerance: Positive float, tolerance for the norm of the gradient in preconditioned coordinates.
+        tolerance: Positive float, tolerance for the norm of the gradient in preconditioned coordinates, relative to
+            that of U = 0.
 
     Returns:
         `LinearOptimum`.
@@ -47,13 +50,12 @@ def linear_optimum(problem, radius=None, tolerance=1e-10):
     """
     if radius is not None and not (np.isfinite(radius) and radius > 0):
         raise BadInput(f"radius must be positive and finite, or None. Received: radius={radius}")
-    _, scales, basis = np.linalg.svd(problem.x / np.sqrt(problem.n), full_matrices=False)
-    kept = scales > 1e-12 * scales[0] if scales[0] > 0 else np.zeros_like(scales, bool)
-    scales, basis = scales[kept], basis[kept]
-    start = np.zeros((problem.outputs, problem.d))
-    U = _ridge(problem, 0.0, scales, basis, start, tolerance)
+    left, scales, basis = np.linalg.svd(problem.x / np.sqrt(problem.n), full_matrices=False)
+    kept = scales > 1e-12 * scales[0]
+    decomposition = left[:, kept], scales[kept], basis[kept]
+    U = _ridge(problem, 0.0, decomposition, np.zeros((problem.outputs, problem.d)), tolerance)
     if radius is not None and np.linalg.norm(U) > radius:
-        U = _on_the_sphere(problem, radius, scales, basis, U, tolerance)
+        U = _on_the_sphere(problem, radius, decomposition, U, tolerance)
     size = np.linalg.norm(U)
     reach = radius if radius is not None else 2 * size
     gradient = problem.linear_gradient(U)
@@ -61,7 +63,7 @@ def linear_optimum(problem, radius=None, tolerance=1e-10):
     return LinearOptimum(U, problem.linear(U), float(max(gap, 0.0)), float(reach))
 
 
-def _on_the_sphere(problem, radius, scales, basis, free, tolerance):
+def _on_the_sphere(problem, radius, decomposition, free, tolerance):
     # |U(multiplier)| <= |grad F_lin(0)| / multiplier, so U lies in the ball at `highest`.
     highest = np.linalg.norm(problem.linear_gradient(np.zeros_like(free))) / radius
     known = {}  # log(multiplier / highest) -> U
@@ -69,7 +71,7 @@ def _on_the_sphere(problem, radius, scales, basis, free, tolerance):
     def solution(logarithm):
         if logarithm not in known:
             start = known[min(known, key=lambda other: abs(other - logarithm))] if known else free
-            known[logarithm] = _ridge(problem, highest * np.exp(logarithm), scales, basis, start, tolerance)
+            known[logarithm] = _ridge(problem, highest * np.exp(logarithm), decomposition, start, tolerance)
         return known[logarithm]
 
     def excess(logarithm):
@@ -82,13 +84,16 @@ def _on_the_sphere(problem, radius, scales, basis, free, tolerance):
     return U * min(1.0, radius / np.linalg.norm(U))
 
 
-def _ridge(problem, multiplier, scales, basis, start, tolerance):
+def _ridge(problem, multiplier, decomposition, start, tolerance):
     """Returns the U that minimizes F_lin(U) + multiplier/2 |U|^2."""
+    left, scales, basis = decomposition
+    if problem.loss is SQUARED:
+        return (problem.y.T @ left / np.sqrt(problem.n) * (scales / (scales**2 + multiplier))) @ basis
     zero = np.zeros((problem.n, problem.outputs))
     probe = np.ones_like(zero)
     curvature = np.mean(np.sum(probe * problem.loss.hessian_product(zero, problem.y, probe), axis=1)) / problem.outputs
     # In the coordinates A of U = A diag(factor) basis, the Hessian is close to the identity.
-    factor = 1 / np.sqrt(max(curvature, 1e-3) * scales**2 + multiplier)
+    factor = 1 / np.sqrt((curvature if curvature > 0 else 1.0) * scales**2 + multiplier)
     inputs = (problem.x @ basis.T) * factor
     ridge = multiplier * factor**2
     A = (start @ basis.T) / factor
@@ -96,11 +101,13 @@ def _ridge(problem, multiplier, scales, basis, start, tolerance):
     def value(A):
         return problem.loss.value(inputs @ A.T, problem.y).mean() + 0.5 * np.sum(ridge * A * A)
 
+    slopes = problem.loss.gradient(zero, problem.y)
+    unit = max(np.linalg.norm(slopes.T @ inputs) / problem.n, np.finfo(float).tiny)
     now = value(A)
     for _ in range(200):
         predictions = inputs @ A.T
         gradient = problem.loss.gradient(predictions, problem.y).T @ inputs / problem.n + ridge * A
-        size = np.linalg.norm(gradient)
+        size = np.linalg.norm(gradient) / unit
         if size <= tolerance:
             break
 

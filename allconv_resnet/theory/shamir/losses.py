@@ -155,6 +155,37 @@ def check_convex(loss, y, outputs, samples=2000, seed=0):
         )
 
 
+def output_directions(loss, y, outputs, samples=200, seed=0):
+    """Returns an orthonormal basis of the directions of the prediction on which a loss depends.
+
+    The cross-entropy does not change if the same number is added to all logits: its basis has `outputs - 1` vectors.
+    The span of all first derivatives and all images of second derivatives is estimated at random predictions.
+
+    Args:
+        loss: `Loss`.
+        y: Targets `[n, ...]` to draw from.
+        outputs: Positive integer m.
+        samples: Positive integer, number of predictions `[m]`.
+        seed: Integer, seed of the predictions.
+
+    Returns:
+        Float64 array `[m, r]`.
+
+    Example:
+
+    >>> output_directions(CROSS_ENTROPY, np.array([0, 1, 2]), 3).shape
+    (3, 2)
+    """
+    random = np.random.default_rng(seed)
+    y = np.asarray(y)[random.integers(len(y), size=samples)]
+    p, v = random.standard_normal((samples, outputs)), random.standard_normal((samples, outputs))
+    spans = [loss.gradient(p, y), loss.hessian_product(p, y, v)]
+    # Each span is normalized, so that large targets do not hide the directions that only second derivatives show.
+    rows = np.concatenate([span / max(np.linalg.norm(span), np.finfo(float).tiny) for span in spans])
+    _, values, basis = np.linalg.svd(rows, full_matrices=False)
+    return basis[values > 1e-9].T
+
+
 def _differentiated(function):
     def at(p, y):
         """Returns the loss as a function of the prediction alone, and the prediction in float64."""

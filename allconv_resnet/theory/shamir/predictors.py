@@ -28,6 +28,8 @@ class Problem:
     Attributes:
         n: Integer, number of examples.
         d: Integer, dimension of the inputs.
+        directions: Float64 array `[outputs, r]`, an orthonormal basis of the directions of the prediction on which the
+            loss depends. For the cross-entropy r is `outputs - 1`, because it ignores what all logits have in common.
 
     Raises:
         BadInput: if an array is empty, complex or not finite, if the shapes do not fit, or if the loss is not convex.
@@ -45,6 +47,7 @@ class Problem:
     outputs: int = 1
     n: int = field(init=False)
     d: int = field(init=False)
+    directions: np.ndarray = field(init=False)
 
     def __post_init__(self):
         x = np.asarray(self.x)
@@ -58,9 +61,9 @@ class Problem:
         if not 1 <= self.outputs <= x.shape[1]:
             raise BadInput(f"outputs must lie between 1 and d = {x.shape[1]}. Received: outputs={self.outputs}")
         loss = losses.get(self.loss, self.y, self.outputs)
-        values = {
-            "x": x, "n": len(x), "d": x.shape[1], "loss": loss, "y": loss.check_targets(self.y, self.outputs)
-        }  # fmt: skip
+        y = loss.check_targets(self.y, self.outputs)
+        directions = losses.output_directions(loss, y, self.outputs)
+        values = {"x": x, "y": y, "n": len(x), "d": x.shape[1], "loss": loss, "directions": directions}
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -78,8 +81,20 @@ class Problem:
 
     def gradient(self, W, V, features):
         """Returns the gradients of F with respect to W, `[m, d]`, and V, `[d, k]`."""
-        slope = self.loss.gradient(self.predictions(W, V, features), self.y) / self.n
+        slope = self.slopes(W, V, features) / self.n
         return slope.T @ (self.x + features @ V.T), W.T @ (slope.T @ features)
+
+    def hessian_product(self, W, V, features, directions):
+        """Returns the product of the Hessian of F in (W, V) with `directions`, a pair like (W, V), as such a pair."""
+        dW, dV = directions
+        predictions, h = self.predictions(W, V, features), self.x + features @ V.T
+        slope, moved = self.loss.gradient(predictions, self.y) / self.n, features @ dV.T
+        change = self.loss.hessian_product(predictions, self.y, h @ dW.T + moved @ W.T) / self.n
+        return change.T @ h + slope.T @ moved, (dW.T @ slope.T + W.T @ change.T) @ features
+
+    def slopes(self, W, V, features):
+        """Returns the derivatives of the loss of each example with respect to the prediction, `[n, m]`."""
+        return self.loss.gradient(self.predictions(W, V, features), self.y)
 
     def predictions(self, W, V, features):
         """Returns the predictions p(x), `[n, m]`."""

@@ -54,3 +54,17 @@ def keeps_run_directory(strategy="auto"):
 
     cluster = find_cluster(strategy)
     return cluster is None or cluster.this == cluster.workers()[0]
+
+
+def is_evaluator(strategy="auto"):
+    """Returns whether TF_CONFIG makes this process an evaluator, which tests the checkpoints of the others.
+
+    Args:
+        strategy: See `create_engine`.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return False
+    from allconv_resnet.training.engines import distribution, tf_config
+
+    cluster = distribution.find_cluster(strategy)
+    return cluster is not None and cluster.this.job == tf_config.EVALUATOR

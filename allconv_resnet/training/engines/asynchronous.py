@@ -60,8 +60,7 @@ class AsynchronousEngine(Engine):
     def job(self, recipe, run_dir):
         tf.config.threading.set_inter_op_parallelism_threads(_threads(self.cluster))
         tf_config.wait_for(self.cluster.tasks, self.cluster.this, self.peer_timeout)
-        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-        self.distribution = tf.distribute.ParameterServerStrategy(resolver)
+        self.distribution = tf.distribute.ParameterServerStrategy(distribution.resolver(self.cluster))
         distribution.require_even(recipe.run.batch_size, self.distribution.num_replicas_in_sync)
         try:
             yield
@@ -143,10 +142,11 @@ def serve_chief(cluster, steps, run_dir, peer_timeout, overwrite=False):
     """
     tf_config.wait_for([], cluster.this, 0)  # checks the port
     seen, met = time.time(), False
-    spec = {job: [task.address for task in cluster.tasks_of(job)] for job in ("chief", "worker", "ps")}
     # On few cores TensorFlow has few threads, and steps that wait for a server would block all of them forever.
     config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=_threads(cluster))
-    server = tf.distribute.Server(spec, cluster.this.job, cluster.this.index, protocol="grpc", config=config)
+    server = tf.distribute.Server(
+        cluster.addresses(), cluster.this.job, cluster.this.index, protocol="grpc", config=config
+    )
     print(f"{cluster.this} serves at {server.target}", flush=True)
     (chief,) = cluster.tasks_of("chief")
     while True:

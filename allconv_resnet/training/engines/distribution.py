@@ -34,8 +34,8 @@ def find_cluster(name="auto"):
         raise BadInput(
             f"strategy parameter-server must have 1 chief, and at least 1 worker and 1 ps in TF_CONFIG. {received}"
         )
-    if found.this.job == "evaluator":
-        raise BadInput("TF_CONFIG must not make this task an evaluator. Evaluate a run with `allconv-resnet evaluate`")
+    if found.this.job == tf_config.EVALUATOR:
+        return found
     return found if name != "auto" or found.asynchronous() or len(found.workers()) > 1 else None
 
 
@@ -78,7 +78,15 @@ def _multi_worker(replicas, batch_size, cluster, peer_timeout):
         raise BadInput(f"strategy multi-worker uses all GPUs of every machine. Received: replicas={replicas}")
     require_even(batch_size, len(cluster.workers()) * max(1, len(tf.config.list_physical_devices("GPU"))))
     tf_config.wait_for(cluster.workers(), cluster.this, peer_timeout)
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.MultiWorkerMirroredStrategy(resolver(cluster))
+
+
+def resolver(cluster):
+    """Returns what tells a strategy of several processes which these are. TF_CONFIG itself may have an evaluator."""
+    spec, this = tf.train.ClusterSpec(cluster.addresses()), cluster.this
+    return tf.distribute.cluster_resolver.SimpleClusterResolver(
+        spec, task_type=this.job, task_id=this.index, rpc_layer="grpc"
+    )
 
 
 def require_even(batch_size, replicas):

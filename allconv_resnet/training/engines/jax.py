@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from allconv_resnet.data import draws
-from allconv_resnet.data.augment import Batch
+from allconv_resnet.data.augment import Batch, standardize_and_augment
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
 from allconv_resnet.training.engines.engine import SUMS, TOP, Engine, whitening_images
@@ -150,7 +150,7 @@ class JaxEngine(Engine):
 def _train_once(model, optimizer, recipe, state, images, labels, rows, drawn):
     """Makes one step. This pure function of the state and the batch returns the new state and `SUMS`."""
     weights, others, slots = state
-    images, labels = _augmented(images[rows], recipe.data.augmentations(), drawn), labels[rows]
+    images, labels = standardize_and_augment(images[rows], recipe.data.augmentations(), drawn), labels[rows]
 
     def mean_loss(weights):
         logits, rest = model.stateless_call(weights, others, images, training=True)
@@ -163,15 +163,6 @@ def _train_once(model, optimizer, recipe, state, images, labels, rows, drawn):
         gradients = [gradient * jnp.minimum(1.0, most / norm) for gradient in gradients]
     weights, slots = optimizer.stateless_apply(slots, gradients, weights)
     return [list(weights), list(others), list(slots)], sums
-
-
-def _augmented(images, augmentations, drawn):
-    for after in (False, True):
-        images = standardize(images) if after else images
-        for augmentation, values in zip(augmentations, drawn, strict=True):
-            if getattr(augmentation, "after_standardization", False) is after:
-                images = augmentation.apply(images, *values)
-    return images
 
 
 def _evaluate_batch(model, state, images, labels, weights):

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from allconv_resnet.errors import BadInput
 
-JOBS = ("chief", "worker", "ps", "evaluator")
+EVALUATOR = "evaluator"
+JOBS = ("chief", "worker", "ps", EVALUATOR)
 EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 
 
@@ -19,7 +20,7 @@ EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type"
 class Task:
     """One process of a job."""
 
-    job: str  # chief, worker, ps
+    job: str  # one of JOBS
     index: int
     address: str  # host:port
 
@@ -36,8 +37,8 @@ class Task:
 class Cluster:
     """The processes of a job."""
 
-    tasks: tuple[Task, ...]  # the chief is the first, as in TensorFlow
-    this: Task  # the task of this process
+    tasks: tuple[Task, ...]  # the tasks that train; the chief is the first, as in TensorFlow
+    this: Task  # the task of this process, which may be an evaluator beside them
 
     def tasks_of(self, *jobs):
         """Returns the tasks with some kinds of job, such as `"worker"` or `"ps"`."""
@@ -46,6 +47,10 @@ class Cluster:
     def workers(self):
         """Returns the tasks that train synchronously. The first of them leads the job."""
         return self.tasks_of("chief", "worker")
+
+    def addresses(self):
+        """Returns the addresses of the tasks that train as a dictionary of lists by job."""
+        return {job: [task.address for task in self.tasks_of(job)] for job in JOBS if self.tasks_of(job)}
 
     def asynchronous(self):
         """Returns whether there are parameter servers."""
@@ -78,7 +83,7 @@ def read_cluster(environment=None):
         raise BadInput(f"TF_CONFIG must say which task this is, as {EXAMPLE} does. Received: {text}")
     for candidate in tasks:
         if (candidate.job, str(candidate.index)) == (task["type"], str(task["index"])):
-            return Cluster(tasks, candidate)
+            return Cluster(tuple(task for task in tasks if task.job != EVALUATOR), candidate)
     raise BadInput(
         f"The task of TF_CONFIG must be one of its cluster: {', '.join(map(str, tasks))}. "
         f"Received: {task['type']} {task['index']}"

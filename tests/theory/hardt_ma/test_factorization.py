@@ -133,6 +133,26 @@ def test_negative_determinant():
     assert linear.factorize(-np.eye(2), 5, augment=True).shape == (5, 2, 2)
 
 
+@pytest.mark.parametrize("depth", [1, 7, 50])
+def test_counterexample_to_theorem_2_1_as_the_iclr_text_states_it(depth):
+    """The text of ICLR 2017 has no `det R > 0`. At R = diag(1, -1), gamma = 0, its norm would be 2 pi / depth < 1.
+
+    Factors of norm below 1 have positive determinants, so that their product is not R: every such network has a risk
+    above a positive constant. Random networks, and gradient descent among them, confirm it.
+    """
+    R = np.diag([1.0, -1.0])
+    assert linear.gamma(R) == 0
+    claimed = 2 * np.pi / depth
+    rng = np.random.default_rng(depth)
+    for _ in range(20):
+        A = rng.normal(size=(depth, 2, 2))
+        A *= min(claimed, 0.999) / np.linalg.norm(A, ord=2, axis=(1, 2)).max()
+        assert np.linalg.det(linear.product(A)) > 0
+        assert linear.risk(A, R, np.eye(2)) >= 1  # the distance of R from the matrices of determinant >= 0, squared
+    with pytest.raises(BadInput, match="det R > 0"):
+        linear.norm_bound(R, depth)
+
+
 def test_determinant_that_underflows_keeps_its_sign():
     R = 1e-8 * random_rotation(np.random.default_rng(0), 64)
     assert np.linalg.det(R) == 0

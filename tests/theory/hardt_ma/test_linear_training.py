@@ -1,10 +1,15 @@
 """Gradient descent on deep linear networks in both parameterizations."""
 
+import collections
+import itertools
+
 import numpy as np
 import pytest
 
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.theory import linear
+from allconv_resnet.theory.commands.linear_dynamics import PHASE_DEPTHS, certified_paths, phase_diagram
+from allconv_resnet.theory.hardt_ma.linear_training import descend
 
 
 def test_descent_from_zero():
@@ -38,6 +43,67 @@ def test_first_step_of_descent_is_the_gradient():
     run = linear.train_linear(R, cov, depth=3, steps=1, learning_rate=0.01)
     np.testing.assert_allclose(run.A, -0.01 * linear.gradient(np.zeros((3, 2, 2)), R, cov))
     assert run.learning_rate == 0.01 and run.risk.shape == run.gradient_norm.shape == (2,)
+
+
+def final_risk(initialization, R, depth, steps, seed=0):
+    factors = linear.initial_factors(initialization, depth, len(R), seed)
+    states = itertools.islice(descend(factors, R, np.eye(len(R)), 1 / (4 * depth)), steps + 1)
+    ((_, risk, _),) = collections.deque(states, maxlen=1)
+    return float(risk)
+
+
+def test_from_the_identity_negative_eigenvalues_stay_out_of_reach():
+    """Bartlett, Helmbold & Long: the factors stay symmetric and commute with R, and cannot pass through 0."""
+    R = np.diag([-1.0, -1.0, 1.0])
+    assert final_risk("identity", R, 20, 3000) == pytest.approx(2, abs=2e-3)
+    assert final_risk("near_identity", R, 20, 1500) < 1e-20
+    assert final_risk("zero_asymmetric", R, 20, 200) < 1e-20
+    # Independent of the code: on one negative eigenvalue all factors are one number z, and z moves by ODE to 0.
+    z, depth = 1.0, 20
+    for _ in range(3000):
+        z -= 1 / (4 * depth) * 2 * (z**depth + 1) * z ** (depth - 1)
+    assert final_risk("identity", R, depth, 3000) == pytest.approx(2 * (z**depth + 1) ** 2, rel=1e-9)
+
+
+def test_from_the_identity_positive_definite_targets_are_reached_at_every_depth():
+    for depth in (2, 9, 30):
+        assert final_risk("identity", np.diag([0.5, 1.0, 0.8]), depth, 1000) < 1e-20
+
+
+def test_initial_factors():
+    start = linear.initial_factors("zero_asymmetric", 3, 2)
+    np.testing.assert_array_equal(start, [np.eye(2), np.eye(2), np.zeros((2, 2))])
+    np.testing.assert_array_equal(linear.initial_factors("identity", 2, 3), [np.eye(3)] * 2)
+    near = linear.initial_factors("near_identity", 100, 8, seed=1, deviation=0.02) - np.eye(8)
+    assert np.std(near) == pytest.approx(0.02, rel=0.05)
+    assert np.std(linear.initial_factors("standard", 100, 8, seed=1)) == pytest.approx(8**-0.5, rel=0.05)
+    with pytest.raises(BadInput, match=r"zero_asymmetric, standard. Received: initialization='fixup'"):
+        linear.initial_factors("fixup", 2, 2)
+
+
+def test_many_networks_descend_as_each_one_alone():
+    rng = np.random.default_rng(0)
+    factors, R = rng.normal(size=(3, 5, 2, 2)), rng.normal(size=(5, 2, 2))
+    together = [risk for _, (_, risk, _) in zip(range(4), descend(factors, R, np.eye(2), 0.01), strict=False)]
+    for k in range(5):
+        alone = [r for _, (_, r, _) in zip(range(4), descend(factors[:, k], R[k], np.eye(2), 0.01), strict=False)]
+        np.testing.assert_allclose([risk[k] for risk in together], alone, rtol=1e-12)
+
+
+def test_phase_diagram_says_who_arrives():
+    rows = phase_diagram(3, 300, 2)
+    table = {(r["initialization"], r["target"], r["depth"]): r for r in rows}
+    for depth in PHASE_DEPTHS:
+        assert table["identity", "rotation by 180° (−1, −1)", depth]["reached"] == 0
+        assert table["identity", "rotation by 180° (−1, −1)", depth]["risk"] == pytest.approx(2 / 3, abs=0.02)
+        assert table["identity", "rotation by 90°", depth]["reached"] == 1
+        assert table["zero_asymmetric", "reflection (−1), det < 0", depth]["reached"] == 1
+
+
+def test_the_certificate_bounds_the_risk_along_every_path():
+    for path in certified_paths(depth=6, steps=200, points=20):
+        assert np.all(np.array(path["risk"]) <= np.array(path["certified"]) * (1 + 1e-9) + 1e-300)
+        assert len(path["step"]) == len(path["clearance"]) > 10
 
 
 def test_divergence_is_reported():

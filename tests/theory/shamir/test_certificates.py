@@ -145,7 +145,7 @@ def test_direction_at_zero_lowers_the_objective_to_second_order(loss, branch):
         assert decrease >= -direction.curvature * step**2 / 4 > 0
         if point % 20 == 0:  # w = 0 predicts zero: any better linear predictor will do to compare with
             better = landscape.linear_optimum(problem, radius=0.1)
-            assert landscape.certify(problem, W, V, f, better).verdict == "escapes along a direction"
+            assert landscape.certify(problem, W, V, f, better).direction is not None
 
 
 def test_no_direction_if_the_branch_is_dead():
@@ -195,7 +195,107 @@ def test_weights_of_deficient_rank_have_a_way_out():
     assert flat @ dense_hessian(problem, W, V, f) @ flat == pytest.approx(direction.curvature, rel=1e-5)
     *_, decrease = landscape.escape(problem, W, V, f, direction)
     assert decrease > 0
-    assert landscape.negative_curvature(problem, rng.standard_normal((3, D)), V, f) is None
+
+
+@pytest.mark.parametrize("loss", OUTPUTS)
+@pytest.mark.parametrize("square", [False, True])
+def test_every_point_with_an_active_branch_has_negative_curvature(loss, square):
+    """Far from W = 0, and also where W is square, if the form is negative there."""
+    rng = np.random.default_rng(11)
+    outputs = {"squared": 2, "logistic": 1, "cross_entropy": 3}[loss]
+    problem = random_problem(loss, rng, outputs)
+    if square:
+        problem = landscape.Problem(problem.x[:, :outputs], problem.y, loss, outputs)
+    seen = 0
+    for _ in range(10):
+        W, V = rng.standard_normal((outputs, problem.d)), rng.standard_normal((problem.d, 4))
+        f = rng.standard_normal((N, 4))
+        direction = landscape.negative_curvature(problem, W, V, f)
+        if direction is None:
+            assert square and loss != "cross_entropy"
+            continue
+        seen += 1
+        flat = np.concatenate([direction.W.ravel(), direction.V.ravel()])
+        H = dense_hessian(problem, W, V, f)
+        assert flat @ H @ flat == pytest.approx(direction.curvature, rel=1e-4, abs=1e-6 * np.abs(H).max())
+        assert np.linalg.norm(flat) == pytest.approx(1) and direction.curvature < 0 < direction.relative_curvature <= 1
+    assert seen == 10 or square
+
+
+def separable_classes(rng):
+    """Three classes that a linear predictor separates."""
+    x = rng.standard_normal((60, 12))
+    return landscape.Problem(x, np.argmax(x[:, :3] + 0.1 * x[:, 3:6], axis=1), "cross_entropy", 3)
+
+
+def test_cross_entropy_ignores_what_the_logits_have_in_common():
+    """Training from W = 0 keeps the rows of W summing to zero, so that W never has full row rank."""
+    rng = np.random.default_rng(12)
+    problem = separable_classes(rng)
+    U = landscape.linear_optimum(problem, radius=5.0).U
+    for _ in range(20):
+        W, V, f = rng.standard_normal((3, 12)), rng.standard_normal((12, 4)), rng.standard_normal((60, 4))
+        W -= W.mean(axis=0)
+        bound = landscape.gradient_lower_bound(problem, W, V, f, U)
+        certificate = landscape.certify(problem, W, V, f, landscape.linear_optimum(problem, radius=5.0))
+        assert 0 < bound <= gradient_norm(problem, W, V, f)
+        assert certificate.gradient_bound == pytest.approx(bound)
+        shift = rng.standard_normal((1, 12))
+        for shifted in ((W + shift, U), (W, U - 3 * shift)):
+            other = landscape.gradient_lower_bound(problem, shifted[0], V, f, shifted[1])
+            assert other == pytest.approx(bound, rel=1e-9)
+
+
+def test_the_directions_of_a_loss_of_the_user_are_found():
+    x = np.random.default_rng(13).standard_normal((20, 5))
+    difference = landscape.Problem(x, 1e8 * x[:, 0], lambda p, y: (p[:, 0] - p[:, 1] - y) ** 2, outputs=3)
+    np.testing.assert_allclose(np.abs(difference.directions.ravel()), [0.5**0.5, 0.5**0.5, 0], atol=1e-8)
+    assert landscape.Problem(x, 1e8 * np.ones((20, 2)), "squared", 2).directions.shape == (2, 2)
+    assert landscape.Problem(x, x[:, 0], lambda p, y: p[:, 1], outputs=2).directions.shape == (2, 1)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-6, 1e-12, 0.0])
+@pytest.mark.parametrize("loss", OUTPUTS)
+def test_the_curvature_of_the_nearest_saddle_is_found(loss, size):
+    """Beside the saddle at W = 0 the gradient is as small as |W|, while F exceeds the best linear predictor."""
+    rng = np.random.default_rng(14)
+    problem = random_problem(loss, rng)
+    m, f = problem.outputs, rng.standard_normal((N, 4))
+    slopes = problem.loss.gradient(np.zeros((N, m)), problem.y) / N
+    V = -np.linalg.lstsq(slopes.T @ f, slopes.T @ problem.x, rcond=None)[0].T
+    W = size * rng.standard_normal((m, D)) / np.linalg.norm(problem.x)
+    certificate = landscape.certify(problem, W, V, f)
+    assert certificate.objective > certificate.linear + 0.01 * certificate.objective
+    assert certificate.gradient_bound <= certificate.gradient_norm * (1 + 1e-9) + 1e-14
+    assert certificate.direction.relative_curvature > 1e-3
+    near = certificate.relative_gradient <= 1e-6
+    assert certificate.verdict == ("escapes along a direction" if near else "gradient too large to be stationary")
+    assert near == (size < 1e-4)
+    *_, decrease = landscape.escape(problem, W, V, f, certificate.direction)
+    assert decrease > 1e-6 * certificate.objective
+
+
+def test_a_converged_dead_branch_is_as_good_as_linear():
+    rng = np.random.default_rng(15)
+    problem = random_problem("cross_entropy", rng)
+    best = landscape.linear_optimum(problem)
+    W = best.U + 1e-6 * rng.standard_normal(best.U.shape) / np.linalg.norm(problem.x)
+    certificate = landscape.certify(problem, W, np.ones((D, 4)), np.zeros((N, 4)), best)
+    assert certificate.verdict == "at least as good as linear" and certificate.objective > best.value
+    W += 0.1 * rng.standard_normal(best.U.shape)
+    certificate = landscape.certify(problem, W, np.ones((D, 4)), np.zeros((N, 4)), best)
+    assert certificate.verdict == "gradient too large to be stationary"
+    assert 0 < certificate.gradient_bound <= certificate.gradient_norm
+
+
+def test_a_point_that_is_nearly_stationary_has_a_bound_of_its_excess():
+    rng = np.random.default_rng(16)
+    problem = random_problem("squared", rng)
+    best = landscape.linear_optimum(problem)
+    W = best.U + 1e-3 * rng.standard_normal(best.U.shape)
+    certificate = landscape.certify(problem, W, np.ones((D, 4)), np.zeros((N, 4)), best, stationary=1.0)
+    assert certificate.verdict == "nearly stationary"
+    assert 0 < certificate.objective - best.value <= certificate.excess_bound
 
 
 def test_excess_bound_certifies_every_point():

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from allconv_resnet.errors import BadInput
@@ -69,6 +72,36 @@ def test_rank_deficient_inputs():
     assert landscape.linear_optimum(p).value == pytest.approx(
         landscape.linear_optimum(problem("squared")).value, rel=1e-9
     )
+
+
+@examples(max_examples=25, deadline=None)
+@given(
+    name=st.sampled_from(sorted(TARGETS)),
+    units=st.tuples(st.floats(-8, 8), st.floats(-8, 8)).map(lambda powers: 10.0 ** np.array(powers)),
+    share=st.sampled_from([None, 1e-3, 0.5, 0.999]),
+)
+def test_the_optimum_does_not_depend_on_the_units_of_x_and_y(name, units, share):
+    of_x, of_y = units[0], units[1] if name == "squared" else 1.0
+    y, outputs = TARGETS[name]
+    p, q = problem(name), landscape.Problem(of_x * X, of_y * y if name == "squared" else y, name, outputs)
+    radius = share and share * np.linalg.norm(landscape.linear_optimum(p).U)
+    one, other = landscape.linear_optimum(p, radius), landscape.linear_optimum(q, radius and radius * of_y / of_x)
+    np.testing.assert_allclose(other.U * of_x / of_y, one.U, rtol=1e-5, atol=1e-6 * np.abs(one.U).max())
+    assert other.value / of_y**2 == pytest.approx(one.value, rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [1e5, 1e8])
+@pytest.mark.parametrize("radius", [None, 1.0])
+def test_large_targets(size, radius):
+    """In a ball that is small against the optimum, U is the negative gradient at zero, scaled to the sphere."""
+    y = size * TARGETS["squared"][0]
+    p = landscape.Problem(X, y, "squared", 2)
+    best = landscape.linear_optimum(p, radius)
+    if radius is None:
+        np.testing.assert_allclose(best.U.T, np.linalg.lstsq(X, y, rcond=None)[0], rtol=1e-9)
+    else:
+        gradient = p.linear_gradient(np.zeros((2, 6)))
+        np.testing.assert_allclose(best.U, -gradient / np.linalg.norm(gradient), atol=1e3 / size)
 
 
 @pytest.mark.parametrize("radius", [0.0, -1.0, np.inf])

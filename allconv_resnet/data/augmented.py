@@ -1,0 +1,41 @@
+"""The augmentation of training for a `tf.data.Dataset` of one's own, without a recipe."""
+
+import tensorflow as tf
+
+from allconv_resnet.data.augment import Batch, CropAndFlip, Cutout, standardize_and_augment
+from allconv_resnet.data.pipeline import TensorFlowDraws
+
+
+def augmented(dataset, padding=4, flip=True, reflect=False, cutout=0, seed=0):
+    """Returns a dataset for `fit` whose images are augmented as in training, and standardized.
+
+    Every image has its own random crop, and every epoch has other ones.
+
+    Args:
+        dataset: `tf.data.Dataset` of batches `(images, labels)`, or with weights after them, such as
+            `keras.utils.image_dataset_from_directory` returns. The images are a tensor `[n, h, w, c]` with pixels from
+            0 to 255, and of a known size.
+        padding: Integer, pixels on each side before the random crop.
+        flip: Whether half of the images are mirrored, left to right.
+        reflect: Whether images are continued beyond their edges by mirrored pixels in place of zeros.
+        cutout: Integer, side in pixels of a square that is set to the image's mean.
+        seed: Integer that determines the augmentation.
+
+    Returns:
+        `tf.data.Dataset` of float32 images `[n, h, w, c]`, and the rest of each batch as it was.
+
+    Example:
+
+    >>> train = keras.utils.image_dataset_from_directory("pictures", image_size=(32, 32))
+    >>> model.fit(acr.augmented(train), epochs=20)
+    """
+    augmentations = CropAndFlip(padding, flip, reflect=reflect), Cutout(cutout)
+
+    def prepare(step, batch):
+        images, *rest = batch
+        batch = Batch(seed, step, tf.shape(images)[0], tuple(images.shape[1:]))
+        drawn = [augmentation.draw(TensorFlowDraws, batch) for augmentation in augmentations]
+        return standardize_and_augment(images, augmentations, drawn), *rest
+
+    steps = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+    return tf.data.Dataset.zip(steps, dataset).map(prepare, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)

@@ -1,0 +1,62 @@
+"""Loads trained networks, wherever they are: runs, files of Keras, exports, and networks that come with the package."""
+
+import keras
+
+from allconv_resnet import files, pretrained
+from allconv_resnet.errors import BadInput
+from allconv_resnet.training import run_directory
+from allconv_resnet.training.run_directory import MODEL
+from allconv_resnet.training.weights import load_model
+
+
+def load(source):
+    """Returns a trained network with its weights and the names of its classes.
+
+    Args:
+        source: Path of a run directory, of a `.keras` file, or of an export (the directory of all versions, of which
+            the newest is loaded, or of one of them; on TensorFlow alone), or the name of a network that comes with the
+            package. A path of the same name is written as `./NAME`.
+
+    Returns:
+        Keras model from standardized images to logits. Its attribute `label_names` is a tuple with the names of the
+        classes, or None for a `.keras` file that is not in a run directory.
+
+    Raises:
+        BadInput: if there is no such network, or it cannot be read.
+
+    Example:
+
+    >>> model = acr.load("runs/digits")
+    >>> model.label_names
+    ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
+    """
+    path = pretrained.find(files.expand(source, "source"))
+    model, model.label_names = _load(path)
+    return model
+
+
+def _load(path):
+    if path.suffix in (".h5", ".hdf5"):
+        raise BadInput(f"A network is read from a .keras file, and not from HDF5. Received: source={str(path)!r}")
+    if path.suffix == ".keras":
+        return _load_file(path)
+    if (path / "config.json").exists():
+        return load_model(path)[0], tuple(run_directory.read_labels(path))
+    if keras.backend.backend() == "tensorflow":
+        from allconv_resnet.training.exporting import read_network
+
+        if found := read_network(path):
+            return found
+    raise BadInput(
+        f"A network must be a run directory, a .keras file, an export, or the name of a network. "
+        f"{pretrained.available()}. Received: source={str(path)!r}"
+    )
+
+
+def _load_file(path):
+    try:
+        model = keras.saving.load_model(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    in_run = path.name == MODEL and (path.parent / "labels.txt").exists()
+    return model, tuple(run_directory.read_labels(path.parent)) if in_run else None

@@ -1,0 +1,111 @@
+"""Packs the network of a run that has finished for `pretrained`: float16 weights, a checksum and a model card."""
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from allconv_resnet import files, pretrained
+from allconv_resnet.errors import BadInput
+from allconv_resnet.pretrained import CHECKSUM, NETWORK, WEIGHTS
+from allconv_resnet.training import run_directory, run_state
+from allconv_resnet.training.weights import load_model
+from allconv_resnet.transfer import arrays_by_name
+
+LARGEST = 10_000_000  # bytes of weights.npz
+COPIED = ("config.json", "labels.txt", run_directory.METRICS)
+OWN = ("command", "data_dir", "initialized")  # entries of environment.json with paths of the machine
+
+
+def pack_run(run_dir, name, directory=None):
+    """Writes the network of a run as one that `load` finds by its name, or by the path of its folder.
+
+    Args:
+        run_dir: Path of a run that has finished. Its network must be an `AllConvResNet`.
+        name: String, name of the network, and of its folder.
+        directory: Path of the directory of all networks. Default: that of the package.
+
+    Returns:
+        Path of the folder.
+
+    Raises:
+        BadInput: if the run has not finished, has another kind of network, or the folder cannot be written.
+    """
+    if Path(name).name != name:
+        raise BadInput(f"The name of a network must be that of a folder. Received: name={name!r}")
+    recipe = run_directory.read_recipe(run_dir)
+    if recipe.network.kind != "allconv_resnet":
+        raise BadInput(f"Networks of kind allconv_resnet can be packed. Received: {recipe.network.kind}")
+    if not run_state.finished(run_dir, recipe.run.steps):
+        raise BadInput(f"The run in {run_dir} has not finished")
+    labels = run_directory.read_labels(run_dir)
+    model, recipe, step = load_model(run_dir)
+    weights = {key: value.astype(np.float16) for key, value in arrays_by_name(model).items()}
+    if bad := [key for key, value in weights.items() if not np.isfinite(value).all()]:
+        raise BadInput(f"The weights must lie in the range of float16. Received: {', '.join(bad)} of {run_dir}")
+    target = (pretrained.HERE if directory is None else files.expand(directory, "output_dir")) / name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(target) as temporary:
+            temporary.mkdir()
+            np.savez_compressed(temporary / WEIGHTS, **weights)
+            content = (temporary / WEIGHTS).read_bytes()
+            if len(content) > LARGEST:
+                raise BadInput(f"A packed network must have at most {LARGEST:,} bytes. Received: {len(content):,}")
+            (temporary / CHECKSUM).write_text(f"{pretrained.checksum(content)}  {WEIGHTS}\n")
+            (temporary / NETWORK).write_text(json.dumps(_arguments(model), indent=1) + "\n")
+            sessions = run_directory.read_sessions(run_dir)
+            sessions = [{key: value for key, value in each.items() if key not in OWN} for each in sessions]
+            files.write_json(temporary / "environment.json", {"sessions": sessions})
+            for file in COPIED:
+                shutil.copy(Path(run_dir) / file, temporary / file)
+            (temporary / "MODEL_CARD.md").write_text(_card(name, run_dir, recipe, step, labels, content, weights))
+    except OSError as error:
+        raise BadInput(f"The network cannot be written to {target}: {error.strerror or error}") from error
+    return target
+
+
+def _arguments(model):
+    """Returns the arguments that make the network; its precision and what was frozen are those of the run alone."""
+    return {key: value for key, value in model.get_config().items() if key not in ("dtype", "frozen")}
+
+
+def _card(name, run_dir, recipe, step, labels, content, weights):
+    lines = run_directory.read_metrics(run_dir)
+    tests = [line for line in lines if line["split"] == "test" and line["step"] == step]
+    session = (run_directory.read_sessions(run_dir) or [{}])[-1]
+    error = f"{tests[-1]['error']:.2%} of {_images(tests[-1])}" if tests else "not measured at this step"
+    if recipe.data.holdout:
+        watched = f"images held out of the training images (`--holdout {recipe.data.holdout:g}`), and no test image"
+    else:
+        watched = "the test images; the weights are those of the last step, whatever they showed"
+    return f"""# {name}
+
+An all-convolutional residual network without normalization, after Hardt & Ma (arXiv 1611.04231).
+
+| | |
+|---|---|
+| data | {recipe.data.dataset}, {len(labels)} classes: {", ".join(labels[:20])}{", ..." if len(labels) > 20 else ""} |
+| test error | {error}, in {recipe.precision}, with the float32 weights of one run (n = 1) |
+| watched during the run | {watched} |
+| trained | {step:,} steps of {recipe.run.batch_size} images, recipe `{recipe.name}`, seed {recipe.seed}, on \
+{session.get("cpu", "a processor that was not recorded")}, commit {session.get("commit", "not recorded")} |
+| weights | {sum(value.size for value in weights.values()):,} numbers in float16, {len(content):,} bytes, \
+SHA-256 `{pretrained.checksum(content)}` |
+| images | {"x".join(map(str, recipe.data.image_size))}, standardized by `acr.standardize` |
+| licence | Apache-2.0, as the code; the terms of the data are those of their authors |
+| packed | {datetime.now(UTC).date().isoformat()} |
+
+The network knows only these classes: whatever an image shows, it answers with one of them.
+
+```
+allconv-resnet evaluate {name} --data-dir DIR     # measures the test error again, from the float16 weights
+allconv-resnet predict {name} IMAGE...
+```
+"""
+
+
+def _images(line):
+    return f"{line['images']:,} test images" if "images" in line else "the test images"

@@ -1,0 +1,75 @@
+"""`evaluate --details` and `plot` of several runs."""
+
+import csv
+
+import numpy as np
+import pytest
+from training.runs import TINY, lines
+
+import allconv_resnet as acr
+from allconv_resnet import cli
+from allconv_resnet.training.loop import train
+
+
+def command(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in arguments])
+    return stop.value.code
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs")
+    assert train(TINY.replace(learning_rate=0.02), place / "one") is None
+    assert train(TINY.replace(steps=20, boundaries=(), holdout=0.1, learning_rate=0.01), place / "two") is None
+    return place / "one", place / "two"
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_details_are_those_of_the_network(runs, tmp_path, capsys):
+    assert command("evaluate", runs[0], "--details", tmp_path / "details") == 0
+    error = float(capsys.readouterr().out.split("test error ")[1].split("%")[0])
+    images, labels = acr.load_data("digits").arrays("test")
+    predicted = acr.load(runs[0]).predict(acr.standardize(images), verbose=0).argmax(1)
+    assert 5 < error < 95  # there are both kinds of images
+    rows = table(tmp_path / "details" / "predictions.csv")
+    assert [int(row["image"]) for row in rows] == list(range(360))
+    assert [row["class"] for row in rows] == [str(label) for label in labels]
+    assert [row["predicted"] for row in rows] == [str(label) for label in predicted]
+    assert all(0.1 <= float(row["probability"]) <= 1 for row in rows)
+    assert np.mean([row["class"] != row["predicted"] for row in rows]) * 100 == pytest.approx(error, abs=0.005)
+    for row in table(tmp_path / "details" / "classes.csv"):
+        own = labels == int(row["class"])
+        assert (int(row["images"]), int(row["wrong"])) == (own.sum(), (predicted[own] != int(row["class"])).sum())
+        assert float(row["error"]) == pytest.approx(int(row["wrong"]) / int(row["images"]), abs=1e-6)
+    for name in ("confusion.png", "mistakes.png"):
+        picture = (tmp_path / "details" / name).read_bytes()
+        assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+
+
+def test_details_of_one_checkpoint_alone(runs, tmp_path, capsys):
+    assert command("evaluate", runs[0], "--details", tmp_path / "details", "--follow") == 2
+    assert "give --follow or --details, but not both" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert command("evaluate", runs[0], "--details", tmp_path / "file") == 2
+    assert "The details cannot be written to" in capsys.readouterr().err
+
+
+def test_several_runs_are_drawn_over_each_other(runs, tmp_path, capsys):
+    assert command("plot", *runs, "--output", tmp_path / "both.svg") == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "both.svg")
+    assert command("plot", *runs, "--output", tmp_path / "both.png") == 0
+    # Matplotlib writes the texts of an SVG as comments before their outlines.
+    drawing = (tmp_path / "both.svg").read_text()
+    for name, split in ((runs[0], "train"), (runs[0], "test"), (runs[1], "train"), (runs[1], "holdout")):
+        assert f"{name}, {split}: {100 * lines(name, split)[-1]['error']:.3g} at the end" in drawing
+    assert drawing.count("stroke-dasharray") == 4  # two training errors, and their lines in the legend
+    assert command("plot", *runs, "--output", tmp_path / "both.txt") == 2
+    assert "both.txt cannot be written" in capsys.readouterr().err
+    assert command("plot", runs[0], tmp_path) == 2
+    assert "has no metrics yet" in capsys.readouterr().err
+    assert command("plot") == 2
