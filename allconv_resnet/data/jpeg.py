@@ -17,21 +17,20 @@ def is_png(contents):
     return tf.strings.substr(contents, 0, len(PNG)) == PNG
 
 
-def header(contents):
-    """Returns what the beginning of a JPEG or PNG file states: the shape of the upright image, and its orientation.
+def image_shape(contents):
+    """Returns the height and width (pixels) that the beginning of a JPEG or PNG file states, and 3 channels.
 
     Args:
         contents: String scalar, the contents of the file.
 
     Returns:
-        int32 tensor `[3]`: height, width (pixels) and 3 channels; int32 scalar, see `orientation.orientation`.
+        int32 tensor `[3]`.
 
     Raises:
         tf.errors.InvalidArgumentError: if the file is neither, or does not state a size.
     """
     size = tf.cond(is_png(contents), lambda: png_size(contents), lambda: tf.io.extract_jpeg_shape(contents)[:2])
-    turned = orientation.orientation(contents)
-    return orientation.upright_shape(tf.concat([size, [3]], axis=0), turned), turned
+    return tf.concat([size, [3]], axis=0)
 
 
 def png_size(contents):
@@ -82,7 +81,20 @@ def centre_window(shape, size, centre):
     return tf.concat([(shape[:2] - window) // 2, window], axis=0)
 
 
-def decode_window(contents, window, size, channels=3, found=None):
+def header(contents):
+    """Returns the shape of the upright image of a JPEG or PNG file, and its EXIF orientation.
+
+    Args:
+        contents: String scalar, the contents of the file.
+
+    Returns:
+        int32 tensor `[3]`: height, width (pixels) and channels; int32 scalar, see `orientation.orientation`.
+    """
+    turned = orientation.orientation(contents)
+    return orientation.upright_shape(image_shape(contents), turned), turned
+
+
+def decode_window(contents, window, size, found=None, channels=3):
     """Decodes one window of a JPEG or PNG file and resizes it.
 
     Colours become grey if there is to be one channel. Grey-scale and CMYK files become RGB if there are to be three.
@@ -94,8 +106,8 @@ def decode_window(contents, window, size, channels=3, found=None):
         contents: String scalar, the contents of the file.
         window: int32 tensor `[4]` of the upright image, see `random_window`.
         size: `(height, width)`, pixels.
-        channels: Integer, 1 or 3.
         found: Result of `header` for the contents, if it is known already.
+        channels: Integer, 1 or 3.
 
     Returns:
         float32 tensor `[height, width, channels]`, the upright image, pixels from 0 to 255.
@@ -104,31 +116,15 @@ def decode_window(contents, window, size, channels=3, found=None):
         tf.errors.InvalidArgumentError: if the file is neither a JPEG nor a PNG file that can be decoded.
     """
     shape, turned = header(contents) if found is None else found
-    kind = tf.where(is_png(contents), 0, tf.where(turned == 1, 1, 2))
-    decoders = [
-        lambda: _png_window(contents, window, size, channels),
-        lambda: _jpeg_window(contents, window, size, channels),
-        lambda: _turned_window(contents, window, size, channels, shape, turned),
-    ]
-    return tf.ensure_shape(tf.switch_case(kind, decoders), (*size, channels))
 
-
-def decode_image(contents, channels=3):
-    """Decodes a whole JPEG or PNG file to an upright image.
-
-    Args:
-        contents: String scalar, the contents of the file.
-        channels: Integer, 1 or 3.
-
-    Returns:
-        uint8 tensor `[h, w, channels]`.
-
-    Raises:
-        tf.errors.InvalidArgumentError: if the file is neither a JPEG nor a PNG file that can be decoded.
-    """
-    image = tf.io.decode_image(contents, channels, expand_animations=False)
-    image = tf.ensure_shape(image, (None, None, channels))
-    return orientation.turn_upright(image, orientation.orientation(contents))
+    image = tf.case(
+        [
+            (is_png(contents), lambda: _png_window(contents, window, size, channels)),
+            (turned > 1, lambda: _decode_turned(contents, window, shape, turned, size, channels)),
+        ],
+        default=lambda: _decode_stored(contents, window, size, channels),
+    )
+    return tf.ensure_shape(image, (*size, channels))
 
 
 def _png_window(contents, window, size, channels):
@@ -137,13 +133,13 @@ def _png_window(contents, window, size, channels):
     return tf.image.resize(image, size, antialias=True)
 
 
-def _turned_window(contents, window, size, channels, shape, turned):
+def _decode_turned(contents, window, shape, turned, size, channels):
     place = orientation.stored_window(window, shape, turned)
-    stored = _jpeg_window(contents, place, orientation.upright_shape(tf.constant(size), turned), channels)
+    stored = _decode_stored(contents, place, orientation.upright_shape(tf.constant(size), turned), channels)
     return orientation.turn_upright(stored, turned)
 
 
-def _jpeg_window(contents, window, size, channels):
+def _decode_stored(contents, window, size, channels):
     # Every operation costs a few thousandths of an image's time, even those of the cases that are not taken.
     # libjpeg's less exact methods were tried and are not faster.
     factor = tf.reduce_min(window[2:] // size)
@@ -155,3 +151,21 @@ def _jpeg_window(contents, window, size, channels):
 
     image = tf.switch_case(halvings, [lambda scale=scale: shrunk(scale) for scale in SCALES])
     return tf.raw_ops.ResizeBilinear(images=image[None], size=size, half_pixel_centers=True)[0]
+
+
+def decode_image(contents, channels):
+    """Decodes a whole JPEG or PNG file to an upright image.
+
+    Args:
+        contents: String scalar, the contents of the file.
+        channels: Integer.
+
+    Returns:
+        uint8 tensor `[h, w, channels]`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if the file is neither, or cannot be decoded.
+    """
+    image = tf.io.decode_image(contents, channels=channels, expand_animations=False)
+    image = tf.ensure_shape(image, (None, None, channels))
+    return orientation.turn_upright(image, orientation.orientation(contents))

@@ -39,7 +39,12 @@ def load_prepared(name, data_dir=None):
     """
     if not name.strip("/. ") or ".." in name.split("/"):
         raise BadInput(f"dataset must be the name of a dataset. Received: dataset={name!r}")
-    data_dir = epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    scheme, remote, _ = str(data_dir).partition("://")
+    if remote and scheme not in (schemes := set(tf.io.gfile.get_registered_schemes()) & {"gs", "s3"}):
+        known = ", ".join(f"{scheme}://" for scheme in sorted(schemes))
+        raise BadInput(f"data_dir must be on this machine or in a bucket of {known}. Received: data_dir={data_dir!r}")
+    data_dir = epath.Path(data_dir).expanduser()
     try:
         directory = prepared_directory(name, data_dir)
     except (OSError, tf.errors.OpError) as error:

@@ -47,5 +47,10 @@ class Keys:
         await JSONResponse({"error": reason}, status_code=401, headers=headers)(scope, receive, send)
 
     def _known(self, headers):
-        given = b"".join(value for name, value in headers if name == b"authorization").removeprefix(b"Bearer ").strip()
-        return sum(hmac.compare_digest(given, key) for key in self.keys) > 0  # all, so that the time tells nothing
+        return is_known(b"".join(value for name, value in headers if name == b"authorization"), self.keys)
+
+
+def is_known(authorization, keys):
+    """Returns whether the bytes of an authorization header are `Bearer KEY` with one of the keys."""
+    given = authorization.removeprefix(b"Bearer ").strip()
+    return sum(hmac.compare_digest(given, key) for key in keys) > 0  # all, so that the time tells nothing

@@ -147,7 +147,7 @@ def decode_image(contents, height, width, channels, centre=1.0):
     """
     # The first chunk of a PNG file is IHDR, which has the size. Decoders would look for it further behind as well.
     begins = tf.strings.substr(contents, 0, 8) == b"\x89PNG\r\n\x1a\n"
-    is_png = begins & (tf.strings.substr(contents, 12, 4) == b"IHDR")
+    is_png = begins & (tf.strings.substr(contents, tf.minimum(12, tf.strings.length(contents)), 4) == b"IHDR")
     is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
     long_enough = tf.strings.length(contents) >= 33  # a PNG begins with a signature and a chunk with the size
     with tf.control_dependencies(
@@ -164,7 +164,7 @@ def decode_image(contents, height, width, channels, centre=1.0):
     def window():
         header = jpeg.header(contents)
         place = jpeg.centre_window(header[0], (height, width), centre)
-        return jpeg.decode_window(contents, place, (height, width), channels, header)
+        return jpeg.decode_window(contents, place, (height, width), header, channels)
 
     with tf.control_dependencies([too_large]):
         if centre < 1 and channels in (1, 3):

@@ -25,6 +25,8 @@ class ServeOptions:
     """Address to listen on. 0.0.0.0 means every network of the machine."""
     port: int = 8501
     """Port to listen on. The default is that of TensorFlow Serving's REST; 0 means any free port, which is printed."""
+    grpc_port: int | None = None
+    """Port for TensorFlow Serving's gRPC, usually 8500. Not set: no gRPC."""
     unix_socket: Path | None = None
     """Unix socket to listen on, instead of the address and the port."""
     certificate: Path | None = None
@@ -71,6 +73,8 @@ class ServeOptions:
             raise BadInput(f"name must be made of letters, digits, -, _ and dots. Received: name={self.name!r}")
         if not 0 <= self.port < 2**16:
             raise BadInput(f"port must lie in [0, 65535]. Received: port={self.port}")
+        if self.grpc_port is not None and not 0 <= self.grpc_port < 2**16:
+            raise BadInput(f"grpc_port must lie in [0, 65535]. Received: grpc_port={self.grpc_port}")
         if not self.poll_seconds >= 0:
             raise BadInput(f"poll_seconds must not be negative. Received: poll_seconds={self.poll_seconds}")
         if not 8.192 <= self.max_header_kb <= 4e6:
@@ -82,6 +86,6 @@ class ServeOptions:
             raise BadInput(f"HTTPS needs a certificate and its key. Received: {given}")
         for field in fields(self):
             value = getattr(self, field.name)
-            number = isinstance(value, int | float) and field.name not in ("port", "poll_seconds")
+            number = isinstance(value, int | float) and field.name not in ("port", "grpc_port", "poll_seconds")
             if number and not 0 < value < float("inf"):
                 raise BadInput(f"{field.name} must be positive and finite. Received: {field.name}={value}")

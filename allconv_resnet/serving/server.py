@@ -38,6 +38,7 @@ from granian.net import SocketHolder
 from granian.server.embed import Server
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.serving import grpc_api
 from allconv_resnet.serving.app import application
 from allconv_resnet.serving.listening import BACKLOG, allow_files, check_certificate, listen
 from allconv_resnet.serving.service import Service
@@ -88,10 +89,16 @@ async def _run(server, service, address):
         loop.add_signal_handler(number, stop)
     now = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, now.set)
+    if options.grpc_port is not None:
+        calls, port = await grpc_api.start(service)
     watcher = asyncio.create_task(_look(service.models, now, options.poll_seconds))
     for model in service.models.loaded:
         _print(f"Serving version {model.version} at {address}/v1/models/{model.name}:predict, until Ctrl-C")
+    if options.grpc_port is not None:
+        _print(f"Serving gRPC on port {port}")
     await server.serve()
+    if options.grpc_port is not None:
+        await calls.stop(options.stop_seconds)
     watcher.cancel()
     _end(options, 0 if service.deadlines.stopping else 1)
 

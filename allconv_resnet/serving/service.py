@@ -61,30 +61,55 @@ class Service:
         Raises:
             Refused: if there is no such model, or the body or the images are refused.
         """
-        model, seconds = self.find(request), self.options.predict_seconds
+        model = self.find(request)
         async with self.bodies.read(request) as body:
             note(request, received=len(body))
-            late = Refused(413, f"The request needs more than the {seconds:g} s that a request has")
-            async with self.deadlines.within(seconds, late):
-                parsed, alone = await self._in_thread(len(body) > SMALL, self._parse, parse, body, model)
+            async with self._time():
+                parsed = await self._in_thread(len(body) > SMALL, parse, body, model)
                 note(request, images=len(parsed.images))
-                outputs = await self.batcher(model, parsed.signature, parsed.images, alone)
+                outputs = await self._compute(model, parsed.signature, parsed.images)
                 return await self._in_thread(len(body) > SMALL, encode, outputs, parsed, model)
 
-    def _parse(self, parse, body, model):
-        parsed, cost = parse(body, model), 0
-        if parsed.images.dtype != object:
-            return parsed, False
-        for i, content in enumerate(parsed.images):
+    async def compute(self, model, signature, images):
+        """Returns the network's outputs for images, within the time that a request has.
+
+        Args:
+            model: `SavedModel`.
+            signature: String, name of the signature.
+            images: Array `[n, ...]` as the signature takes it.
+
+        Raises:
+            Refused: if the images are refused or need too much time.
+        """
+        async with self._time():
+            return await self._compute(model, signature, images)
+
+    def _time(self):
+        seconds = self.options.predict_seconds
+        return self.deadlines.within(
+            seconds, Refused(413, f"The request needs more than the {seconds:g} s that a request has")
+        )
+
+    async def _compute(self, model, signature, images):
+        alone = False
+        if images.dtype == object:
+            size = sum(map(len, images))
+            alone = await self._in_thread(size > SMALL, self._check_files, images) > HEAVY
+        return await self.batcher(model, signature, images, alone)
+
+    def _check_files(self, images):
+        """Returns what decoding files costs, in pixels."""
+        cost = 0
+        for i, content in enumerate(images):
             try:
-                cost += inspect(content, image_name(i, len(parsed.images))).cost
+                cost += inspect(content, image_name(i, len(images))).cost
             except BadInput as error:
                 raise Refused(400, str(error)) from error
         if cost > self.options.max_megapixels * 1e6:
             most = f"{self.options.max_megapixels:g} million"
             received = f"{cost / 1e6:,.1f} million, where ten scans of a progressive JPEG count once"
             raise Refused(413, f"All images of a request must have at most {most} pixels. Received: {received}")
-        return parsed, cost > HEAVY
+        return cost
 
     async def _in_thread(self, needed, function, *arguments):
         if not needed:

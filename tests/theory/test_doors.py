@@ -40,7 +40,7 @@ import sys
 import keras, numpy as np
 from allconv_resnet.theory import isometry, landscape
 assert keras.backend.backend() == "jax"
-print(isometry.effective_cumulant("tanh", 1.0, 0.5, 10), isometry.outlier("relu", 1.0, 0.0, 10))
+print(isometry.effective_cumulant("tanh", 1.0, 0.5, 10), *isometry.outliers("relu", 1.0, 0.0, 10))
 net = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, "tanh")])
 net.layers[0].kernel.assign(np.sin(np.arange(30.0) ** 2).reshape(6, 5))
 for options in ({}, {"k": 1, "method": "lanczos"}):

@@ -103,6 +103,7 @@ def test_a_packed_network_is_the_one_of_the_run_in_half_precision(run, packed, p
     card = (folder / "MODEL_CARD.md").read_text()
     error = lines(run, "test")[-1]["error"]
     assert f"| test error | {error:.2%} of 360 test images, in float32" in card and "(n = 1)" in card
+    assert str(run.parent) not in "".join(path.read_text() for path in folder.iterdir() if path.suffix != ".npz")
     assert "Apache-2.0" in card and pretrained.checksum((folder / "weights.npz").read_bytes()) in card
 
 

@@ -105,19 +105,24 @@ def progress_callback(label):
     return show
 
 
-def load_images(name, data_dir):
-    """Returns the training images and labels of a dataset.
+def load_images(name, data_dir, split="train"):
+    """Returns the images and labels of a split of a dataset.
 
     Args:
         name: String, name of the dataset.
         data_dir: Path of the directory of tensorflow-datasets, or None for the default.
+        split: String, name of the split.
 
     Returns:
         uint8 array `[n, height, width, channels]` and int64 array `[n]`.
     """
     from allconv_resnet.data.source import load_data
 
-    return load_data(name, data_dir).arrays("train")
+    try:
+        return load_data(name, data_dir).arrays(split)
+    except BadInput as error:
+        # The commands that train networks recommend an option that the theory does not have.
+        raise BadInput(str(error).replace("--recipe digits", "--data digits")) from error
 
 
 def load_first_images(name, data_dir, count):
@@ -136,11 +141,7 @@ def load_first_images(name, data_dir, count):
     Raises:
         BadInput: if the dataset is not available, or has fewer images.
     """
-    try:
-        images, labels = load_images(name, data_dir)
-    except BadInput as error:
-        # The commands that train networks recommend an option that the theory does not have.
-        raise BadInput(str(error).replace("--recipe digits", "--data digits")) from error
+    images, labels = load_images(name, data_dir)
     if count > len(images):
         raise BadInput(f"images must be at most {len(images)}, the size of {name}. Received: images={count}")
     return standardized(images[:count]), labels[:count].copy()
