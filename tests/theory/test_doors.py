@@ -1,4 +1,4 @@
-"""The four public doors: their names, the examples of all docstrings, and equal numbers on TensorFlow and JAX."""
+"""The public doors: their names, the examples of all docstrings, and equal numbers on TensorFlow and JAX."""
 
 import doctest
 import pkgutil
@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import allconv_resnet as acr
-from allconv_resnet.theory import hardt_ma, shamir, tarnowski
+from allconv_resnet.theory import balduzzi, hardt_ma, shamir, tarnowski
 
 MODULES = [
     module.name
-    for package in (hardt_ma, shamir, tarnowski)
+    for package in (balduzzi, hardt_ma, shamir, tarnowski)
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
 ]
-WITHOUT_EXAMPLES = ("embedding", "random_matrices", "separation")
+WITHOUT_EXAMPLES = ("embedding", "memorized_points", "random_matrices", "separation", "sweep")
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -51,6 +51,8 @@ branch = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "tanh")])
 branch.layers[0].kernel.assign(np.sin(np.arange(12.0)).reshape(4, 3))
 certificate = landscape.certify(problem, np.zeros((1, 4)), np.ones((4, 3)), landscape.features_of(branch, x))
 print(certificate.objective, certificate.direction.curvature)
+found = landscape.certify_network(branch, x, np.ones((10, 3)), "squared")
+print(found.objective, found.gradient_norm, found.largest)
 run = landscape.fit_projected(landscape.ResidualWithLinearPath(branch), problem, 5, 1.0)
 print(*run.objective)
 print("tensorflow" in sys.modules, file=sys.stderr)

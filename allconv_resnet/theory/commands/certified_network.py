@@ -2,7 +2,8 @@
 
 The network is an `AllConvResNet` with tanh, whose Hessian sees the whole neighbourhood of a point, and a trained head.
 Its stem stays as it was drawn. With all blocks at zero and the best head the derivatives vanish: one run starts at this
-saddle, and leaves it along the direction that the certificate gives. Another run starts from the paper's initialization.
+saddle, and leaves it along the direction that the certificate gives. Another one starts from the paper's
+initialization.
 """
 
 from itertools import pairwise

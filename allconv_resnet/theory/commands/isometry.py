@@ -30,7 +30,7 @@ class Options:
     data_dir: Path | None = None
     """training, late, network: directory of tensorflow-datasets. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     width: int | None = None
-    """Number of neurons of a layer. Default: 600 for spectra, 300 for outliers, 256 for training and late."""
+    """Number of neurons of a layer. Default: 600 for spectra, 200 for outliers, 256 for training and late."""
     depth: int | None = None
     """spectra, training, late: number of residual layers. Default: 100 for spectra, 20 for training and late."""
     seeds: int = 3
@@ -79,7 +79,7 @@ def run(options: Options) -> None:
     elif options.experiment == "outliers":
         from allconv_resnet.theory.commands.outlier_growth import compare_outliers
 
-        compare_outliers(options.output_dir, options.width or 300, options.seeds)
+        compare_outliers(options.output_dir, options.width or 200, options.seeds)
     elif options.experiment == "training":
         from allconv_resnet.theory.commands.same_cumulant import compare_trainings
 

@@ -111,7 +111,7 @@ def draw_accuracies(results, summary, settings, path):
     axes[0].set_ylabel("test accuracy")
     identity = "" if settings["skip"] == 1 else f", {settings['skip']:g} x + phi(W x + b)"
     figure.suptitle(
-        f"Residual networks of width {settings['width']} and depth {settings['depth']} on {settings['data']}{identity}, "
+        f"Networks of width {settings['width']} and depth {settings['depth']} on {settings['data']}{identity}, "
         "mean and range over the seeds"
     )
     figure.supxlabel(STATEMENT, fontsize="small")

@@ -240,7 +240,7 @@ def draw_spectrum(ax, r):
 
 
 def draw_stages(ax, whole):
-    """Draws the largest squared singular value of each whole stage against the edge of its own and the universal law."""
+    """Draws the largest squared singular value of each whole stage against the edges of both laws."""
     for i, r in enumerate(whole):
         for s, marker in zip(r["stages"], "os^", strict=True):
             largest = s["largest"] - 1

@@ -8,7 +8,7 @@ from allconv_resnet.theory import isometry
 from allconv_resnet.theory.commands.reporting import print_table, progress_callback, write_results
 from allconv_resnet.theory.isometry import ACTIVATIONS, Activation
 
-DEPTHS = (10, 20, 40, 70, 100, 200)
+DEPTHS = (10, 30, 100, 200)
 SHIFTED = Activation("relu - 0.1", lambda h: ops.relu(h) - 0.1, {0.0})
 COSINE = Activation("cos", ops.cos)
 CENTERED = Activation("sigmoid - 1/2", lambda h: ops.sigmoid(h) - 0.5)
@@ -27,8 +27,8 @@ BELOW = {
 }
 TABLE = [*ACTIVATIONS.values(), CENTERED, Activation("sin", ops.sin), COSINE, SHIFTED]
 STATEMENT = (
-    "The bulk depends on c alone, but D W = D W' + k x$^T$/|x|$^2$ with k = $\\varphi$'(h) h: the spectrum has outliers unless "
-    "E[$\\varphi$'(h) h] = 0, that is unless $\\varphi$ is an odd function plus a constant, or blocks are V$\\varphi$(Ux)."
+    "D W = D W' + k x$^T$/|x|$^2$ with k = $\\varphi$'(h) h; the noise W' gives the bulk, which depends on c alone. "
+    "Outliers need E[$\\varphi$'(h) h] $\\neq$ 0, that is, a $\\varphi$ that is not an odd function plus a constant."
 )
 
 
@@ -102,7 +102,7 @@ def compare_end(activation, depth, width, seeds, side, options):
 def draw_outliers(sides, width, seeds, path):
     """Draws the ends of the spectra against depth."""
     figure, axes = new_figure(14, 4.8, columns=2)
-    for ax, (side, curves) in zip(axes, sides.items(), strict=True):
+    for ax, curves in zip(axes, sides.values(), strict=True):
         for i, curve in enumerate(curves):
             depth = [e["depth"] for e in curve["entries"]]
             ax.plot(depth, [e["predicted"] for e in curve["entries"]], color=f"C{i}", label=curve["label"])
@@ -115,8 +115,8 @@ def draw_outliers(sides, width, seeds, path):
     axes[0].set(ylabel="largest squared singular value", title="above the bulk, input mean 0")
     axes[1].set(ylabel="smallest squared singular value", title="below the bulk")
     figure.suptitle(
-        f"Lines: predicted; dots: simulated (width {width}, geometric mean of {seeds} networks); dotted: edge of the bulk. "
-        "Weight scale 1, no biases"
+        f"Lines: predicted; dots: simulated (width {width}, geometric mean of {seeds} networks); "
+        "dotted: edge of the bulk. Weight scale 1, no biases"
     )
     figure.supxlabel(STATEMENT, fontsize="small")
     add_grids(figure)

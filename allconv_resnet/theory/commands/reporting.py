@@ -115,6 +115,9 @@ def load_images(name, data_dir, split="train"):
 
     Returns:
         uint8 array `[n, height, width, channels]` and int64 array `[n]`.
+
+    Raises:
+        BadInput: if the dataset is not available.
     """
     from allconv_resnet.data.source import load_data
 

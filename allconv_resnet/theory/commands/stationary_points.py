@@ -91,19 +91,17 @@ def draw_excess(results, settings, path):
     panels[0, 0].set_ylabel("excess F - F_lin(U), U the best linear predictor")
     ax = panels[0, -1]
     points = [r for r in results if (r["loss"], r["family"]) == (names[0], FAMILIES[1])]
-    epsilon = [r["epsilon"] for r in points]
+    epsilon, loss = [r["epsilon"] for r in points], names[0].replace("_", " ")
     for key, label, style in (
         ("size", "size: max(|W|, |V|)", "^-C2"),
         ("bound_of_all", "bound of theorem 3", "+-C3"),
         ("excess", "excess", "o-k"),
     ):
-        ax.plot(epsilon, [r[key] for r in points], style, lw=1, ms=5, label=f"right: {label}")
+        ax.plot(epsilon, [r[key] for r in points], style, lw=1, ms=5, label=f"right ({loss}): {label}")
     ax.set(xscale="log", yscale="log", xlabel="epsilon: max(|grad F|, smallest eigenvalue²)")
-    ax.set_title(f"{names[0].replace('_', ' ')}, {FAMILIES[1]}", fontsize="medium")
-    entries = [axes.get_legend_handles_labels() for axes in panels[0, -2:]]
-    figure.legend(
-        *[sum(parts, []) for parts in zip(*entries, strict=True)], loc="outside right upper", fontsize="small"
-    )
+    ax.set_title(FAMILIES[1])
+    lines = [line for axes in panels[0, -2:] for line in axes.get_lines()]
+    figure.legend(handles=lines, loc="outside right upper", fontsize="small")
     figure.suptitle(f"Points of residual networks on {settings['images']:,} images of {settings['data']}")
     add_statement(
         figure,
