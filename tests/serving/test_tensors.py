@@ -18,12 +18,9 @@ def spec(rank, dtype=tf.float32):
     return tf.TensorSpec([None] * rank, dtype, name="images")
 
 
-@given(
-    SHAPES, st.integers(0, 99), st.sampled_from([None, 1]), st.sampled_from([(",", ":"), (" , ", ":"), (",\n\t", ":")])
-)
+@given(SHAPES, st.integers(0, 99), st.sampled_from([None, 1]), st.sampled_from([",", " , ", ",\n\t"]))
 def test_tensors_equal_numpy(shape, seed, indent, comma):
-    rng = np.random.default_rng(seed)
-    values = rng.standard_normal(shape) * 10.0 ** rng.integers(-30, 30, shape)
+    values = np.random.default_rng(seed).standard_normal(shape) * 10.0 ** (seed % 30)
     text = json.dumps(values.tolist(), indent=indent, separators=(comma, ":")).encode()
     np.testing.assert_array_equal(numbers(text, spec(len(shape))), values.astype(np.float32))
 
