@@ -16,7 +16,7 @@ from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.files import expand
 from allconv_resnet.interrupts import STATUS, interruptible
 from allconv_resnet.job import parse_job
-from allconv_resnet.progress import say
+from allconv_resnet.progress import Progress, say
 from allconv_resnet.recipes import RECIPES
 from allconv_resnet.serving.options import ServeOptions
 from allconv_resnet.theory.commands import THEORY, theory_command
@@ -146,6 +146,8 @@ def export_command(
     checkpoint: Literal["latest", "best"] = "latest",
     output_dir: Path | None = None,
     format: Literal["savedmodel", "onnx", "litert"] = "savedmodel",
+    quantize: Literal["int8"] | None = None,
+    data_dir: Path | None = None,
 ) -> None:
     """Exports a run's network, by default as a SavedModel that preprocesses images itself, with a model card.
 
@@ -154,10 +156,12 @@ def export_command(
         checkpoint: Which checkpoint: the latest or the best.
         output_dir: Directory of all versions; the version is the step. Default: RUN_DIR/export.
         format: SavedModel, or one file VERSION.onnx or VERSION.tflite for images of the network's size.
+        quantize: Compute in int8, with the ranges that training images have. It needs --format litert.
+        data_dir: Directory of tensorflow-datasets with the training images for --quantize.
     """
     from allconv_resnet.training.exporting import export_run
 
-    print(export_run(run_dir, checkpoint, output_dir, format))
+    print(export_run(run_dir, checkpoint, output_dir, format, quantize, data_dir))
 
 
 def predict_command(
@@ -177,6 +181,9 @@ def predict_command(
     """
     if not images:
         raise BadInput("predict needs the paths of images, of directories of them, or - for standard input")
+    from allconv_resnet.serving.images import count_images
+
+    progress = Progress(count_images(images))
     if (pretrained.find(network) / "config.json").exists():
         from allconv_resnet.training.predict import predict_run
 
@@ -186,9 +193,11 @@ def predict_command(
 
         answers = predict_export(network, images, top, say)
     bad = 0
-    for answer in answers:
+    for done, answer in enumerate(answers, start=1):
+        if progress.due() and not sys.stdout.isatty():  # on a terminal the answers themselves show it
+            progress.show(done, f"{done:,} of {progress.total:,} images")
         if "error" in answer:
-            say(f"error: {answer['error']}")
+            progress.say(f"error: {answer['error']}")
             bad += 1
         elif json_lines:
             print(json.dumps(answer))
@@ -196,27 +205,30 @@ def predict_command(
             classes = ("{label} {probability:.1%}".format(**prediction) for prediction in answer["predictions"])
             print(f"{answer['image']}: {', '.join(classes)}")
     if bad:
-        raise RunFailed(f"{bad} of the images could not be read. Those that could were predicted")
+        rest = "No other was given" if bad == progress.total else "All others were predicted"
+        raise RunFailed(f"{bad} of {progress.total} images could not be read. {rest}")
 
 
 def serve_command(
-    export: tyro.conf.Positional[Path],
+    export: tyro.conf.Positional[Path | None] = None,
     options: Annotated[ServeOptions, tyro.conf.arg(name="")] = ServeOptions(),  # noqa: B008 - frozen
 ) -> None:
-    """Serves predictions over HTTP with TensorFlow Serving's REST protocol until SIGTERM or Ctrl-C.
+    """Serves predictions over HTTP with TensorFlow Serving's REST protocol and KServe's, until SIGTERM or Ctrl-C.
 
     Args:
         export: Directory of an export, of which the newest version is served, or of one version of it.
         options: Options of the server.
     """
     try:
-        from allconv_resnet.serving.server import SavedModel, serve
+        from allconv_resnet.serving.models import Models
+        from allconv_resnet.serving.server import serve
+        from allconv_resnet.serving.sources import read_sources
     except ModuleNotFoundError as error:
         raise BadInput(
             f"allconv-resnet serve needs the package {error.name}. Install it with pip install 'allconv_resnet[serve]'"
         ) from error
 
-    serve(SavedModel(export), options)
+    serve(Models(lambda: read_sources(export, options)), options)
 
 
 def save_arrays(

@@ -1,7 +1,8 @@
 """A convolution that TensorFlow runs faster on a CPU, with the same results as the layer of Keras.
 
-In training, the filter gradients of small maps use Winograd's minimal filtering. In graphs, convolutions get a bias of
-zeros so that oneDNN can fuse them with the ReLU or the addition that follows. benchmarks/NOTES.md has the measurements.
+In training, the filter gradients of small maps use Winograd's minimal filtering, and convolutions get a bias of zeros
+so that oneDNN can fuse them with the ReLU or the addition that follows. Graphs of inference have neither: the bias
+would become an input of an exported model. benchmarks/NOTES.md has the measurements.
 """
 
 import keras
@@ -42,7 +43,8 @@ class Convolution(layers.Conv2D):
     def call(self, x, training=None, scale=None):
         on_tensorflow_cpu = keras.backend.backend() == "tensorflow" and not tf.config.list_logical_devices("GPU")
         kernel = self.kernel if scale is None else self.kernel * scale
-        if on_tensorflow_cpu and training and has_faster_gradient(self, x):
+        trains_on_cpu = training and on_tensorflow_cpu
+        if trains_on_cpu and has_faster_gradient(self, x):
             y = _convolve_with_faster_gradient(x, ops.convert_to_tensor(kernel))
         elif scale is None:
             y = super().call(x)
@@ -50,10 +52,9 @@ class Convolution(layers.Conv2D):
             y = self.convolution_op(x, kernel)
             y = y if self.bias is None else y + self.bias
             y = y if self.activation is None else self.activation(y)
-        if not on_tensorflow_cpu:
+        if not trains_on_cpu or self.use_bias or self.data_format != "channels_last" or not tf.inside_function():
             return y
-        fusable = not self.use_bias and self.data_format == "channels_last" and tf.inside_function()
-        return _with_fusable_bias(y) if fusable else y
+        return _with_fusable_bias(y)
 
 
 def has_faster_gradient(layer, x):

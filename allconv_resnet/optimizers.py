@@ -30,7 +30,9 @@ class Momentum(keras.optimizers.Optimizer):
         nesterov: Boolean.
         name: String, the name of the optimizer.
         **kwargs: Arguments of `keras.optimizers.Optimizer`: `clipnorm`, `global_clipnorm`, `use_ema`, ... Clipping is
-            applied to the gradient without the weight decay.
+            applied to the gradient without the weight decay, and under a strategy of several devices to the gradient of
+            each device, before they are added up. With `gradient_accumulation_steps`, Keras gives a schedule the number
+            of batches, and not that of updates: its boundaries must be multiplied by that number.
 
     Raises:
         BadInput: if `momentum` or `weight_decay` is out of its range.

@@ -5,7 +5,8 @@
 Each client keeps one connection and sends one image per request as a JSON tensor, and the next one as soon as it has
 the answer. All servers of a network run from the beginning and are measured in turn. The weights are random, which does
 not affect the times. Clients and servers share the machine. A request without an answer, or with other logits than
-those of its own image, ends the benchmark.
+those of its own image, ends the benchmark. "protocol" is the same server with a model that computes nothing: what the
+server itself costs, and the clients.
 """
 
 import argparse
@@ -31,12 +32,13 @@ from allconv_resnet.serving.export import export_savedmodel
 from allconv_resnet.serving.options import ServeOptions
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
-BATCH = ["--batch", "32", "--batch-wait-ms", "5"]
+BATCH = ["--batch", "32"]
 SERVERS = {
     "SavedModel, batching off": ("serve", []),
     "SavedModel, batching on": ("serve", BATCH),
     "model.predict, batching off": ("predict", []),
     "model.predict, batching on": ("predict", BATCH),
+    "protocol": ("nothing", []),
 }
 
 
@@ -62,10 +64,10 @@ def measure(recipe, options):
         model.save(Path(directory) / "model.keras")
         ports = {name: stack.enter_context(running(directory, *server)) for name, server in SERVERS.items()}
         for port in ports.values():
-            drive(port, logits, clients=32, seconds=1)  # so that every batch size has been compiled
+            drive(port, None, clients=32, seconds=1)  # so that every batch size has been compiled
         for repeat, clients in itertools.product(range(options.repeats), options.clients):
             for name, port in ports.items():
-                latencies, seconds = drive(port, logits, clients, options.seconds)
+                latencies, seconds = drive(port, None if name == "protocol" else logits, clients, options.seconds)
                 once = {
                     "p50_ms": 1e3 * float(np.percentile(latencies, 50)),
                     "p99_ms": 1e3 * float(np.percentile(latencies, 99)),
@@ -88,6 +90,12 @@ def measure(recipe, options):
 def drive(port, logits, clients, seconds):
     """Sends requests for some seconds, and returns the latencies of all of them and the total time in seconds.
 
+    Args:
+        port: Integer.
+        logits: Array of the logits of all images, or None if they are not compared.
+        clients: Integer.
+        seconds: Float.
+
     Raises:
         AssertionError: if a request has no answer or that of another request.
     """
@@ -108,7 +116,8 @@ def drive(port, logits, clients, seconds):
                     content = answer.read()
                     latencies.append(time.perf_counter() - sent)
                     (row,) = json.loads(content)["predictions"]
-                    np.testing.assert_allclose(row["logits"], logits[i % len(bodies)], rtol=1e-3, atol=1e-3)
+                    if logits is not None:
+                        np.testing.assert_allclose(row["logits"], logits[i % len(bodies)], rtol=1e-3, atol=1e-3)
                 except Exception as error:
                     failures.append(error)
 
@@ -125,9 +134,7 @@ def drive(port, logits, clients, seconds):
 @contextlib.contextmanager
 def running(directory, kind, arguments):
     """Returns a context manager that runs a server in its own process and yields its port."""
-    code = (
-        "from allconv_resnet import cli; cli.main()" if kind == "serve" else "import serving; serving.predict_server()"
-    )
+    code = "from allconv_resnet import cli; cli.main()" if kind == "serve" else f"import serving; serving.run({kind!r})"
     command = [sys.executable, "-c", code, "serve", directory, "--port", "0", *arguments]
     process = subprocess.Popen(
         command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -141,26 +148,41 @@ def running(directory, kind, arguments):
 
 
 class Predict:
-    """A model for the server that calls `model.predict` instead of the exported network."""
+    """Stands for a `SavedModel` of the server, but calls `model.predict`."""
 
-    def __init__(self, path):
-        from allconv_resnet.serving.server import SavedModel
+    def __init__(self, directory, name, version):
+        from allconv_resnet.serving.savedmodel import SavedModel
 
-        self.model, self.lock, exported = keras.saving.load_model(path), threading.Lock(), SavedModel(path.parent)
-        self.version, self.signatures, self.outputs = exported.version, exported.signatures, exported.outputs
+        exported = SavedModel(directory, name, version)
+        self.name, self.version, self.signatures, self.outputs = name, version, exported.signatures, exported.outputs
+        self.model, self.lock = keras.saving.load_model(directory.parent / "model.keras"), threading.Lock()
 
-    def __call__(self, signature, images):
+    def warm_up(self):
+        pass
+
+    def __call__(self, signature, images, **_):
         with self.lock:  # predict is not thread-safe
             return {"logits": self.model.predict(standardize(images), verbose=0)}
 
 
-def predict_server():
-    """Serves a `.keras` file with `model.predict` and the options of `allconv-resnet serve`."""
+class Nothing(Predict):
+    """Computes nothing."""
+
+    def __call__(self, signature, images, **_):
+        return {"logits": np.zeros((len(images), 10), np.float32)}
+
+
+def run(kind):
+    """Serves one of these with the options of `allconv-resnet serve`."""
     import tyro
 
+    from allconv_resnet.serving.models import Models
     from allconv_resnet.serving.server import serve
+    from allconv_resnet.serving.sources import Source
 
-    serve(Predict(Path(sys.argv[2]) / "model.keras"), tyro.cli(ServeOptions, args=sys.argv[3:]))
+    sources = {"model": Source("model", Path(sys.argv[2]))}
+    load = {"predict": Predict, "nothing": Nothing}[kind]
+    serve(Models(lambda: sources, load), tyro.cli(ServeOptions, args=sys.argv[3:]))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python examples/fine_tune.py NETWORK     # a run directory, a .keras file, an export, or a name such as cifar10-fast
 
-The commands do the same: `python train_cifar.py --dataset DATA --initialize-from NETWORK --freeze stem stage1`.
+For a run directory, a command does the same:
+`allconv-resnet train --recipe RUN_DIR/config.json --dataset DATA --initialize-from RUN_DIR --freeze stem stage1`.
 """
 
 import sys

@@ -1,5 +1,7 @@
 """What the page of this directory must show. `allconv-resnet report` reads it and writes README.md from the logs."""
 
+import math
+
 from allconv_resnet.report import HOW_TO_READ, Claim, Comparison, Measurement, Page, Section, Training, spread
 
 INTRODUCTION = f"""# Results
@@ -422,15 +424,25 @@ def _memorized(d):
 
 
 def _exponents(d):
-    points = ", ".join(f"n^{e:.2f} at width {w}" for w, e in d["memorize_against_points"]["exponents"].items())
+    points = []
+    for width in sorted({row["width"] for row in d["memorize_against_points"]["rows"]}):
+        # For fewer points, the time is that of TensorFlow's start, and its exponent none of the algorithm.
+        *_, first, last = (row for row in d["memorize_against_points"]["rows"] if row["width"] == width)
+        slope = math.log(last["cpu_seconds"] / first["cpu_seconds"]) / math.log(last["points"] / first["points"])
+        points.append(f"n^{slope:.2f} at width {width}")
     polar = d["factorize_against_dimension"]["exponents"]["polar"]
-    return f"memorize {points} and d^{d['memorize_against_dimension']['exponent']:.2f}; factorize d^{polar:.2f}"
+    return (
+        f"memorize {', '.join(points)} between {first['points']:,} and {last['points']:,} points, and "
+        f"d^{d['memorize_against_dimension']['exponent']:.2f}; "
+        f"factorize d^{polar:.2f}"
+    )
 
 
 def _factorized(d):
     f = d["factorizations"]
     return (
-        f"relative error at most {f['error']:.1e}, at most {f['polar_share']:.2f} of the bound, "
+        f"relative error at most {f['error']:.1e}; at most {f['svd_share']:.3f} of the bound with the paper's "
+        f"construction (svd), {f['polar_share']:.3f} with polar factors; "
         f"polar above svd in {len(f['above'])} of {f['count']}"
     )
 
@@ -438,9 +450,44 @@ def _factorized(d):
 def _bounds(d):
     n, broken = d["options"]["networks"], d["printed_bound"]["broken"]
     return (
-        f"smallest ratio {d['corrected_bound']['least_ratio']:.9f}; the printed bound is violated on {broken / n:.1%} "
-        f"of {n:,}"
+        f"smallest ratio {d['corrected_bound']['least_ratio']:.9f}, and {d['bound_for_any_norm']['least_ratio']:.9f} "
+        f"of the bound for any norm; the printed bound is violated on {broken / n:.1%} of {n:,}"
     )
+
+
+def _phases(d):
+    def share(start):
+        rows = [row for row in d["phases"] if row["initialization"] == start]
+        return f"{sum(row['reached'] >= 0.5 for row in rows)} of {len(rows)} from {start.replace('_', ' ')}"
+
+    return ", ".join(share(start) for start in dict.fromkeys(row["initialization"] for row in d["phases"]))
+
+
+def _smaller_memorizers(d):
+    largest = max(row["points"] for row in d["rows"])
+    return "; ".join(
+        f"{row['construction']}, width {row['width']}: {row['parameters']:,} weights, {row['wrong']} wrong, "
+        f"{row['inexact']} not exact, {row['precision']}, {row['seconds']:.0f} s"
+        for row in d["rows"]
+        if row["points"] == largest
+    )
+
+
+def _gradients(d):
+    depth = max(row["depth"] for row in d["rows"])
+
+    def mean(variant, normalization):
+        chosen = [
+            row["backward_growth"]
+            for row in d["rows"]
+            if (row["variant"], row["normalization"], row["depth"]) == (variant, normalization, depth)
+        ]
+        return math.exp(sum(map(math.log, chosen)) / len(chosen))
+
+    parts = [
+        f"{name} {mean(variant, None):.2g}" for variant, name in (("near_identity", "near identity"), ("standard",) * 2)
+    ]
+    return f"{', '.join(parts)}, standard with batch normalization {mean('standard', 'batch'):.2g}"
 
 
 def _jacobians(d):
@@ -450,8 +497,23 @@ def _jacobians(d):
 
 def _network(d):
     return "; ".join(
-        f"{r['network']}: c = {', '.join('{c:.2g}'.format(**stage) for stage in r['stages'])}" for r in d["results"]
+        f"{r['network']}: c = {r['c']:.3g}, largest {r['squared_singular_values'][0]:.4g}" for r in d["results"]
     )
+
+
+def _outliers(d):
+    relu = next(curve["entries"] for curve in d["above"] if curve["label"] == "relu")
+    return "; ".join(f"depth {e['depth']}: {e['simulated']:.4g} ({e['predicted']:.4g})" for e in relu)
+
+
+def _late(d):
+    spread = {}
+    for arm in ("same weight scale", "same c"):
+        runs = [r for r in d["results"] if r["arm"] == arm]
+        means = [r["mean"] for r in runs if not r["diverged"]]
+        lost = ", ".join(r["activation"] for r in runs if r["diverged"])
+        spread[arm] = f"{min(means):.4f} to {max(means):.4f} at {arm}" + (f" ({lost} diverged)" if lost else "")
+    return f"{d['settings']['data']}: {'; '.join(spread.values())}"
 
 
 def _start_up(d):
@@ -512,6 +574,24 @@ MEASUREMENTS = (
         _bounds,
     ),
     Measurement(
+        "theory/linear/linear.json",
+        "Targets and depths that gradient descent on linear networks reaches, by its start.",
+        "allconv-resnet theory linear",
+        _phases,
+    ),
+    Measurement(
+        "theory/expressivity/expressivity.json",
+        "Weights of networks that map the 50,000 CIFAR-10 training images to exact unit vectors of random labels.",
+        "allconv-resnet theory expressivity --data cifar10 --data-dir DIR --points 1000 10000 50000 --widths 16",
+        _smaller_memorizers,
+    ),
+    Measurement(
+        "theory/gradients/gradients.json",
+        "Growth of a gradient's norm through 64 blocks at initialization, geometric means.",
+        "allconv-resnet theory gradients",
+        _gradients,
+    ),
+    Measurement(
         "theory/benchmark.json",
         "Theorem 3.2: the 50,000 CIFAR-10 training images with random labels.",
         "python benchmarks/theory.py --data-dir DIR",
@@ -527,21 +607,33 @@ MEASUREMENTS = (
         "theory/isometry/spectra.json",
         "Spectra of simulated networks of width 1000 and depth 100: the largest Kolmogorov-Smirnov distance. The aim "
         "is 0.02.",
-        "allconv-resnet theory isometry",
+        "allconv-resnet theory isometry --width 1000",
         lambda d: f"{max(r['kolmogorov_smirnov'] for r in d['results']):.3f} over {len(d['results'])} activations",
     ),
     Measurement(
         "theory/isometry/training.json",
         "Spread of the training loss between activations of small mean over the first 50 steps. The aim is a ratio of "
         "at most 0.5.",
-        "allconv-resnet theory isometry --experiment training --data-dir DIR",
+        "allconv-resnet theory isometry --experiment training --data cifar10 --data-dir DIR --steps 300",
         _same_cumulant,
     ),
     Measurement(
         "theory/isometry/network.json",
-        "c of stages 1 to 3 of the CIFAR network.",
-        "allconv-resnet theory isometry --experiment network --data-dir DIR --train-steps 300",
+        "Blocks 2 to 9 of stage 1 of the CIFAR network: c, and the largest squared singular value.",
+        "allconv-resnet theory isometry --experiment network --data-dir DIR --body",
         _network,
+    ),
+    Measurement(
+        "theory/isometry/outliers.json",
+        "The largest squared singular value of ReLU networks of width 200, simulated (predicted).",
+        "allconv-resnet theory isometry --experiment outliers",
+        _outliers,
+    ),
+    Measurement(
+        "theory/isometry/late.json",
+        "Test accuracy after ten epochs, range of the mean of three seeds over the activations that did not diverge.",
+        "allconv-resnet theory isometry --experiment late",
+        _late,
     ),
     Measurement(
         "benchmarks/jacobians.json",

@@ -87,7 +87,7 @@ def test_the_saved_model_is_the_trained_one(finished):
 def test_the_network_experiment_refuses_more_than_an_epoch(monkeypatch, tmp_path, capsys):
     from allconv_resnet.theory.commands import network_spectra
 
-    monkeypatch.setattr(network_spectra, "load_cifar10", lambda _: (np.zeros((64, 32, 32, 3)), np.zeros(64)))
+    monkeypatch.setattr(network_spectra, "load_images", lambda *_: (np.zeros((64, 32, 32, 3), "uint8"), np.zeros(64)))
     for steps in ("3", "-1"):
         options = ("--experiment", "network", "--train-steps", steps, "--output-dir", tmp_path / "out")
         assert command("theory", "isometry", *options) == 2
@@ -100,7 +100,7 @@ def test_the_network_experiment_refuses_more_than_an_epoch(monkeypatch, tmp_path
 def test_the_network_experiment_refuses_runs_of_another_shape(finished, monkeypatch, tmp_path, capsys):
     from allconv_resnet.theory.commands import network_spectra
 
-    monkeypatch.setattr(network_spectra, "load_cifar10", lambda _: (np.zeros((64, 32, 32, 3)), np.zeros(64)))
+    monkeypatch.setattr(network_spectra, "load_images", lambda *_: (np.zeros((64, 32, 32, 3), "uint8"), np.zeros(64)))
     options = ("--experiment", "network", "--run-dirs", finished, "--output-dir", tmp_path / "out")
     assert command("theory", "isometry", *options) == 2
     assert (

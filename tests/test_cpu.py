@@ -76,17 +76,27 @@ def test_a_block_has_the_outputs_and_gradients_of_its_layers(arguments, dtype):
         assert np.abs(a - b).max() <= (3e-2 if "bfloat16" in dtype else 1e-5) * np.abs(b).max()
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_convolutions_are_fused(training):
+def test_convolutions_are_fused_in_training():
     block = ResidualBlock(16)
     x = normal(2, 8, 8, 16)
     block.build(x.shape)
 
     with context.collect_graphs(optimized=True) as graphs:
-        tf.function(lambda x: block(x, training=training))(x)
+        tf.function(lambda x: block(x, training=True))(x)
     operations = [node.op for graph in graphs for node in graph.node]
     assert sum("FusedConv2D" in operation for operation in operations) == 2
     assert not {"Relu", "AddV2", "BiasAdd"} & set(operations)
+
+
+def test_graphs_of_inference_have_no_bias_of_their_own():
+    block = ResidualBlock(16)
+    block.build((2, 8, 8, 16))
+    for training in (False, None, True):
+        graph = tf.function(lambda x, training=training: block(x, training=training)).get_concrete_function(
+            tf.TensorSpec((2, 8, 8, 16))
+        )
+        operations = [operation.type for operation in graph.graph.get_operations()]
+        assert operations.count("PlaceholderWithDefault") == operations.count("BiasAdd") == (2 if training else 0)
 
 
 def test_batches_of_any_size():

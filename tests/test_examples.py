@@ -44,6 +44,7 @@ def folder(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 def test_fit_from_a_folder(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert example("fit_folder").main(folder, epochs=6) > 0.6

@@ -165,3 +165,16 @@ def test_muon_config_round_trip():
     assert again.get_config() == optimizer.get_config()
     assert (again.momentum, again.own_weight_decay, again.nesterov) == (0.8, 0.1, False)
     assert (again.kernel_norm, again.vector_scale) == (1.4, 0.3)
+
+
+def test_a_schedule_sees_every_batch_under_gradient_accumulation():
+    """It is how Keras counts, and the docstring of `Momentum` says so."""
+    w = keras.Variable([0.0])
+    optimizer = acr.Momentum(acr.StepDecay(1.0, [4], 0.1), momentum=0.0, gradient_accumulation_steps=2)
+    optimizer.build([w])
+    found = []
+    for _ in range(8):
+        optimizer.apply([ops.ones(1)], [w])
+        found.append(float(ops.convert_to_numpy(w)[0]))
+    assert found == pytest.approx([0, -1, -1, -2, -2, -2.1, -2.1, -2.2])  # boundary 4 is that of the second update
+    assert int(optimizer.iterations) == 4

@@ -52,7 +52,7 @@ def test_every_command_is_one_of_this_project(page, pytestconfig):
         if script:
             assert (pytestconfig.rootpath / script[1]).is_file(), command
         else:
-            assert re.match(r"allconv-resnet theory (linear|expressivity|landscape|isometry)", command)
+            assert re.match(r"allconv-resnet theory (linear|expressivity|landscape|isometry|gradients)", command)
 
 
 def test_a_peer_that_was_not_measured_says_so(page, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from keras import ops
 
 import allconv_resnet as acr
+from allconv_resnet.errors import BadInput
 
 RNG = np.random.default_rng(0)
 SMALL = {"input_shape": (8, 8, 3), "num_classes": 4, "stem": (4, 3, 1, 1), "stages": ((2, 8, 1), (1, 16, 2))}
@@ -159,3 +160,36 @@ def test_a_loaded_optimizer_excludes_the_same_variables(kind, by_name, tmp_path)
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     decays = [optimizer.weight_decay_of(weight) for weight in model.trainable_weights]
     assert decays == [0.0 if weight.path.endswith("bias") else 0.5 for weight in model.trainable_weights]
+
+
+@pytest.mark.parametrize("kind", [acr.Momentum, acr.Muon, keras.optimizers.Adam])
+@pytest.mark.filterwarnings("error::UserWarning")  # Keras warns if it drops the state of an optimizer
+def test_the_state_of_an_optimizer_survives_beside_frozen_layers(kind, tmp_path):
+    model = acr.AllConvResNet(**SMALL)
+    model.layers[1].trainable = False
+    model.get_layer("stage1_block1").conv1.trainable = False
+    model.compile(kind(0.01), loss())
+    model.fit(X, Y, epochs=2, shuffle=False, verbose=0)
+    models = model, saved(model, tmp_path)
+    for each in models:
+        each.fit(X, Y, shuffle=False, verbose=0)
+    for a, b in zip(*(each.optimizer.variables for each in models), strict=True):
+        np.testing.assert_allclose(*(ops.convert_to_numpy(each) for each in (a, b)), rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_frozen_in_a_frozen_model_survives(tmp_path):
+    model = acr.AllConvResNet(**SMALL, normalization="batch", trainable_stem=False)
+    model.trainable = False
+    model.get_layer("stage2_block1").trainable = True
+    model.get_layer("stage2_block1").norm1.trainable = False
+    assert trainable(saved(model, tmp_path)) == trainable(model)
+    model.trainable = True
+    model.get_layer("stem").trainable = False
+    assert trainable(saved(model, tmp_path)) == trainable(model)
+
+
+def test_a_file_that_could_not_be_loaded_is_not_written(tmp_path):
+    model = acr.AllConvResNet(**SMALL)
+    with pytest.raises(BadInput, match=r"saved as a .keras file, and not as HDF5. Received: filepath='[^']*x.hdf5'"):
+        model.save(tmp_path / "x.hdf5")
+    assert not [*tmp_path.iterdir()]

@@ -39,6 +39,8 @@ class EncodedSource(abc.ABC):
 
     kind = "records"
     image_size = None
+    without_effect = ()
+    """Names of the fields of such recipes that have no effect on this source."""
 
     @abc.abstractmethod
     def training_files(self, recipe, first_step, worker, workers):
@@ -101,8 +103,9 @@ class EncodedSource(abc.ABC):
         def prepare(image, position):
             contents = self.contents(image)
             window_key, flip_key = ([tf.cast(2 * recipe.seed + stream, tf.int64), position] for stream in (0, 1))
-            window = jpeg.random_window(jpeg.image_shape(contents), data.smallest_crop, window_key)
-            image = jpeg.decode_window(contents, window, data.image_size[:2], data.image_size[2])
+            header = jpeg.header(contents)
+            window = jpeg.random_window(header[0], data.smallest_crop, window_key)
+            image = jpeg.decode_window(contents, window, data.image_size[:2], data.image_size[2], header)
             if data.flip:
                 flip = tf.random.stateless_uniform([], flip_key) < 0.5
                 image = tf.cond(flip, lambda: image[:, ::-1], lambda: image)
@@ -136,8 +139,9 @@ class EncodedSource(abc.ABC):
 
         def prepare(image, _):
             contents = self.contents(image)
-            window = jpeg.centre_window(jpeg.image_shape(contents), data.image_size[:2], data.centre)
-            image = jpeg.decode_window(contents, window, data.image_size[:2], data.image_size[2])
+            header = jpeg.header(contents)
+            window = jpeg.centre_window(header[0], data.image_size[:2], data.centre)
+            image = jpeg.decode_window(contents, window, data.image_size[:2], data.image_size[2], header)
             return standardize(image[None])[0]
 
         def batch(_, files):

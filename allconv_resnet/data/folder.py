@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from PIL import Image
+from PIL import ExifTags, Image
 
 from allconv_resnet import memory
 from allconv_resnet.data import jpeg, pipeline
@@ -85,7 +85,8 @@ def _common_size(paths):
     for path in paths:
         try:
             with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # reads the header alone
-                sizes.add(image.size[::-1])
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+                sizes.add(image.size if turned else image.size[::-1])
                 modes.add(image.mode)
         except Exception:  # Pillow raises many types of errors. Whoever decodes the image says what is wrong
             continue
@@ -102,7 +103,7 @@ def _read(name, paths, size):
     images = np.empty((len(paths), *size), np.uint8)
     for place, path in enumerate(paths):
         try:
-            image = jpeg.decode_whole(tf.io.read_file(path), size[2]).numpy()
+            image = jpeg.decode_image(tf.io.read_file(path), size[2]).numpy()
         except tf.errors.OpError as error:
             raise BadInput(f"{path} cannot be decoded as JPEG or PNG: {reason(error)}") from error
         if image.shape != size:
@@ -136,6 +137,8 @@ class FileSource(EncodedSource):
         paths: Dictionary from the name of each split to the paths of its files.
         labels: Dictionary from the name of each split to the labels of its files, int64 `[n]`.
     """
+
+    without_effect = ("shuffle_buffer",)
 
     def __init__(self, name, label_names, paths, labels):
         self.name, self.label_names, self.splits = name, tuple(label_names), tuple(paths)

@@ -5,6 +5,8 @@ Of JPEG files only the window is decoded. All functions are pure. They run eager
 
 import tensorflow as tf
 
+from allconv_resnet.data import orientation
+
 ASPECT = (3 / 4, 4 / 3)  # width over height of a random window
 SCALES = (1, 2, 4, 8)  # factors by which libjpeg can shrink an image while it decodes
 PNG = b"\x89PNG\r\n\x1a\n"  # the first bytes of every PNG file
@@ -15,20 +17,21 @@ def is_png(contents):
     return tf.strings.substr(contents, 0, len(PNG)) == PNG
 
 
-def image_shape(contents):
-    """Returns the height and width (pixels) that the beginning of a JPEG or PNG file states, and 3 channels.
+def header(contents):
+    """Returns what the beginning of a JPEG or PNG file states: the shape of the upright image, and its orientation.
 
     Args:
         contents: String scalar, the contents of the file.
 
     Returns:
-        int32 tensor `[3]`.
+        int32 tensor `[3]`: height, width (pixels) and 3 channels; int32 scalar, see `orientation.orientation`.
 
     Raises:
         tf.errors.InvalidArgumentError: if the file is neither, or does not state a size.
     """
     size = tf.cond(is_png(contents), lambda: png_size(contents), lambda: tf.io.extract_jpeg_shape(contents)[:2])
-    return tf.concat([size, [3]], axis=0)
+    turned = orientation.orientation(contents)
+    return orientation.upright_shape(tf.concat([size, [3]], axis=0), turned), turned
 
 
 def png_size(contents):
@@ -79,7 +82,7 @@ def centre_window(shape, size, centre):
     return tf.concat([(shape[:2] - window) // 2, window], axis=0)
 
 
-def decode_window(contents, window, size, channels=3):
+def decode_window(contents, window, size, channels=3, found=None):
     """Decodes one window of a JPEG or PNG file and resizes it.
 
     Colours become grey if there is to be one channel. Grey-scale and CMYK files become RGB if there are to be three.
@@ -89,26 +92,29 @@ def decode_window(contents, window, size, channels=3):
 
     Args:
         contents: String scalar, the contents of the file.
-        window: int32 tensor `[4]`, see `random_window`.
+        window: int32 tensor `[4]` of the upright image, see `random_window`.
         size: `(height, width)`, pixels.
         channels: Integer, 1 or 3.
+        found: Result of `header` for the contents, if it is known already.
 
     Returns:
-        float32 tensor `[height, width, channels]`, pixels from 0 to 255.
+        float32 tensor `[height, width, channels]`, the upright image, pixels from 0 to 255.
 
     Raises:
         tf.errors.InvalidArgumentError: if the file is neither a JPEG nor a PNG file that can be decoded.
     """
-    image = tf.cond(
-        is_png(contents),
+    shape, turned = header(contents) if found is None else found
+    kind = tf.where(is_png(contents), 0, tf.where(turned == 1, 1, 2))
+    decoders = [
         lambda: _png_window(contents, window, size, channels),
         lambda: _jpeg_window(contents, window, size, channels),
-    )
-    return tf.ensure_shape(image, (*size, channels))
+        lambda: _turned_window(contents, window, size, channels, shape, turned),
+    ]
+    return tf.ensure_shape(tf.switch_case(kind, decoders), (*size, channels))
 
 
-def decode_whole(contents, channels=3):
-    """Decodes a whole JPEG or PNG file.
+def decode_image(contents, channels=3):
+    """Decodes a whole JPEG or PNG file to an upright image.
 
     Args:
         contents: String scalar, the contents of the file.
@@ -120,7 +126,9 @@ def decode_whole(contents, channels=3):
     Raises:
         tf.errors.InvalidArgumentError: if the file is neither a JPEG nor a PNG file that can be decoded.
     """
-    return tf.io.decode_image(contents, channels, expand_animations=False)
+    image = tf.io.decode_image(contents, channels, expand_animations=False)
+    image = tf.ensure_shape(image, (None, None, channels))
+    return orientation.turn_upright(image, orientation.orientation(contents))
 
 
 def _png_window(contents, window, size, channels):
@@ -129,10 +137,16 @@ def _png_window(contents, window, size, channels):
     return tf.image.resize(image, size, antialias=True)
 
 
+def _turned_window(contents, window, size, channels, shape, turned):
+    place = orientation.stored_window(window, shape, turned)
+    stored = _jpeg_window(contents, place, orientation.upright_shape(tf.constant(size), turned), channels)
+    return orientation.turn_upright(stored, turned)
+
+
 def _jpeg_window(contents, window, size, channels):
     # Every operation costs a few thousandths of an image's time, even those of the cases that are not taken.
     # libjpeg's less exact methods were tried and are not faster.
-    factor = tf.reduce_min(window[2:] // tf.constant(size))
+    factor = tf.reduce_min(window[2:] // size)
     halvings = tf.reduce_sum(tf.cast(factor >= tf.constant(SCALES[1:]), tf.int32))
     window = tf.bitwise.right_shift(window, halvings)  # in pixels of the shrunken image
 

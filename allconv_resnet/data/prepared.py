@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from allconv_resnet import memory
-from allconv_resnet.data import inspection
+from allconv_resnet.data import inspection, jpeg
 from allconv_resnet.data.arrays import ArraySource
 from allconv_resnet.data.records import RecordSource, require_complete
 from allconv_resnet.errors import BadInput, reason
@@ -39,7 +39,12 @@ def load_prepared(name, data_dir=None):
     """
     if not name.strip("/. ") or ".." in name.split("/"):
         raise BadInput(f"dataset must be the name of a dataset. Received: dataset={name!r}")
-    data_dir = epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    scheme, remote, _ = str(data_dir).partition("://")
+    if remote and scheme not in (schemes := set(tf.io.gfile.get_registered_schemes()) & {"gs", "s3"}):
+        known = ", ".join(f"{scheme}://" for scheme in sorted(schemes))
+        raise BadInput(f"data_dir must be on this machine or in a bucket of {known}. Received: data_dir={data_dir!r}")
+    data_dir = epath.Path(data_dir).expanduser()
     try:
         directory = prepared_directory(name, data_dir)
     except (OSError, tf.errors.OpError) as error:
@@ -115,6 +120,11 @@ def read_prepared(directory):
     )
 
 
+@tfds.decode.make_decoder()
+def _upright(contents, feature):
+    return tf.ensure_shape(jpeg.decode_image(contents, feature.shape[-1]), feature.shape)
+
+
 def _stated_classes(directory):
     """Returns the number of classes in features.json, or None if it is not there."""
     try:
@@ -133,7 +143,8 @@ def _read_split(builder, directory, split):
     if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
         for path, count in zip(info.filepaths, info.shard_lengths, strict=True):
             inspection.check_records(path, count, features["label"].num_classes, shape[:2])
-    decoders = tfds.decode.PartialDecoding({"image": True, "label": True})  # skips other features
+    # Other features are skipped, and images decoded as in an export, which turns them upright.
+    decoders = tfds.decode.PartialDecoding({"image": True, "label": True}, {"image": _upright()})
     try:
         everything = builder.as_dataset(split=split, batch_size=-1, decoders=decoders)
         return everything["image"].numpy(), everything["label"].numpy()

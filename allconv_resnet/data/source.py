@@ -143,7 +143,8 @@ def load_data(name, data_dir=None):
 
 
 def _is_path(name):
-    return name.startswith(("/", "./", "../", "~")) or name in (".", "..") or ("/" in name and os.path.exists(name))
+    begins = name.startswith(("/", "./", "../", "~")) or name in (".", "..")
+    return begins or "://" in name or ("/" in name and os.path.exists(name))
 
 
 def _existing(name):

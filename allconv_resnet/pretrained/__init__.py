@@ -33,7 +33,7 @@ def names():
 
 
 def available():
-    """Returns the second half of a sentence that says which networks come with the package."""
+    """Returns a sentence that says which networks come with the package."""
     return f"The networks of the package are: {', '.join(names())}" if names() else "The package has no networks yet"
 
 
@@ -41,9 +41,17 @@ def find(source):
     """Returns the path of a network: the folder of one that comes with the package, or the given path.
 
     Args:
-        source: Name of a network of the package, or a path. A path of the same name is written as `./NAME`.
+        source: Name of a network of the package, or a path. The absolute path of a directory is never such a name.
+
+    Raises:
+        BadInput: if it is a single name, and there is neither such a network nor such a file or directory.
     """
-    return HERE / source if str(source) in names() else Path(source)
+    if str(source) in names():
+        return HERE / source
+    path = Path(source)
+    if path.name == str(source) and not path.exists():
+        raise BadInput(f"There is no file, directory or network of the package called {source}. {available()}")
+    return path
 
 
 def read_weights(directory):

@@ -9,13 +9,14 @@ from allconv_resnet import files
 from allconv_resnet.data import jpeg
 from allconv_resnet.errors import BadInput, reason
 from allconv_resnet.layers import standardize
+from allconv_resnet.serving.card import CARD, LABELS
+from allconv_resnet.serving.encoded import MAX_PIXELS
 from allconv_resnet.serving.warmup import write_warmup
 
-MAX_PIXELS = 2**25  # encoded images that claim to be larger are not decoded
 TOP = 5  # most classes in an answer
 
 
-def export_savedmodel(model, labels, directory, version, centre=1.0):
+def export_savedmodel(model, labels, directory, version, centre=1.0, card=None):
     """Writes `directory/version`, a SavedModel that TensorFlow Serving or `tf.saved_model.load` runs without Keras.
 
     | signature | takes |
@@ -36,6 +37,7 @@ def export_savedmodel(model, labels, directory, version, centre=1.0):
         version: Integer. A version that exists already is replaced once the new one is complete.
         centre: Float, fraction of the height and of the width of an image that evaluation shows. If it is below 1, JPEG
             files are decoded by `jpeg.decode_window`, as in the evaluation of records.
+        card: String, the text of MODEL_CARD.md, or None. labels.txt always has the names of the classes.
 
     Returns:
         Path of the SavedModel.
@@ -87,6 +89,9 @@ def export_savedmodel(model, labels, directory, version, centre=1.0):
             archive.write_out(str(temporary), verbose=False)
             samples = sample_inputs(height, width, channels)
             write_warmup(temporary, {name: {"images": images} for name, images in samples.items()})
+            files.write_text(temporary / LABELS, "".join(f"{label}\n" for label in labels))
+            if card is not None:
+                files.write_text(temporary / CARD, card)
     except (OSError, tf.errors.OpError) as error:
         raise BadInput(f"The export cannot be written to {target}: {reason(error)}") from error
     return target
@@ -140,7 +145,9 @@ def decode_image(contents, height, width, channels, centre=1.0):
         tf.errors.InvalidArgumentError: if the file is neither JPEG nor PNG, is damaged, or claims more than
             `MAX_PIXELS` pixels. In the last case no memory is allocated for the image.
     """
-    is_png = tf.strings.substr(contents, 0, 8) == b"\x89PNG\r\n\x1a\n"
+    # The first chunk of a PNG file is IHDR, which has the size. Decoders would look for it further behind as well.
+    begins = tf.strings.substr(contents, 0, 8) == b"\x89PNG\r\n\x1a\n"
+    is_png = begins & (tf.strings.substr(contents, tf.minimum(12, tf.strings.length(contents)), 4) == b"IHDR")
     is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
     long_enough = tf.strings.length(contents) >= 33  # a PNG begins with a signature and a chunk with the size
     with tf.control_dependencies(
@@ -152,12 +159,12 @@ def decode_image(contents, height, width, channels, centre=1.0):
     too_large = tf.debugging.Assert(valid, [f"An image must have from 1 to {MAX_PIXELS} pixels. Received:", size])
 
     def whole():
-        image = jpeg.decode_whole(contents, channels)
-        return fit_to_size(tf.ensure_shape(image, (None, None, channels))[None], height, width, centre)[0]
+        return fit_to_size(jpeg.decode_image(contents, channels)[None], height, width, centre)[0]
 
     def window():
-        seen = jpeg.centre_window(size, (height, width), centre)
-        return jpeg.decode_window(contents, seen, (height, width), channels)
+        header = jpeg.header(contents)
+        place = jpeg.centre_window(header[0], (height, width), centre)
+        return jpeg.decode_window(contents, place, (height, width), channels, header)
 
     with tf.control_dependencies([too_large]):
         if centre < 1 and channels in (1, 3):

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from allconv_resnet import files
 from allconv_resnet.errors import BadInput
@@ -13,8 +14,20 @@ from allconv_resnet.layers import Standardization
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 
 
-def export_file(model, directory, version, kind):
-    """Writes `directory/version.onnx` or `directory/version.tflite`.
+def path_of(directory, version, kind, quantize=None):
+    """Returns the path of an exported file, such as `directory/600.onnx` or `directory/600.int8.tflite`.
+
+    Args:
+        directory: Path.
+        version: Integer.
+        kind: `"onnx"` or `"litert"`.
+        quantize: `"int8"` or None.
+    """
+    return Path(directory) / f"{version}{f'.{quantize}' if quantize else ''}{SUFFIXES[kind]}"
+
+
+def export_file(model, path, kind, images=None):
+    """Writes a network to a file.
 
     The exported model takes `images`, float32 `[n, h, w, c]` of the network's size, with pixels from 0 to 255, and
     returns `logits` and `probabilities`, float32 `[n, num_classes]`. Only the SavedModel takes encoded files and images
@@ -22,31 +35,38 @@ def export_file(model, directory, version, kind):
 
     Args:
         model: Keras model from standardized images to logits, computing in float32.
-        directory: Path of the directory to write to.
-        version: Integer, the name of the file without its suffix.
+        path: Path of the file, see `path_of`.
         kind: `"onnx"` or `"litert"`.
-
-    Returns:
-        Path of the file.
+        images: Array `[n, h, w, c]` of representative images, pixels from 0 to 255, or None. LiteRT then quantizes
+            weights and activations to int8, with the ranges that these images have. Inputs and outputs stay float32.
 
     Raises:
         BadInput: if the converter is not installed, or the file cannot be written.
     """
-    images = keras.Input(model.input_shape[1:], name="images", dtype="float32")
-    logits = model(Standardization(dtype="float32")(images), training=False)
-    whole = keras.Model(images, {"logits": logits, "probabilities": keras.layers.Softmax(dtype="float32")(logits)})
+    inputs = keras.Input(model.input_shape[1:], name="images", dtype="float32")
+    logits = model(Standardization(dtype="float32")(inputs), training=False)
+    whole = keras.Model(inputs, {"logits": logits, "probabilities": keras.layers.Softmax(dtype="float32")(logits)})
     whole(keras.ops.zeros((1, *model.input_shape[1:])))  # Keras exports to ONNX only models that were called
-    target = Path(directory) / f"{version}{SUFFIXES[kind]}"
     with tempfile.TemporaryDirectory() as temporary:
-        file = Path(temporary) / target.name
+        file = Path(temporary) / path.name
         try:
-            whole.export(str(file), format=kind, verbose=False)
+            whole.export(str(file), format=kind, verbose=False, **({} if images is None else _quantization(images)))
         except ImportError as error:
             raise BadInput(f"--format {kind} needs: pip install 'allconv_resnet[{kind}]' ({error})") from error
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with files.replacing(target) as partial:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with files.replacing(path) as partial:
                 shutil.copyfile(file, partial)
         except OSError as error:
-            raise BadInput(f"The export cannot be written to {target}: {error.strerror}") from error
-    return target
+            raise BadInput(f"The export cannot be written to {path}: {error.strerror}") from error
+
+
+def _quantization(images):
+    """Returns the settings of TensorFlow's LiteRT converter for int8."""
+    import tensorflow as tf
+
+    def representative():
+        for image in np.asarray(images, np.float32):
+            yield {"images": image[None]}
+
+    return {"optimizations": [tf.lite.Optimize.DEFAULT], "representative_dataset": representative}

@@ -21,15 +21,24 @@ def image_files(paths):
     Yields:
         Pairs of a string, and bytes, or a `BadInput` that says why there are none.
     """
+    for name, problem in _found(paths):
+        yield name, problem or (_standard_input() if name == "-" else _content(Path(name)))
+
+
+def count_images(paths):
+    """Returns how many pairs `image_files` yields for the same paths, without reading the files."""
+    return sum(1 for _ in _found(paths))
+
+
+def _found(paths):
+    """Yields the names of the files, each with the `BadInput` that says why it cannot be read, or None."""
     for path in map(str, paths):
-        if path == "-":
-            yield "-", sys.stdin.buffer.read(MAX_BYTES)
-        elif not path:
+        if not path:
             yield path, BadInput("The path of an image must not be empty. Received: ''")
-        elif os.path.isdir(path):
+        elif path != "-" and os.path.isdir(path):
             yield from _files_of(Path(path))
         else:
-            yield path, _content(Path(path))
+            yield path, None
 
 
 def _files_of(directory):
@@ -40,7 +49,14 @@ def _files_of(directory):
         yield problem.filename, BadInput(f"The directory {problem.filename} cannot be read: {problem.strerror}")
     if not found and not problems:
         yield str(directory), BadInput(f"The directory {directory} has no JPEG or PNG file")
-    yield from ((str(file), _content(file)) for file in sorted(found))
+    yield from ((str(file), None) for file in sorted(found))
+
+
+def _standard_input():
+    content = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""  # None if the shell has closed it
+    if not content:
+        return BadInput("Standard input has no image. Received: nothing")
+    return content if len(content) <= MAX_BYTES else _too_large("on standard input")
 
 
 def _is_image_name(name):
@@ -57,5 +73,9 @@ def _content(path):
     except (OSError, ValueError) as error:  # the latter is raised for names that no file can have
         return BadInput(f"The image {path} cannot be read: {getattr(error, 'strerror', None) or error}")
     if len(content) > MAX_BYTES:
-        return BadInput(f"The image {path} is larger than {MAX_BYTES:,} bytes")
+        return _too_large(path)
     return content
+
+
+def _too_large(where):
+    return BadInput(f"An image must have at most {MAX_BYTES:,} bytes. Received: more in the image {where}")

@@ -1,13 +1,16 @@
 """Predictions of an exported network for image files. They need only TensorFlow and the export."""
 
-from pathlib import Path
-
+import numpy as np
+import scipy.special
 import tensorflow as tf
 
 from allconv_resnet import errors
 from allconv_resnet.errors import BadInput
+from allconv_resnet.serving.card import LABELS
+from allconv_resnet.serving.encoded import inspect
 from allconv_resnet.serving.images import image_files
 from allconv_resnet.serving.loading import load_savedmodel
+from allconv_resnet.serving.versions import versions_of
 
 BATCH = 64
 
@@ -21,13 +24,10 @@ def latest_version(export):
     Raises:
         BadInput: if there is no exported model.
     """
-    export = Path(export)
-    if (export / "saved_model.pb").exists():
-        return export
-    versions = [path for path in export.glob("*/saved_model.pb") if path.parent.name.isdigit()]
+    versions = versions_of(export)
     if not versions:
         raise BadInput(f"{export} has no exported model: neither saved_model.pb nor a numbered directory with one")
-    return max(versions, key=lambda path: int(path.parent.name)).parent
+    return versions[max(versions)]
 
 
 def load_export(export):
@@ -58,8 +58,9 @@ def predict_export(export, paths, top=5, say=lambda text: None):
     Args:
         export: Path of an export, or of one version of it.
         paths: Sequence of image files or directories, or `-` for standard input.
-        top: Integer, number of classes. An export returns at most 5.
-        say: Function of a string, which is told the version that predicts, and whether `top` is more than it returns.
+        top: Integer, number of classes. All classes are returned if the network has fewer.
+        say: Function of a string, which is told the version that predicts, and whether `top` is more than there are
+            classes.
 
     Yields:
         `{"image": name, "predictions": [{"class": int, "label": str, "probability": float}, ...]}`, or
@@ -73,45 +74,81 @@ def predict_export(export, paths, top=5, say=lambda text: None):
     loaded, directory = load_export(export)
     serve = loaded.signatures["serve_bytes"]
     say(f"Predictions of {directory}")
-    most = serve.structured_outputs["classes"].shape[-1]
-    if most is not None and top > most:
-        say(f"The export answers with the {most} most probable classes, and not with more. Received: top={top}")
+    classes = serve.structured_outputs["logits"].shape[-1]
+    if top > classes:
+        say(f"The network has {classes} classes. Received: top={top}")
+    best = _Best(serve, top, directory)
     names, contents = [], []
     for name, content in image_files(paths):
         if isinstance(content, BadInput):
-            yield from _answers(serve, names, contents, top)
+            yield from _answers(best, names, contents)
             names, contents = [], []
             yield {"image": name, "error": str(content)}
             continue
         names.append(name)
         contents.append(content)
         if len(names) == BATCH:
-            yield from _answers(serve, names, contents, top)
+            yield from _answers(best, names, contents)
             names, contents = [], []
-    yield from _answers(serve, names, contents, top)
+    yield from _answers(best, names, contents)
 
 
-def _answers(serve, names, contents, top):
+class _Best:
+    """The `top` most probable classes of files. An export answers with at most 5, and with the logits of all."""
+
+    def __init__(self, serve, top, directory):
+        self.serve, self.top, self.labels = serve, top, None
+        shape = serve.structured_outputs
+        if min(top, shape["logits"].shape[-1]) > shape["classes"].shape[-1]:
+            self.labels = _labels(directory, shape["logits"].shape[-1])
+
+    def __call__(self, contents):
+        """Returns a list of predictions for each file."""
+        found = {key: value.numpy() for key, value in self.serve(images=tf.constant(contents)).items()}
+        if self.labels is not None:
+            classes = np.argsort(-found["logits"], axis=1, kind="stable")[:, : self.top]
+            every = scipy.special.softmax(found["logits"], axis=1)
+            labels, probabilities = self.labels[classes], np.take_along_axis(every, classes, 1)
+        else:
+            classes, probabilities = found["classes"][:, : self.top], found["probabilities"]
+            labels = np.char.decode(found["labels"].astype(bytes), "utf-8")
+        return [
+            [{"class": int(c), "label": str(label), "probability": float(p)} for c, label, p in zip(*row, strict=False)]
+            for row in zip(classes, labels, probabilities, strict=True)
+        ]
+
+
+def _damage(content):
+    """Returns what is wrong with a file that could not be decoded, which TensorFlow says in words of its own."""
+    try:
+        return inspect(content).damage()
+    except BadInput as error:
+        return str(error)
+
+
+def _labels(directory, classes):
+    path = directory / LABELS
+    try:
+        labels = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = "it is not there" if isinstance(error, FileNotFoundError) else "it cannot be read"
+        raise BadInput(f"More than 5 classes need {path}, which a new export has: {why}") from error
+    if len(labels) != classes:
+        raise BadInput(f"{path} must have {classes} names of classes, one a line. Received: {len(labels)} lines")
+    return np.array(labels, object)
+
+
+def _answers(best, names, contents):
     if not names:
         return
     try:
-        outputs = {key: value.numpy() for key, value in serve(images=tf.constant(contents)).items()}
-    except tf.errors.OpError as error:
+        predictions = best(contents)
+    except tf.errors.OpError:
         if len(names) == 1:
-            yield {"image": names[0], "error": f"{names[0]} is not an image that can be read: {reason(error)}"}
+            yield {"image": names[0], "error": f"{names[0]} is not an image that can be read: {_damage(contents[0])}"}
             return
         for name, content in zip(names, contents, strict=True):  # to find the bad image
-            yield from _answers(serve, [name], [content], top)
+            yield from _answers(best, [name], [content])
         return
-    for i, name in enumerate(names):
-        best = zip(*(outputs[key][i, :top] for key in ("classes", "labels", "probabilities")), strict=True)
-        predictions = [{"class": int(c), "label": label.decode(), "probability": float(p)} for c, label, p in best]
-        yield {"image": name, "predictions": predictions}
-
-
-def reason(error):
-    """Returns the part of a TensorFlow error message that says what is wrong with an image."""
-    lines = [line.strip() for line in error.message.splitlines()]
-    # TensorFlow's message names the operation first and then the cause.
-    line = next((line for line in lines if "An image" in line or "decode" in line or "Invalid" in line), lines[0])
-    return errors.reason(ValueError(line))
+    for name, found in zip(names, predictions, strict=True):
+        yield {"image": name, "predictions": found}

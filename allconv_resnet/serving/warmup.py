@@ -1,5 +1,6 @@
-"""Warm-up requests, which TensorFlow Serving sends to a model while it loads it, so that no user has to wait.
+"""Warm-up requests, which TensorFlow Serving and the server here send to a model while they load it.
 
+No user then waits for what only the first request needs.
 https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 
@@ -27,3 +28,21 @@ def write_warmup(directory, requests):
             for name, tensor in tensors.items():
                 log.predict_log.request.inputs[name].CopyFrom(tf.make_tensor_proto(tensor))
             writer.write(log.SerializeToString())
+
+
+def read_warmup(directory):
+    """Yields the warm-up requests of a SavedModel, if it has any.
+
+    Args:
+        directory: Path of the SavedModel.
+
+    Yields:
+        Pairs of the name of a signature and a dictionary from the name of each input to an array.
+    """
+    path = Path(directory) / FILE
+    if not path.exists():
+        return
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+        yield request.model_spec.signature_name, inputs

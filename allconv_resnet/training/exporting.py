@@ -1,5 +1,6 @@
 """Exports the network of a run directory."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -9,26 +10,29 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from allconv_resnet import files
+from allconv_resnet.data.source import load_for_recipe
 from allconv_resnet.errors import BadInput
 from allconv_resnet.progress import say
+from allconv_resnet.serving.card import CARD, LABELS
 from allconv_resnet.training import run_directory
 from allconv_resnet.training.engines import keeps_run_directory
 from allconv_resnet.training.run_directory import EXPORT
 from allconv_resnet.training.weights import load_model
 
 SUFFIXES = {"savedmodel": "", "onnx": ".onnx", "litert": ".tflite"}
-CARD = "MODEL_CARD.md"
 NETWORK = "assets.extra/network.json"  # the Keras model and the names of its classes, without the weights
+REPRESENTATIVE = 256  # images that determine the ranges of int8
 WRITTEN = re.compile(
-    r"saved_model\.pb|fingerprint\.pb|MODEL_CARD\.md|variables/variables\.(index|data-[\d-]+of-\d+)"
+    r"saved_model\.pb|fingerprint\.pb|MODEL_CARD\.md|labels\.txt|variables/variables\.(index|data-[\d-]+of-\d+)"
     r"|assets\.extra/(tf_serving_warmup_requests|network\.json)"
 )
 
 
-def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel"):
-    """Exports the network of a run. A SavedModel gets a model card.
+def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel", quantize=None, data_dir=None):
+    """Exports the network of a run, with a model card and the names of the classes.
 
     Args:
         run_dir: Path of the run directory.
@@ -36,13 +40,18 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
         output_dir: Path of the directory of all versions, or None for `run_dir/export`. The version is the step, or one
             more than the newest version if that is larger, so that the newest version is always the last export.
         kind: `"savedmodel"`, `"onnx"` or `"litert"`.
+        quantize: `"int8"` or None. The ranges are those of training images.
+        data_dir: Directory of tensorflow-datasets with these images.
 
     Returns:
-        Path of the SavedModel's directory, or of the file.
+        Path of the SavedModel's directory, which has the card and the names, or of the file. In that case they lie
+        beside it as `FILE.MODEL_CARD.md` and `FILE.labels.txt`.
 
     Raises:
         BadInput: if there is no such run or checkpoint, or the export cannot be written.
     """
+    if quantize and kind != "litert":
+        raise BadInput(f"--quantize needs --format litert. Received: quantize={quantize}, format={kind}")
     recipe = run_directory.read_recipe(run_dir)
     centre = recipe.data.centre
     if centre is None:
@@ -51,30 +60,37 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel")
             f"1.0 for images of one size or 0.875 for records of ImageNet"
         )
     if keras.backend.backend() != "tensorflow":
-        return _export_on_tensorflow(run_dir, checkpoint, output_dir, kind)
-    from allconv_resnet.serving.card import model_card
-    from allconv_resnet.serving.export import export_savedmodel
-    from allconv_resnet.serving.formats import export_file
+        return _export_on_tensorflow(run_dir, checkpoint, output_dir, kind, quantize, data_dir)
+    from allconv_resnet.serving.card import file_usage, model_card, savedmodel_usage
+    from allconv_resnet.serving.export import TOP, export_savedmodel
+    from allconv_resnet.serving.formats import export_file, path_of
 
     directory = files.expand(output_dir, "output_dir") or Path(run_dir) / EXPORT
     labels = run_directory.read_labels(run_dir)
+    images = _representative_images(recipe, data_dir) if quantize else None
     model, recipe, step = load_model(run_dir, checkpoint)
     try:
         files.remove_leftovers(directory)
         version = _next_version(directory, step, kind)
     except OSError as error:
         raise BadInput(f"The export cannot be written to {directory}: {error.strerror}") from error
-    if kind != "savedmodel":
-        if recipe.precision != "float32":  # the converters of ONNX and LiteRT do not support mixed precision
-            weights = model.get_weights()
-            model = recipe.replace(precision="float32").build_model()
-            model.set_weights(weights)
-        return export_file(model, directory, version, kind)
-    path = export_savedmodel(model, labels, directory, version, centre=centre)
-    tests = [line for line in run_directory.read_metrics(run_dir) if line["split"] == "test"]
-    card = model_card(recipe, step, tests, [_last_session(run_dir, recipe)], labels)
-    files.write_json(path / NETWORK, {"labels": labels, "model": keras.saving.serialize_keras_object(model)})
-    files.write_text(path / CARD, card)
+    size, classes = recipe.data.image_size, len(labels)
+    weights = (sum(keras.ops.size(each) for each in model.trainable_variables), model.count_params())
+    record = (run_directory.read_metrics(run_dir), _last_session(run_dir, recipe), labels, tuple(map(int, weights)))
+    if kind == "savedmodel":
+        card = model_card(recipe, step, checkpoint, *record, savedmodel_usage(size, classes, min(TOP, classes)))
+        path = export_savedmodel(model, labels, directory, version, centre, card)
+        files.write_json(path / NETWORK, {"labels": labels, "model": keras.saving.serialize_keras_object(model)})
+        return path
+    path = path_of(directory, version, kind, quantize)
+    usage = file_usage(path, kind, size, classes, 0 if images is None else len(images))
+    if recipe.precision != "float32":  # the converters of ONNX and LiteRT do not support mixed precision
+        values = model.get_weights()
+        model = recipe.replace(precision="float32").build_model()
+        model.set_weights(values)
+    export_file(model, path, kind, images)
+    files.write_text(path.with_name(f"{path.name}.{CARD}"), model_card(recipe, step, checkpoint, *record, usage))
+    files.write_text(path.with_name(f"{path.name}.{LABELS}"), "".join(f"{label}\n" for label in labels))
     return path
 
 
@@ -111,6 +127,29 @@ def read_network(directory):
         ) from error
 
 
+def _representative_images(recipe, data_dir):
+    """Returns images of the training split as evaluation shows them, an array `[n, h, w, c]` of pixels."""
+    data = recipe.data
+    source = load_for_recipe(data, (data.train_split,), data_dir, recipe.seed)
+    if source.kind == "arrays":
+        images, _ = source.arrays(data.train_split)
+        chosen = np.random.default_rng(recipe.seed).permutation(len(images))[:REPRESENTATIVE]
+        return images[np.sort(chosen)]
+    import tensorflow as tf
+
+    from allconv_resnet.serving.export import decode_image
+
+    images = []
+    for image in source.evaluation_files(data.train_split, recipe, 0, 1).unbatch().map(lambda file: file.images):
+        with contextlib.suppress(tf.errors.InvalidArgumentError):  # it cannot be decoded, and training skips it too
+            images.append(decode_image(source.contents(image), *data.image_size, data.centre).numpy())
+        if len(images) == REPRESENTATIVE:
+            break
+    if not images:
+        raise BadInput(f"None of the training images of {source.name} can be decoded")
+    return np.stack(images)
+
+
 def _last_session(run_dir, recipe):
     """Returns what a model card shows of the last session. What environment.json does not have is not recorded."""
     shown = {"versions": {}, "precision": recipe.precision, "cpu": "not recorded", "commit": "not recorded", "gpus": []}
@@ -139,10 +178,11 @@ def _versions(directory, kind="savedmodel"):
     return [(int(name), path) for name, path in names if name.isascii() and name.isdecimal()]
 
 
-def _export_on_tensorflow(run_dir, checkpoint, output_dir, kind):
+def _export_on_tensorflow(run_dir, checkpoint, output_dir, kind, quantize, data_dir):
     """Exports a run in a new process, since the exporters need Keras on TensorFlow and a process has one backend."""
     command = [sys.executable, "-m", "allconv_resnet", "export", str(run_dir), "--checkpoint", checkpoint]
-    command += ["--format", kind, *(["--output-dir", str(output_dir)] if output_dir else [])]
+    options = {"format": kind, "output-dir": output_dir, "quantize": quantize, "data-dir": data_dir}
+    command += [part for name, value in options.items() if value for part in (f"--{name}", str(value))]
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:

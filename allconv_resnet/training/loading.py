@@ -15,7 +15,7 @@ def load(source):
     Args:
         source: Path of a run directory, of a `.keras` file, or of an export (the directory of all versions, of which
             the newest is loaded, or of one of them; on TensorFlow alone), or the name of a network that comes with the
-            package. A path of the same name is written as `./NAME`.
+            package. The absolute path of a directory is never such a name.
 
     Returns:
         Keras model from standardized images to logits. Its attribute `label_names` is a tuple with the names of the
@@ -30,14 +30,15 @@ def load(source):
     >>> model.label_names
     ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """
-    path = pretrained.find(files.expand(source, "source"))
+    path = files.expand(source, "source")
+    if path.suffix in (".h5", ".hdf5"):
+        raise BadInput(f"A network is read from a .keras file, and not from HDF5. Received: source={str(path)!r}")
+    path = pretrained.find(path)
     model, model.label_names = _load(path)
     return model
 
 
 def _load(path):
-    if path.suffix in (".h5", ".hdf5"):
-        raise BadInput(f"A network is read from a .keras file, and not from HDF5. Received: source={str(path)!r}")
     if path.suffix == ".keras":
         return _load_file(path)
     if (path / "config.json").exists():

@@ -56,14 +56,14 @@ def train(
         follow_job(recipe, run_dir, data_dir, peer_timeout)
         return None
     engine = engines.create_engine(strategy, replicas, peer_timeout)
+    if engine.serve(recipe, run_dir, overwrite):  # this process needs no data, and the chief checks the run directory
+        return None
     source, adapted = None, []
     if given is not None:
         recipe, source, adapted = adaptation.adapt(recipe, given, run_dir, data_dir, overwrite)
     for sentence in adapted:
         say(sentence)
     recipe = run_state.resolve_recipe(run_dir, recipe, engine.resolve_precision(), overwrite)
-    if engine.serve(recipe, run_dir, overwrite):
-        return None
     if not overwrite:
         if run_state.finished(run_dir, recipe.run.steps):
             _restore_labels(recipe, run_dir, data_dir)

@@ -15,7 +15,8 @@ from allconv_resnet.training.weights import load_model
 from allconv_resnet.transfer import arrays_by_name
 
 LARGEST = 10_000_000  # bytes of weights.npz
-COPIED = ("config.json", "labels.txt", "environment.json", run_directory.METRICS)
+COPIED = ("config.json", "labels.txt", run_directory.METRICS)
+OWN = ("command", "data_dir", "initialized")  # entries of environment.json with paths of the machine
 
 
 def pack_run(run_dir, name, directory=None):
@@ -55,6 +56,9 @@ def pack_run(run_dir, name, directory=None):
                 raise BadInput(f"A packed network must have at most {LARGEST:,} bytes. Received: {len(content):,}")
             (temporary / CHECKSUM).write_text(f"{pretrained.checksum(content)}  {WEIGHTS}\n")
             (temporary / NETWORK).write_text(json.dumps(_arguments(model), indent=1) + "\n")
+            sessions = run_directory.read_sessions(run_dir)
+            sessions = [{key: value for key, value in each.items() if key not in OWN} for each in sessions]
+            files.write_json(temporary / "environment.json", {"sessions": sessions})
             for file in COPIED:
                 shutil.copy(Path(run_dir) / file, temporary / file)
             (temporary / "MODEL_CARD.md").write_text(_card(name, run_dir, recipe, step, labels, content, weights))

@@ -12,6 +12,8 @@ from allconv_resnet.serving.images import image_files
 from allconv_resnet.training import run_directory
 from allconv_resnet.training.weights import load_model
 
+KINDS = ("JPEG", "PNG", "MPO")
+
 
 def predict_run(run_dir, paths, top=5, checkpoint="latest", say=lambda text: None):
     """Yields, for each image, its name and its most probable classes.
@@ -67,7 +69,7 @@ def predict_run(run_dir, paths, top=5, checkpoint="latest", say=lambda text: Non
 
 
 def decode_with_pillow(name, content, image_size, centre):
-    """Decodes an image file, and crops and resizes the image as evaluation does.
+    """Decodes an image file to an upright image, and crops and resizes it as evaluation does.
 
     Args:
         name: String, for messages.
@@ -81,11 +83,14 @@ def decode_with_pillow(name, content, image_size, centre):
     Raises:
         BadInput: if the file is not an image.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     height, width, channels = image_size
     try:
-        picture = Image.open(io.BytesIO(content)).convert("L" if channels == 1 else "RGB")
+        picture = Image.open(io.BytesIO(content), formats=KINDS)
+        # Only JPEG files are turned, as in an export. MPO is what a phone writes: a JPEG file with more images in it.
+        picture = picture if picture.format == "PNG" else ImageOps.exif_transpose(picture)
+        picture = picture.convert("L" if channels == 1 else "RGB")
     except UnidentifiedImageError as error:
         raise BadInput(f"{name} is not an image that can be read: An image must be a JPEG or a PNG file") from error
     except Exception as error:  # Pillow raises many types of errors for damaged files

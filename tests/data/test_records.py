@@ -87,9 +87,9 @@ def test_skipped_images_are_not_decoded(data, monkeypatch):
     decoded = []
     original = jpeg.decode_window
 
-    def counting(contents, window, size, channels):
+    def counting(*arguments):
         tf.py_function(lambda: decoded.append(1), [], [])
-        return original(contents, window, size, channels)
+        return original(*arguments)
 
     monkeypatch.setattr(jpeg, "decode_window", counting)
     batches = iter(data.training_batches(RECIPE, first_step=1_000))
@@ -176,7 +176,7 @@ def test_a_large_window_is_shrunk_while_it_is_decoded():
     contents, whole = PICTURES["colour"], tf.constant([0, 0, 240, 320])
     function = tf.function(jpeg.decode_window).get_concrete_function(contents, whole, (20, 20))
     ratios = [op.get_attr("ratio") for op in _operations(function) if op.type == "DecodeAndCropJpeg"]
-    assert sorted(ratios) == [1, 2, 4, 8]
+    assert sorted(set(ratios)) == [1, 2, 4, 8]
     # Eight is the largest factor that leaves 20 pixels: nearest to the mean over 8x8 blocks.
     image = np.asarray(Image.open(io.BytesIO(contents)), np.float32)
     blocks = image.reshape(30, 8, 40, 8, 3).mean((1, 3))
@@ -228,7 +228,7 @@ def test_a_batch_without_one_good_image(tmp_path):
 
 
 def _whole(contents, _):
-    return jpeg.decode_window(contents, jpeg.centre_window(jpeg.image_shape(contents), (24, 24), 1.0), (24, 24))
+    return jpeg.decode_window(contents, jpeg.centre_window(jpeg.header(contents)[0], (24, 24), 1.0), (24, 24))
 
 
 def _files(directory, split):

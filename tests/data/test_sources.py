@@ -256,6 +256,30 @@ def flip_npz(folder):
     (folder / "some.npz").write_bytes(content)
 
 
+NAMINGS = {
+    "keras.datasets": ("x_train", "y_train", "x_test", "y_test"),
+    "capitals": ("X_train", "y_train", "X_test", "y_test"),
+    "medmnist": ("train_images", "train_labels", "test_images", "test_labels"),
+    "images first": ("images_train", "labels_train", "images_test", "labels_test"),
+    "splits first": ("train_x", "train_y", "test_x", "test_y"),
+    "data": ("train_data", "train_labels", "test_data", "test_labels"),
+    "without a split": ("images", "labels", "test_images", "test_labels"),
+    "x and y": ("x", "y", "x_test", "y_test"),
+}
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("grey", [False, True])
+def test_arrays_have_the_usual_names_and_shapes(tmp_path, naming, grey):
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8) if grey else IMAGES.shape, dtype=np.uint8)
+    arrays = dict(zip(NAMINGS[naming], (images, LABELS[:, None], images[:5], LABELS[:5, None]), strict=True))
+    npz(tmp_path, **arrays)
+    source = load_data(str(tmp_path / "some.npz"))
+    assert (source.splits, source.image_size) == (("train", "test"), (8, 8, 1 if grey else 3))
+    np.testing.assert_array_equal(source.arrays("train")[0].reshape(images.shape), images)
+    np.testing.assert_array_equal(source.arrays("test")[1], LABELS[:5])
+
+
 @pytest.mark.parametrize("case", NPZ_CASES)
 def test_what_a_file_of_arrays_lacks_is_said_before_anything_is_written(tmp_path, capsys, case):
     prepare, message = NPZ_CASES[case]
@@ -329,3 +353,33 @@ def test_the_features_of_a_version_are_json(tmp_path):
     (path,) = tmp_path.glob("some/**/features.json")
     assert json.loads(path.read_text())
     assert load_data("some", tmp_path).examples("train") == 20
+
+
+HERE = "must be on a file system of this machine"
+BUCKETS = {
+    ("--data-dir", "s3://b/data"): "data_dir must be on this machine or in a bucket of gs://. Received: data_dir='s3:",
+    ("--data-dir", "ftp://h/data"): "data_dir must be on this machine or in a bucket of gs://. Received: data_dir='ftp",
+    ("--dataset", "gs://b/photos"): f"The files of a dataset {HERE}. Received: dataset='gs://b/photos'",
+    ("--run-dir", "gs://b/run"): f"run_dir {HERE}, where a bucket can be mounted. Received: run_dir='gs://b/run'",
+    ("--run-dir", "s3://b/run"): f"run_dir {HERE}, where a bucket can be mounted. Received: run_dir='s3://b/run'",
+}
+
+
+@pytest.mark.parametrize("options", BUCKETS, ids=" ".join)
+def test_what_cannot_be_in_a_bucket_is_said_before_anything_is_written(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--dataset", "cifar10", *options])
+    assert stop.value.code == 2 and BUCKETS[options] in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_directory_of_the_datasets_may_be_in_a_bucket(tmp_path, monkeypatch):
+    """No bucket can be reached here, so TensorFlow's paths of one lead to a directory of this machine."""
+    write_arrays(tmp_path / "bucket" / "data", n=20)
+    with tfds.testing.MockFs() as mock:
+        for path in (tmp_path / "bucket").rglob("*"):
+            if path.is_file() and path.suffix in (".json", ".txt"):
+                mock.add_file(f"gs://bucket/{path.relative_to(tmp_path / 'bucket')}", path.read_text())
+        source = load_data("some", "gs://bucket/data")
+    assert source.kind == "arrays" and source.image_size == (8, 8, 3) and source.examples("train") == 20

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import sys
 import textwrap
 
@@ -19,6 +20,7 @@ from allconv_resnet.data.source import load_data
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
 from allconv_resnet.recipes.parts.data import STANDARD_CENTRE
+from allconv_resnet.serving.card import model_card
 from allconv_resnet.serving.export import export_savedmodel, fit_to_size
 from allconv_resnet.serving.predict import latest_version, predict_export
 from allconv_resnet.training.loop import train
@@ -241,11 +243,51 @@ def test_predict_names_what_it_cannot_read(finished, tmp_path, capsys):
     assert "top must be positive. Received: top=0" in capsys.readouterr().err
 
 
-def test_the_model_card_says_what_was_trained(finished):
-    card = (latest_version(finished / "export") / "MODEL_CARD.md").read_text()
-    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    assert f"| test error | {lines[-1]['error']:.2%} |" in card
+def test_the_model_card_says_what_was_trained(finished, expected, tmp_path, monkeypatch, capsys):
+    version = latest_version(finished / "export")
+    card = (version / "MODEL_CARD.md").read_text()
+    last = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()][-1]
+    assert f"| test error | {last['error']:.2%}, top-5 error {last['top5_error']:.2%}, n = 360 images |" in card
     assert "60 steps of 32 images" in card and "| seed | `0` |" in card
+    assert "| checkpoint | the last step: no image chose it |" in card
+    model = keras.saving.load_model(finished / "model.keras")
+    trained = sum(int(np.prod(each.shape)) for each in model.trainable_variables)
+    assert f"| weights | {trained:,} trained, {model.count_params():,} in all |" in card
+    assert "| input | 32 x 32 x 3 (height, width, channels) |" in card
+    assert "Alpaydin" in card and "| licence of the data | CC BY 4.0 |" in card
+    for part in ("`serving_default`", "`serve_uint8`", "`serve_bytes`", "## Intended use and limits"):
+        assert part in card
+    assert (version / "labels.txt").read_text().splitlines() == [str(i) for i in range(10)]
+
+    monkeypatch.chdir(version)  # its Python answers as the network does
+    (tmp_path / "digit.png").write_bytes(encode(expected[0][0]))
+    code = re.search(r"```python\n(.*?)```", card, re.S)[1].replace('"IMAGE"', repr(str(tmp_path / "digit.png")))
+    capsys.readouterr()
+    exec(compile(code, "card", "exec"), {})
+    assert f"b'{expected[1][0].argmax()}'" in capsys.readouterr().out.partition("]")[0]
+
+
+def test_the_model_card_says_what_chose_the_checkpoint(finished):
+    def card(recipe, checkpoint, step, lines):
+        session = {"versions": {}, "precision": "float32", "cpu": "a CPU", "commit": "abc", "gpus": []}
+        return model_card(
+            recipe, step, checkpoint, lines, session, [f"thing {i}" for i in range(100)], (5, 6), "call it"
+        )
+
+    tests = [{"step": step, "split": "test", "error": 0.25, "top5_error": 0.1, "images": 400} for step in (20, 40)]
+    best = card(TINY, "best", 40, tests)
+    assert "the lowest error of 2 tests on the test images, which makes the test error look too low" in best
+    assert "| test error | not measured at this step |" in card(TINY, "best", 30, tests)
+    assert "100 classes: thing 0, thing 1" in best and "(all are in the file of labels beside this card)" in best
+    held = TINY.replace(holdout=0.1, patience=3)
+    lines = [line | {"split": "holdout"} for line in tests]
+    best = card(held, "best", 20, lines)
+    assert "the lowest error of 2 tests on the held-out images |" in best
+    assert "| error on held-out images | 25.00%, top-5 error 10.00%, n = 400 images |" in best
+    assert "the last step: the error on the held-out images had stopped falling" in card(held, "latest", 40, lines)
+    unknown = card(TINY.replace(dataset="flowers/big"), "latest", 40, tests)
+    assert "| source of the data | not known to this program |" in unknown
+    assert "| licence of the data | none is stated" in card(TINY.replace(dataset="cifar10"), "latest", 40, tests)
 
 
 def test_a_version_is_replaced_whole_and_the_newest_is_used(tmp_path):

@@ -1,6 +1,7 @@
 """`allconv-resnet predict` on whatever stands on a command line or lies in a directory, and on damaged exports."""
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from PIL import Image
 from training.runs import TINY
 
 from allconv_resnet import cli
+from allconv_resnet.progress import Progress
 from allconv_resnet.serving.export import export_savedmodel
 from allconv_resnet.serving.predict import predict_export
 from allconv_resnet.training.loop import train
@@ -72,7 +74,7 @@ def test_one_bad_file_does_not_hide_the_others(network, request, pictures, capsy
     assert f"The image {pictures / 'link.png'} is a link to nothing" in said.err
     assert f"There is no image {pictures / 'absent.png'}" in said.err
     assert "The path of an image must not be empty" in said.err
-    assert "6 of the images could not be read" in said.err
+    assert "6 of 9 images could not be read. All others were predicted" in said.err
     assert "._good" not in said.err and "Traceback" not in said.err and "function_node" not in said.err
 
 
@@ -87,15 +89,49 @@ def test_files_and_directories_without_permission(export, pictures, capsys):
 
 
 def test_what_predicts_is_said_and_a_top_that_is_too_large(export, run_dir, pictures, capsys):
-    assert command("predict", export, pictures / "good.png", "--top", "9") == 0
+    for network, said in ((export, f"Predictions of {export / '7'}"), (run_dir, f"Predictions of {run_dir} at step 2")):
+        assert command("predict", network, pictures / "good.png", "--top", "12") == 0
+        out, err = capsys.readouterr()
+        assert said in err and "The network has 10 classes. Received: top=12" in err
+        assert out.count("%") == 10
+
+
+def test_more_classes_than_the_export_answers_with(export, pictures, tmp_path, capsys):
+    answers = {}
+    for top in (3, 5, 6, 10):
+        assert command("predict", export, pictures / "good.png", "--top", top, "--json-lines") == 0
+        (answers[top],) = (json.loads(line)["predictions"] for line in capsys.readouterr().out.splitlines())
+    assert [len(answer) for answer in answers.values()] == [3, 5, 6, 10]
+    for answer in answers.values():
+        for got, want in zip(answer, answers[10], strict=False):
+            assert (got["class"], got["label"]) == (
+                want["class"],
+                want["label"] == LABELS[want["class"]] and want["label"],
+            )
+            assert got["probability"] == pytest.approx(want["probability"], rel=1e-5)
+    assert sum(each["probability"] for each in answers[10]) == pytest.approx(1)
+    shutil.copytree(export, tmp_path / "old")
+    (tmp_path / "old" / "7" / "labels.txt").unlink()  # as exports were before
+    assert command("predict", tmp_path / "old", pictures / "good.png", "--top", "5") == 0
+    assert command("predict", tmp_path / "old", pictures / "good.png", "--top", "6") == 2
+    assert "More than 5 classes need" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stream", ["empty", "closed"])
+def test_standard_input_without_an_image(export, stream, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None if stream == "closed" else io.TextIOWrapper(io.BytesIO()))
+    assert command("predict", export, "-") == 1
+    said = capsys.readouterr().err
+    assert "Standard input has no image" in said and "1 of 1 images could not be read" in said
+
+
+def test_progress_on_many_images(export, pictures, monkeypatch, capsys):
+    monkeypatch.setattr(Progress, "due", lambda progress: True)  # it is due every 30 s
+    assert command("predict", export, *[pictures / "good.png"] * 70, pictures / "text.jpg") == 1
     said = capsys.readouterr()
-    assert f"Predictions of {export / '7'}" in said.err
-    assert "the 5 most probable classes, and not with more. Received: top=9" in said.err
-    assert said.out.count("Größe") == 5
-    assert command("predict", run_dir, pictures / "good.png", "--top", "12") == 0
-    said = capsys.readouterr()
-    assert f"Predictions of {run_dir} at step 2" in said.err
-    assert "The network has 10 classes. Received: top=12" in said.err
+    assert len(said.out.splitlines()) == 70
+    shown = [line for line in said.err.splitlines() if " images  " in line]
+    assert len(shown) == 71 and shown[0].startswith("1 of 71 images  ") and shown[-1].startswith("71 of 71 images  ")
 
 
 def test_without_images_there_is_a_sentence(export, tmp_path, capsys):

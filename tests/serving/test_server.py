@@ -1,6 +1,5 @@
 """The server in a process of its own, over real connections: it answers as the network does, and nothing ends it."""
 
-import signal
 import socket
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving.servers import IMAGES, Server, b64, encode
+from serving.servers import IMAGES, b64, encode
 
 from allconv_resnet import cli
 from allconv_resnet.layers import standardize
@@ -88,7 +87,7 @@ def test_the_example_client_and_the_health_check_of_compose(server, expected, tm
     said = subprocess.run(client, capture_output=True, text=True, check=True).stdout
     assert f"good.png: digit {expected[1].argmax()} (" in said
     refused = subprocess.run([*client, tmp_path / "bad.png"], capture_output=True, text=True)
-    assert refused.returncode == 1 and "400: An image must be a JPEG or a PNG file" in refused.stderr
+    assert refused.returncode == 1 and "400: Image 2 of 2 must be a JPEG or a PNG file" in refused.stderr
 
     # The service of compose is called model; what asks whether it is well is tried on this server.
     text = (ROOT / "docker" / "compose.yaml").read_text().split("\n  serving:")[1].split("- >-\n")[1]
@@ -107,15 +106,6 @@ def test_large_and_thin_images_take_no_more_memory_than_they_have(server, surviv
     assert status == 200
 
 
-def test_sigterm_ends_it_in_order(exported):
-    server = Server(exported)
-    waiting = server.connect(b"POST /v1/models/mode")
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(30) == 0
-    assert server.process.stdout.read() == "Stopped\n"
-    waiting.close()
-
-
 def command(*arguments):
     with pytest.raises(SystemExit) as stop:
         cli.main([str(argument) for argument in arguments])
@@ -124,7 +114,7 @@ def command(*arguments):
 
 def test_what_cannot_be_served(tmp_path, model, capsys):
     assert command("serve", tmp_path) == 2
-    assert "has no exported model" in capsys.readouterr().err
+    assert "There is no exported model" in capsys.readouterr().err
     assert command("serve", tmp_path, "--port", "70000") == 2
     assert "port must lie in [0, 65535]. Received: port=70000" in capsys.readouterr().err
     assert command("serve", tmp_path, "--batch", "0") == 2

@@ -1,4 +1,4 @@
-"""The four public doors: their names, the examples of all docstrings, and equal numbers on TensorFlow and JAX."""
+"""The public doors: their names, the examples of all docstrings, and equal numbers on TensorFlow and JAX."""
 
 import doctest
 import pkgutil
@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import allconv_resnet as acr
-from allconv_resnet.theory import hardt_ma, shamir, tarnowski
+from allconv_resnet.theory import balduzzi, hardt_ma, shamir, tarnowski
 
 MODULES = [
     module.name
-    for package in (hardt_ma, shamir, tarnowski)
+    for package in (balduzzi, hardt_ma, shamir, tarnowski)
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
 ]
-WITHOUT_EXAMPLES = ("embedding", "random_matrices", "separation")
+WITHOUT_EXAMPLES = ("embedding", "memorized_points", "random_matrices", "separation", "sweep")
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -40,7 +40,7 @@ import sys
 import keras, numpy as np
 from allconv_resnet.theory import isometry, landscape
 assert keras.backend.backend() == "jax"
-print(isometry.effective_cumulant("tanh", 1.0, 0.5, 10), isometry.outlier("relu", 1.0, 0.0, 10))
+print(isometry.effective_cumulant("tanh", 1.0, 0.5, 10), *isometry.outliers("relu", 1.0, 0.0, 10))
 net = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, "tanh")])
 net.layers[0].kernel.assign(np.sin(np.arange(30.0) ** 2).reshape(6, 5))
 for options in ({}, {"k": 1, "method": "lanczos"}):

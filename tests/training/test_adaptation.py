@@ -63,6 +63,21 @@ def test_what_the_user_set_is_not_changed(grey, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_any_split_can_be_trained_or_tested_on(grey, tmp_path, capsys):
+    options = ["--dataset", grey, "--train-split", "val", "--test-split", "train"]
+    status, said = train(capsys, *options, *SMALL, "--run-dir", tmp_path / "run")
+    assert status == 0 and "test_split" not in said
+    assert lines(tmp_path / "run", "test")[-1]["images"] == 24
+
+
+def test_a_split_that_is_not_used_is_named(tmp_path, capsys):
+    write_folder(tmp_path / "data" / "train", random_images(24, (8, 8, 3)), LABELS, NAMES)
+    for split in ("test", "val"):
+        write_folder(tmp_path / "data" / split, random_images(3, (8, 8, 3)), LABELS[:3], NAMES)
+    status, said = train(capsys, "--dataset", tmp_path / "data", *SMALL, "--run-dir", tmp_path / "run")
+    assert status == 0 and "The images of these splits are not used: val" in said
+
+
 @pytest.mark.parametrize("recipe", ["cifar10", "cifar10-fast", "resnet20", "all-cnn-c", "densenet-bc", "airbench-60"])
 def test_the_network_of_every_kind_adapts(recipe, grey, tmp_path, capsys):
     few = ["--steps", "1", "--batch-size", "8", "--no-export", "--evaluate-every", "1"]
@@ -112,8 +127,11 @@ def test_a_folder_of_classes_alone_needs_a_holdout(photos, tmp_path, capsys):
 
 
 def test_an_option_without_effect_on_such_data_is_refused(photos, tmp_path, capsys):
-    status, said = train(capsys, "--dataset", photos, "--holdout", 6, "--padding", 2, "--run-dir", tmp_path / "run")
+    options = ["--dataset", photos, "--holdout", 6, "--run-dir", tmp_path / "run"]
+    status, said = train(capsys, *options, "--padding", 2)
     assert status == 2 and "--padding is an option of --data arrays, but" in said and "--data records" in said
+    status, said = train(capsys, *options, "--data", "records", "--shuffle-buffer", 9)
+    assert status == 2 and "--shuffle-buffer has no effect on the images of the folder" in said
 
 
 def test_epochs_are_those_of_the_data(photos, tmp_path, capsys):

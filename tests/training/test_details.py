@@ -73,3 +73,17 @@ def test_several_runs_are_drawn_over_each_other(runs, tmp_path, capsys):
     assert command("plot", runs[0], tmp_path) == 2
     assert "has no metrics yet" in capsys.readouterr().err
     assert command("plot") == 2
+
+
+@pytest.mark.slow
+def test_on_jax_a_run_has_the_same_details_and_is_loaded(runs, tmp_path, run_python):
+    assert command("evaluate", runs[0], "--details", tmp_path / "tensorflow") == 0
+    options = ("-m", "allconv_resnet", "evaluate", runs[0], "--details", tmp_path / "jax")
+    done = run_python(*options, KERAS_BACKEND="jax")
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (table(tmp_path / name / "predictions.csv") for name in ("jax", "tensorflow"))
+    assert [row["class"] for row in ours] == [row["class"] for row in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["predicted"] == b["predicted"] or abs(float(a["probability"]) - float(b["probability"])) < 1e-3
+    program = f"import allconv_resnet as acr; print(*acr.load({str(runs[0])!r}).label_names)"
+    assert run_python("-c", program, KERAS_BACKEND="jax").stdout.split() == [*"0123456789"]

@@ -79,7 +79,7 @@ def test_a_file_of_keras_and_another_number_of_classes(first, tmp_path):
     [
         ({"freeze": ("stage4",)}, "freeze must name layers of the network, such as stem, stage1, projection"),
         ({"freeze": ("stem", "stage1")}, "freeze must leave a layer that is trained"),
-        ({"initialize_from": "nowhere"}, "A network must be a run directory, a .keras file, an export, or the name of"),
+        ({"initialize_from": "nowhere"}, "There is no file, directory or network of the package called nowhere"),
         ({"initialize_from": "old.h5"}, "A network is read from a .keras file, and not from HDF5"),
         ({"network": "resnet20", "initialize_from": "FIRST"}, "weights of the same names and shapes as this one"),
     ],

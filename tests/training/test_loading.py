@@ -1,6 +1,7 @@
 """Trained networks are loaded from wherever they are, and a run is packed into one file that comes with the package."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -21,7 +22,7 @@ from allconv_resnet.transfer import arrays_by_name
 DIGITS = tuple("0123456789")
 RECIPE = SMALL.replace(
     stem=(9, 3, 2, 1), whitened_stem=True, stages=((1, 24, 2), (1, 32, 2)), block="scaled", initialization="he",
-    mirror_average=True, batch_size=32, steps=90, boundaries=(70,), evaluate_every=45, checkpoint_every=45, seed=3,
+    mirror_average=True, batch_size=32, steps=40, boundaries=(30,), evaluate_every=40, checkpoint_every=40, seed=3,
 )  # fmt: skip
 
 
@@ -55,13 +56,14 @@ def packed(run, tmp_path, monkeypatch):
 def test_a_run_and_its_export_and_its_file_are_the_same_network(run, pictures, tmp_path):
     export_run(run, output_dir=tmp_path / "export")
     expected = keras.saving.load_model(run / "model.keras").predict(pictures[1], verbose=0)
-    for source in (run, str(run), run / "model.keras", tmp_path / "export", tmp_path / "export" / "90"):
+    for source in (run, str(run), run / "model.keras", tmp_path / "export", tmp_path / "export" / "40"):
         model = acr.load(source)
         assert model.label_names == DIGITS, source
         np.testing.assert_allclose(model.predict(pictures[1], verbose=0), expected, rtol=1e-5, atol=1e-5)
         assert len(model.trainable_weights) == 6  # it can be trained further; the stem and the projection are fixed
 
 
+@pytest.mark.slow
 def test_a_file_of_keras_is_loaded_where_nothing_was_imported_before(run, tmp_path):
     program = f"import allconv_resnet as acr; print(acr.load({str(run / 'model.keras')!r}).label_names)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
@@ -75,9 +77,10 @@ def test_what_is_no_network_is_refused_in_a_sentence(run, tmp_path):
     old = export_run(run, output_dir=tmp_path / "old")
     (old / "assets.extra" / "network.json").unlink()
     for source, message in (
-        ("nowhere", "A network must be a run directory, .*Received: source='nowhere'"),
+        ("nowhere", "There is no file, directory or network of the package called nowhere"),
+        ("no/where", "A network must be a run directory, .*Received: source='no/where'"),
         (tmp_path, "A network must be a run directory"),
-        ("old.h5", "A network is read from a .keras file, and not from HDF5"),
+        (tmp_path / "old.h5", "A network is read from a .keras file, and not from HDF5"),
         (tmp_path / "damaged.keras", "cannot be read"),
         (old, "The network of the export .* cannot be read: .*writes it again"),
     ):
@@ -103,6 +106,7 @@ def test_a_packed_network_is_the_one_of_the_run_in_half_precision(run, packed, p
     card = (folder / "MODEL_CARD.md").read_text()
     error = lines(run, "test")[-1]["error"]
     assert f"| test error | {error:.2%} of 360 test images, in float32" in card and "(n = 1)" in card
+    assert str(run.parent) not in "".join(path.read_text() for path in folder.iterdir() if path.suffix != ".npz")
     assert "Apache-2.0" in card and pretrained.checksum((folder / "weights.npz").read_bytes()) in card
 
 
@@ -168,7 +172,7 @@ def test_damaged_or_hostile_weights_are_refused(packed):
 
 def test_what_cannot_be_packed_is_refused(run, tmp_path, capsys):
     unfinished = tmp_path / "unfinished"
-    assert train(SMALL.replace(steps=2), unfinished) is None
+    shutil.copytree(run, unfinished)
     (unfinished / "model.keras").unlink()
     assert command("pack", unfinished, "x", "--output-dir", tmp_path / "out") == 2
     assert "has not finished" in capsys.readouterr().err
@@ -184,9 +188,14 @@ def test_the_networks_of_the_package_are_whole():
     for name in pretrained.names():
         assert (pretrained.HERE / name / "weights.npz").stat().st_size <= 10_000_000
         assert len(acr.load(name).label_names) == acr.load(name).output_shape[-1]
-    if not pretrained.names():
-        with pytest.raises(BadInput, match=r"The package has no networks yet. Received: source='cifar10-fast'"):
-            acr.load("cifar10-fast")
+
+
+def test_a_name_that_is_not_there_is_refused_with_those_that_are(packed, tmp_path, monkeypatch, capsys):
+    for networks in ("The networks of the package are: tiny-digits", "The package has no networks yet"):
+        for arguments in (("evaluate", "cifar10-none"), ("predict", "cifar10-none", "x.png")):
+            assert command(*arguments) == 2
+            assert f"called cifar10-none. {networks}\n" in capsys.readouterr().err
+        monkeypatch.setattr(pretrained, "HERE", tmp_path / "none")
 
 
 @pytest.mark.slow

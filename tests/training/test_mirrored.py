@@ -105,6 +105,11 @@ for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["
     assert strategy.num_replicas_in_sync == len(histories) + 1
     histories.append(history["loss"])
 np.testing.assert_allclose(histories[0], histories[1], rtol=1e-5)
+with strategy.scope():
+    weight, optimizer = keras.Variable([0.0, 0.0]), acr.Momentum(1.0, momentum=0.0, global_clipnorm=1.0)
+    optimizer.build([weight])
+strategy.run(tf.function(lambda: optimizer.apply([tf.constant([3.0, 4.0])], [weight])))
+np.testing.assert_allclose(weight.numpy(), [-1.2, -1.6], rtol=1e-6)  # the norm of each of two gradients is clipped
 print("equal", histories[0])
 """
 

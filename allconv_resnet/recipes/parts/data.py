@@ -18,7 +18,8 @@ class Images:
     """Labelled images, and the splits that a run uses."""
 
     dataset: Name = "cifar10"
-    """`digits` (embedded), a dataset of tensorflow-datasets such as `cifar10`, or a file of arrays, FILE.npz."""
+    """`digits` (embedded), a dataset of tensorflow-datasets such as `cifar10`, or the path of a folder of images, of
+    the original files of CIFAR, or of a file of arrays, FILE.npz."""
     num_classes: Count = 10
     """Number of classes of the dataset and of logits of the network."""
     image_size: tuple[Size, Size, Size] = (32, 32, 3)
@@ -28,7 +29,7 @@ class Images:
     holdout: Annotated[float, Ge(0), Lt(LARGEST)] = 0
     """Number of training images, or a fraction of them below 1, that are held out. Curves, the best checkpoint and
     patience then depend on them, and the test split is read only once, at the end. The part is stratified and
-    determined by the seed."""
+    determined by the seed. The labels of all records are read first if the images are in records."""
 
     @property
     def watched_split(self):
@@ -59,7 +60,9 @@ class Arrays(Images):
 
 @part
 class Records(Images):
-    """JPEG files of all sizes in record files, as tensorflow-datasets prepares ImageNet (section 4.2)."""
+    """JPEG and PNG files of all sizes, in folders or in record files, as tensorflow-datasets prepares ImageNet (section
+    4.2).
+    """
 
     test_split: Name = "validation"
     """Name of the split that is tested on."""
@@ -71,7 +74,8 @@ class Records(Images):
     centre: Annotated[float, Gt(0), Le(1)] | None = STANDARD_CENTRE
     """Fraction of the height and width of an image that evaluation shows. Serving crops images likewise."""
     shuffle_buffer: Count = 2_048
-    """Number of undecoded images, about 110 kB each, from which the next one is drawn. Files are shuffled as well."""
+    """Number of undecoded images, about 110 kB each, from which the next one is drawn. The record files are shuffled as
+    well. The images of a folder are shuffled as a whole, without such a buffer."""
     bad_images: Literal["skip", "fail"] = "skip"
     """Whether images that cannot be decoded are skipped (and named, and counted in the metrics) or end the run."""
 

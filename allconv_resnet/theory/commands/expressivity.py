@@ -1,11 +1,13 @@
 """`allconv-resnet theory expressivity`: the size of networks that memorize random labels (Hardt & Ma, theorem 3.2).
 
-    allconv-resnet theory expressivity --data cifar10 --data-dir DIR --points 1000 10000 50000 --widths 16 64
+    allconv-resnet theory expressivity --data cifar10 --data-dir DIR --points 1000 10000 50000 --widths 16
 
-prints one table and writes parameters.png (the number of weights against that of points, with the number that the
+builds every network, saves it, loads it, and counts the labels and the unit vectors that the loaded network gets wrong.
+It prints one table and writes parameters.png (the number of weights against that of points, with the number that the
 theorem states), margin.png (the smallest margin and the precision that it needs) and expressivity.json.
 """
 
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,23 +15,24 @@ from pathlib import Path
 import numpy as np
 
 from allconv_resnet.errors import BadInput
-from allconv_resnet.plotting import add_grids, new_figure, save_figure
-from allconv_resnet.theory import expressivity
 from allconv_resnet.theory.checks import positive_integer
+from allconv_resnet.theory.commands.expressivity_figures import draw_margins, draw_parameters
 from allconv_resnet.theory.commands.reporting import load_images, print_table, progress_callback, write_results
+
+CONSTRUCTIONS = ("points", "sweep")
 
 
 @dataclass(frozen=True)
 class Options:
     """Builds networks that memorize random labels and reports their sizes (Hardt & Ma, theorem 3.2)."""
 
-    data: str = "normal"
+    data: str = "digits"
     """Dataset: normal for random points, or the name of an image dataset such as digits or cifar10."""
     data_dir: Path | None = None
     """Directory of tensorflow-datasets, for image datasets."""
-    points: tuple[int, ...] = (100, 300, 1000, 3000)
-    """Numbers of points to memorize; the first points of the dataset are used."""
-    widths: tuple[int, ...] = (4, 16, 64)
+    points: tuple[int, ...] = (100, 300, 1000, 1437)
+    """Numbers of points to memorize; the first points of the dataset are used. The digits have 1,437."""
+    widths: tuple[int, ...] = (4, 16)
     """Widths of the networks."""
     dimension: int = 128
     """Dimension of the normal points."""
@@ -64,30 +67,64 @@ def run(options: Options) -> None:
             f"points must be at most {len(x)}, the size of {options.data}. Received: points={options.points}"
         )
     labels = np.random.default_rng(options.seed).integers(0, options.num_classes, len(x))
-    rows = []
-    for width in options.widths:
-        for n in options.points:
-            show = progress_callback(f"{n} points, width {width}")
-            began = time.perf_counter()
-            model = expressivity.memorize(
-                x[:n],
-                labels[:n],
-                width,
-                num_classes=options.num_classes,
-                seed=options.seed,
-                progress=lambda stage, done, total, show=show: show(done, total),
-            )
-            seconds = time.perf_counter() - began
-            wrong = int(np.count_nonzero(expressivity.predict_labels(model, x[:n]) != labels[:n]))
-            rows.append({**asdict(model.report), "seconds": seconds, "wrong": wrong})
-    columns = ("points", "width", "blocks", "parameters", "theorem_parameters", "smallest_margin", "precision")
-    columns = (*columns, "rounding", "seconds", "wrong")
+    rows = [
+        memorize_and_reload(x[:n], labels[:n], width, construction, options)
+        for construction in CONSTRUCTIONS
+        for width in options.widths
+        for n in options.points
+    ]
+    columns = ("construction", "points", "width", "blocks", "neurons", "parameters", "theorem_parameters")
+    columns = (*columns, "smallest_margin", "precision", "rounding", "seconds", "wrong", "inexact")
     print_table([name.replace("_", " ") for name in columns], [[row[name] for name in columns] for row in rows])
     settings = {name: value for name, value in vars(options).items() if name != "data_dir"}
-    write_results(options.output_dir / "expressivity.json", options=settings, rows=rows)
-    draw_parameters(rows, options, options.output_dir / "parameters.png")
+    dimension = x[0].size
+    write_results(options.output_dir / "expressivity.json", options=settings, dimension=dimension, rows=rows)
+    draw_parameters(rows, options, dimension, options.output_dir / "parameters.png")
     draw_margins(rows, options, options.output_dir / "margin.png")
     print(f"Wrote expressivity.json, parameters.png and margin.png to {options.output_dir}")
+
+
+def memorize_and_reload(x, labels, width, construction, options):
+    """Returns the report of a network with exact unit vectors as outputs, and the errors of its saved copy.
+
+    Args:
+        x: `[n, ...]`, the points.
+        labels: `[n]`, integers.
+        width: Positive integer.
+        construction: `"points"` or `"sweep"`.
+        options: `Options`.
+
+    Returns:
+        Dictionary with the fields of `MemorizationReport`, the `seconds` of the construction, and how many outputs of
+        the loaded network have the `wrong` label or are not exactly its unit vector (`inexact`).
+    """
+    import keras
+
+    from allconv_resnet.theory import expressivity
+
+    show = progress_callback(f"{construction}, {len(x)} points, width {width}")
+    began = time.perf_counter()
+    model = expressivity.memorize(
+        x,
+        labels,
+        width,
+        construction=construction,
+        outputs="unit",
+        num_classes=options.num_classes,
+        seed=options.seed,
+        progress=lambda stage, done, total: show(done, total),
+    )
+    seconds = time.perf_counter() - began
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model.keras")
+        loaded = keras.saving.load_model(Path(folder) / "model.keras")
+    wrong = inexact = 0
+    for rows in np.array_split(np.arange(len(x)), -(-len(x) // 4096)):
+        outputs = loaded.predict_on_batch(x[rows])
+        wrong += int(np.count_nonzero(outputs.argmax(axis=1) != labels[rows]))
+        units = np.eye(options.num_classes)[labels[rows]]
+        inexact += int(np.count_nonzero((outputs != units).any(axis=1)))
+    return {**asdict(model.report), "seconds": seconds, "wrong": wrong, "inexact": inexact}
 
 
 def load_points(options):
@@ -96,44 +133,3 @@ def load_points(options):
         rng = np.random.default_rng(options.seed)
         return rng.standard_normal((max(options.points), options.dimension)).astype(np.float32)
     return load_images(options.data, options.data_dir)[0]
-
-
-def draw_parameters(rows, options, path):
-    """Draws the number of weights against the number of points, for every width and for the theorem."""
-    figure, axes = new_figure(5.2, 4.2)
-    n = np.unique(np.geomspace(min(options.points), 20 * max(options.points), 60).astype(int))
-    count = [expressivity.theorem_parameters(int(k), options.num_classes) for k in n]
-    axes.loglog(n, count, "k--", label="theorem 3.2 with constants 1: n (2 log n + 1) + r²")
-    for i, width in enumerate(options.widths):
-        of_width = [row for row in rows if row["width"] == width]
-        fixed = of_width[0]["parameters"] - of_width[0]["blocks"] * (2 * width**2 + width)
-        axes.loglog(n, fixed + np.ceil(n / width) * (2 * width**2 + width), color=f"C{i}", linewidth=1, alpha=0.6)
-        axes.loglog(
-            [row["points"] for row in of_width],
-            [row["parameters"] for row in of_width],
-            "o",
-            color=f"C{i}",
-            label=f"width {width}",
-        )
-    axes.set(xlabel="points n", ylabel="parameters", title=f"Fitting random labels ({options.data})")
-    axes.legend(loc="lower right")
-    add_grids(figure)
-    save_figure(figure, path, dpi=130)
-
-
-def draw_margins(rows, options, path):
-    """Draws the smallest relative margin against the number of points, with the precision of the network."""
-    figure, axes = new_figure(5.2, 4.2)
-    for i, width in enumerate(options.widths):
-        of_width = [row for row in rows if row["width"] == width]
-        for dtype, marker in (("float32", "o"), ("float64", "s")):
-            at = [(row["points"], row["smallest_margin"]) for row in of_width if row["precision"] == dtype]
-            if at:
-                axes.loglog(*zip(*at, strict=True), marker, color=f"C{i}", label=f"width {width}, {dtype}")
-        axes.loglog(
-            [r["points"] for r in of_width], [r["smallest_margin"] for r in of_width], color=f"C{i}", linewidth=1
-        )
-    axes.set(xlabel="points n", ylabel="smallest relative margin", title=f"Room for rounding ({options.data})")
-    axes.legend()
-    add_grids(figure)
-    save_figure(figure, path, dpi=130)

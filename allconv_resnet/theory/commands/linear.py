@@ -43,9 +43,9 @@ class Options:
 
     dimension: int = 16
     """Size d of the matrices in norm.png and descent.png."""
-    matrices: int = 1000
+    matrices: int = 300
     """Number of random matrices to factorize, of several kinds and of up to 64 dimensions."""
-    networks: int = 100_000
+    networks: int = 30_000
     """Number of random networks at which the gradient bounds are tested."""
     steps: int = 400
     """Number of steps of gradient descent in descent.png."""

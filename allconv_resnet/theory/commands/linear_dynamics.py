@@ -165,14 +165,19 @@ def draw_paths(paths, path):
     risks.loglog([], [], "k", label="excess risk")
     risks.loglog([], [], "k--", linewidth=1, label="upper bound that\nthe gradient certifies")
     risks.set(xlabel="step + 1", ylabel="excess risk", title=f"R = diag(−1, −1, 1), depth {paths[0]['depth']}")
-    singular.set(xlabel="step + 1", ylabel="Σᵢ Πⱼ≠ᵢ smin(I + Aⱼ)²", title="Distance from two singular factors")
+    singular.set(
+        xlabel="step + 1",
+        ylabel="$\\Sigma_i\\,\\Pi_{j \\neq i}\\,s_{min}(I + A_j)^2$",
+        title="Distance from two singular factors",
+    )
     for axes in (risks, singular):
         axes.set_ylim(low, high)
         legend_beside(axes)
     add_grids(figure)
     add_statement(
         figure,
-        "Theorem 2.2 without its hypothesis: |∇f|² ≥ 4 λ₊(cov) (f − C) Σᵢ Πⱼ≠ᵢ smin(I + Aⱼ)². "
+        "Theorem 2.2 without its hypothesis: "
+        "|∇f|² ≥ 4 λ₊(cov) (f − C) $\\Sigma_i\\,\\Pi_{j \\neq i}\\,s_{min}(I + A_j)^2$. "
         "A critical point at which at most one factor is singular is a global minimum.",
     )
     save_figure(figure, path, dpi=130)

@@ -48,7 +48,7 @@ def draw_bounds(sizes, ratios, path, shown=4000):
     add_statement(
         figure,
         "|∇f|² ≥ 4 l (1−t)^(2(l−1)) λmin(cov) (f − C) for norms t < 1, and "
-        "|∇f|² ≥ 4 λ₊(cov) (f − C) Σᵢ Πⱼ≠ᵢ smin(I + Aⱼ)² for any norm.",
+        "|∇f|² ≥ 4 λ₊(cov) (f − C) $\\Sigma_i\\,\\Pi_{j \\neq i}\\,s_{min}(I + A_j)^2$ for any norm.",
     )
     save_figure(figure, path, dpi=130)
 

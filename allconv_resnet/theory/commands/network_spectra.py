@@ -1,9 +1,10 @@
-"""The experiment `network`: the Jacobian of the CIFAR network of this package, at initialization and during training.
+"""The experiment `network`: the Jacobian of the CIFAR network of this package, and the law of its own blocks.
 
-All singular values are computed for the whole body, from the 3,072 pixels to the last feature map before the pooling.
-The theory applies to each stage without its first block, where the shape does not change. There the experiment measures
-the effective cumulant c, the sum over the blocks of |J_branch v|^2 / |v|^2 for random v, and compares the largest
-squared singular value with the edge lambda_+(c) of the universal law.
+The law applies to each stage without its first block, where the shape does not change: eight blocks x + V phi(U x),
+that is `depth=8` and `inner=1/2`, with the effective cumulant c measured as the sum over the blocks of
+|J_branch v|^2 / |v|^2 for random v. All singular values are computed for stage 1 at the middle of its feature map,
+`CROP` x `CROP` positions of 64 channels. With `body`, the experiment also measures the largest singular value of each
+whole stage, and all singular values from the 3,072 pixels to the last feature map before the pooling.
 """
 
 import json
@@ -15,10 +16,11 @@ import numpy as np
 
 import allconv_resnet as acr
 from allconv_resnet.errors import BadInput
-from allconv_resnet.plotting import add_grids, new_figure, save_figure
+from allconv_resnet.layers import standardize
+from allconv_resnet.plotting import new_figure, save_figure
 from allconv_resnet.theory import isometry
 from allconv_resnet.theory.commands.reporting import (
-    load_cifar10,
+    load_images,
     load_run,
     print_table,
     progress_callback,
@@ -26,10 +28,16 @@ from allconv_resnet.theory.commands.reporting import (
 )
 
 INITIALIZATIONS = {"paper": "near_identity", "standard": "standard", "he": "he"}
-PROBES, BATCH_SIZE = 32, 32
+PROBES, BATCH_SIZE, CROP = 32, 32, 6
+OWN_LAW = {"depth": 8, "inner": 0.5}  # of blocks 2 to 9 of a stage; half of the ReLUs are active
+LAWS = {"its own law": OWN_LAW, "layers x + W x": {"depth": 8}, "universal law": {}}
+STATEMENT = (
+    "Law of a product of L wide blocks 1 + V D U:  1/z = y/(1+y) (r(1+r)/(y(1+y)))$^L$,  "
+    "y = r + v r(1+r) / (1 - v r(1+r)/inner),  v = c/L,  density of log z = -Im y/$\\pi$."
+)
 
 
-def measure_networks(output_dir, data_dir, run_dirs, train_steps):
+def measure_networks(output_dir, data_dir, run_dirs, train_steps, body):
     """Measures every network, prints the tables, and writes `network.png` and `network.json`.
 
     Args:
@@ -37,11 +45,12 @@ def measure_networks(output_dir, data_dir, run_dirs, train_steps):
         data_dir: Path of the directory of tensorflow-datasets, or None for the default.
         run_dirs: Sequence of paths of run directories.
         train_steps: Integer, number of training steps of another network; 0 for none.
+        body: Whether to measure the whole body and the whole stages, some minutes for a network.
 
     Raises:
         BadInput: if the steps exceed one epoch, or if the network of a run does not have the stages of this experiment.
     """
-    images, labels = load_cifar10(data_dir)
+    images, labels = load_images("cifar10", data_dir)
     epoch = len(images) // BATCH_SIZE
     if not 0 <= train_steps <= epoch:
         raise BadInput(f"train_steps must lie in [0, {epoch}], at most one epoch. Received: train_steps={train_steps}")
@@ -52,29 +61,71 @@ def measure_networks(output_dir, data_dir, run_dirs, train_steps):
         model, step = load_run(run_dir)
         check_stages(model, run_dir)
         builders[f"{'/'.join(run_dir.resolve().parts[-2:])}, step {step}"] = lambda model=model: model
+    image = keras.ops.convert_to_numpy(standardize(images[:1]))[0]
     results = []
     for name, build in builders.items():
         path = output_dir / "network" / f"{name}.json".replace(" ", "_").replace(",", "").replace("/", "_")
-        if not path.is_file():
-            write_results(path, network=name, **measure(build(), images[0], name))
-        results.append(json.loads(path.read_text()))
+        measurements = {"stage": (path.with_name(f"stage_{path.name}"), measure_stage)}
+        measurements |= {"body": (path, measure)} if body else {}
+        found = {"network": name}
+        for file, function in measurements.values():
+            if not file.is_file():
+                write_results(file, network=name, **function(build(), image, name))
+            found |= json.loads(file.read_text())
+        results.append(found)
+    print_tables(results)
+    write_results(output_dir / "network.json", image=0, **OWN_LAW, results=results)
+    draw_jacobians(results, output_dir / "network.png")
+
+
+def print_tables(results):
+    """Prints the spectra and the largest singular values beside the laws, and what was measured of the whole body."""
+    rows = []
+    for r in results:
+        values = np.maximum(r["squared_singular_values"], 1e-300)
+        distances = [isometry.kolmogorov_smirnov(values, r["c"], **law) for law in LAWS.values()]
+        edge = isometry.spectral_edges(r["c"], **OWN_LAW)[1]
+        rows.append(
+            (r["network"], r["c"], values.mean(), isometry.spectral_mean(r["c"], 8), values[0], edge, *distances)
+        )
+    headings = ("network", "c", "mean", "of the law", "largest", "edge", *(f"KS to {name}" for name in LAWS))
+    print(f"Squared singular values of blocks 2 to 9 of stage 1 on {CROP}x{CROP} positions, one network each:")
+    print_table(headings, rows)
+    whole = [r for r in results if "stages" in r]
+    if not whole:
+        return
     headings = ("network", "largest", "median", "smallest", "above 1/100 of it")
     rows = [
         (r["network"], v[0], v[len(v) // 2], v[-1], f"{np.sum(v > v[0] / 100)} of {len(v)}")
-        for r in results
+        for r in whole
         for v in [np.array(r["singular_values"])]
     ]
-    print("Singular values of the Jacobian from the pixels of one image to the last feature map:")
+    print("\nSingular values of the Jacobian from the pixels of one image to the last feature map:")
     print_table(headings, rows)
-    print("\nBlocks 2 to 9 of each stage, c measured, the largest squared singular value and the edge of the law:")
-    rows = [
-        (r["network"], s["stage"], s["c"], s["largest"], s["edge"], s["largest"] / s["edge"])
-        for r in results
-        for s in r["stages"]
-    ]
-    print_table(("network", "stage", "c", "largest", "lambda_+(c)", "ratio"), rows)
-    write_results(output_dir / "network.json", results=results)
-    draw_jacobians(results, output_dir / "network.png")
+    print(
+        "\nBlocks 2 to 9 of each whole stage, c measured, the largest squared singular value and the edge of the law:"
+    )
+    rows = []
+    for r in whole:
+        for s in r["stages"]:
+            own, universal = isometry.spectral_edges(s["c"], **OWN_LAW)[1], isometry.spectral_edges(s["c"])[1]
+            rows.append((r["network"], s["stage"], s["c"], s["largest"], own, s["largest"] / own, universal))
+    print_table(("network", "stage", "c", "largest", "edge", "ratio", "universal edge"), rows)
+
+
+def measure_stage(model, image, name):
+    """Returns c and all squared singular values of blocks 2 to 9 of stage 1, at the middle of its feature map."""
+    blocks = [layer for layer in model.layers if layer.name.startswith("stage1_block")]
+    x = keras.ops.convert_to_numpy(keras.Model(model.input, blocks[0].output)(image[None], training=False))
+    start = (x.shape[1] - CROP) // 2
+    x = x[:, start : start + CROP, start : start + CROP]
+    c = branch_cumulant(blocks[1:], keras.ops.convert_to_tensor(x))
+    y = inputs = keras.Input(x.shape[1:])
+    for block in blocks[1:]:
+        y = block(y)
+    progress = progress_callback(f"{name}, stage 1")
+    values = isometry.jacobian_singular_values(keras.Model(inputs, y), x[0], progress=progress)
+    return {"crop": CROP, "c": c, "squared_singular_values": values**2}
 
 
 def measure(model, image, name):
@@ -90,7 +141,7 @@ def measure(model, image, name):
         inputs = keras.ops.convert_to_numpy(x)
         progress = progress_callback(f"{name}, stage {number}")
         largest = isometry.jacobian_singular_values(tail, inputs, k=1, which="largest", progress=progress)
-        stages.append({"stage": number, "c": c, "largest": largest[0] ** 2, "edge": isometry.spectral_edges(c)[1]})
+        stages.append({"stage": number, "c": c, "largest": largest[0] ** 2})
     return {"singular_values": values, "stages": stages}
 
 
@@ -114,14 +165,14 @@ def _initialized(kind):
 
 
 def train_cifar_resnet(images, labels, steps):
-    """Returns the CIFAR network after some steps of training with batches of 32 images."""
+    """Returns the CIFAR network after some steps of training with batches of 32 of the uint8 images."""
     model = acr.cifar_resnet(10)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(acr.Momentum(0.05, weight_decay=1e-4), loss, jit_compile=False)
     progress = progress_callback("training")
     order = np.random.default_rng(0).permutation(len(images))[: steps * BATCH_SIZE]
     for step, rows in enumerate(order.reshape(-1, BATCH_SIZE)):
-        model.train_on_batch(images[rows], labels[rows])
+        model.train_on_batch(standardize(images[rows]), labels[rows])
         progress(step + 1, steps)
     return model
 
@@ -148,24 +199,69 @@ def check_stages(model, run_dir):
 
 
 def draw_jacobians(results, path):
-    """Draws all singular values in order, and the largest one of each stage against the edge of the universal law."""
-    figure, (spectra, edges) = new_figure(12, 4.8, columns=2)
-    for i, r in enumerate(results):
-        values = np.array(r["singular_values"])
-        spectra.plot(np.arange(1, len(values) + 1), values / values[0], color=f"C{i}", label=r["network"])
-        points = [(s["edge"] - 1, s["largest"] - 1) for s in r["stages"]]
-        for (edge, largest), marker in zip(points, "os^", strict=True):
-            edges.plot(edge, largest, marker, color=f"C{i}")
-    spectra.set(yscale="log", xlabel="index", ylabel="singular value / largest", title="image to last feature map")
-    spectra.axvline(1024, color="0.6", lw=1, ls=":")
-    spectra.text(1040, 1.0, "1024: 16 channels at 8x8, all that the shortcuts carry", fontsize=7, va="top")
-    spectra.legend(fontsize=8, loc="lower left")
-    limits = [0.5 * min(edges.get_xlim()[0], 1e-2), 2 * edges.get_xlim()[1]]
-    edges.set(xscale="log", yscale="log", xlabel="$\\lambda_+(c) - 1$ of the universal law", ylabel="measured - 1")
-    edges.plot(limits, limits, color="0.6", lw=1)
-    edges.set_title(
-        "largest squared singular value, blocks 2 to 9 of a stage\n(circle, square, triangle: stage 1, 2, 3)"
+    """Draws the spectrum of each network over the laws, and the whole stages and bodies of those that were measured."""
+    whole = [r for r in results if "stages" in r]
+    columns = max(len(results), 3)
+    figure, axes = new_figure(4.2 * columns, 8.6 if whole else 4.4, 2 if whole else 1, columns, squeeze=False)
+    for ax, r in zip(axes[0], results, strict=False):
+        draw_spectrum(ax, r)
+    axes[0, 0].set_ylabel("density of the logarithm")
+    for ax in (*axes[0, len(results) :], *(axes[1, 2:] if whole else ())):
+        ax.set_axis_off()
+    if whole:
+        draw_stages(axes[1, 0], whole)
+        draw_bodies(axes[1, 1], whole)
+    figure.suptitle(
+        "Jacobians of the CIFAR network of Hardt & Ma at one training image. "
+        f"Above: blocks 2 to 9 of stage 1, {CROP}x{CROP} positions"
     )
-    figure.suptitle("Jacobians of the CIFAR network of Hardt & Ma at one training image")
-    add_grids(figure)
-    save_figure(figure, path)
+    figure.supxlabel(STATEMENT, fontsize=9)
+    save_figure(figure, path, dpi=90)
+
+
+def draw_spectrum(ax, r):
+    """Draws the histogram of the squared singular values on a logarithmic axis, and the densities of the laws."""
+    values = np.maximum(r["squared_singular_values"], 1e-300)
+    c = r["c"]
+    low, high = (max(values[int(0.98 * len(values))], 1e-12), values[0])
+    bins = np.geomspace(low / (high / low) ** 0.05, high * (high / low) ** 0.05, 50)
+    shown = np.histogram(values, bins)[0] / (len(values) * np.diff(np.log(bins)))
+    ax.stairs(shown, bins, fill=True, color="0.8", label="measured")
+    grid = np.geomspace(bins[0], bins[-1], 600)
+    for (name, law), style in zip(LAWS.items(), ("C3-", "C2-.", "C0--"), strict=True):
+        distance = isometry.kolmogorov_smirnov(values, c, **law)
+        label = f"{name}, KS {distance:.3f}"
+        ax.plot(grid, grid * isometry.spectral_density(grid, c, **law), style, lw=1.2, label=label)
+    ax.set(xscale="log", xlabel="squared singular value", title=f"{r['network']}: c = {c:.3g}")
+    if high < 2 * low:
+        ax.set_xscale("linear")
+    ax.set_ylim(0, 1.5 * ax.get_ylim()[1])
+    ax.legend(fontsize=8, loc="upper left")
+
+
+def draw_stages(ax, whole):
+    """Draws the largest squared singular value of each whole stage against the edges of both laws."""
+    for i, r in enumerate(whole):
+        for s, marker in zip(r["stages"], "os^", strict=True):
+            largest = s["largest"] - 1
+            own, universal = isometry.spectral_edges(s["c"], **OWN_LAW)[1], isometry.spectral_edges(s["c"])[1]
+            ax.plot(own - 1, largest, marker, color=f"C{i}", label=r["network"] if marker == "o" else None)
+            ax.plot(universal - 1, largest, marker, color=f"C{i}", mfc="none")
+    limits = [1e-3, 1e6]
+    ax.plot(limits, limits, color="0.6", lw=1)
+    ax.set(xscale="log", yscale="log", xlabel="upper edge of the law - 1", ylabel="largest squared singular value - 1")
+    ax.set_title("whole stages (circle, square, triangle: 1, 2, 3);\nfilled: own law, open: universal law", fontsize=10)
+    ax.legend(fontsize=8, loc="lower right")
+    ax.grid(alpha=0.3)
+
+
+def draw_bodies(ax, whole):
+    """Draws all singular values of the bodies in order."""
+    for i, r in enumerate(whole):
+        values = np.array(r["singular_values"])
+        ax.plot(np.arange(1, len(values) + 1), values / values[0], color=f"C{i}", label=r["network"])
+    ax.set(yscale="log", xlabel="index", ylabel="singular value / largest")
+    ax.set_title("pixels to last feature map; dotted: the 16 channels\nat 8x8 that the shortcuts carry", fontsize=10)
+    ax.axvline(1024, color="0.6", lw=1, ls=":")
+    ax.legend(fontsize=8, loc="lower left")
+    ax.grid(alpha=0.3)

@@ -105,12 +105,13 @@ def progress_callback(label):
     return show
 
 
-def load_images(name, data_dir):
-    """Returns the training images and labels of a dataset.
+def load_images(name, data_dir, split="train"):
+    """Returns the images and labels of a split of a dataset.
 
     Args:
         name: String, name of the dataset.
         data_dir: Path of the directory of tensorflow-datasets, or None for the default.
+        split: String, name of the split.
 
     Returns:
         uint8 array `[n, height, width, channels]` and int64 array `[n]`.
@@ -121,7 +122,7 @@ def load_images(name, data_dir):
     from allconv_resnet.data.source import load_data
 
     try:
-        return load_data(name, data_dir).arrays("train")
+        return load_data(name, data_dir).arrays(split)
     except BadInput as error:
         # The commands that train networks recommend an option that the theory does not have.
         raise BadInput(str(error).replace("--recipe digits", "--data digits")) from error

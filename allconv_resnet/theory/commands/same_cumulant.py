@@ -1,33 +1,41 @@
 """The experiment `training` of isometry: networks with different activations at equal weight scale and at equal c.
 
-For each seed, all networks are trained on the same batches of CIFAR-10. Each finished run is stored in a JSON file, so
-that the command continues where it was stopped.
+For each seed, all networks are trained on the same batches. Each finished run is stored in a JSON file, so that the
+command continues where it was stopped.
 """
 
 import json
 
-import keras
 import numpy as np
 
 from allconv_resnet.plotting import add_grids, new_figure, save_figure
 from allconv_resnet.theory import isometry
-from allconv_resnet.theory.commands.reporting import load_cifar10, print_table, progress_callback, write_results
-from allconv_resnet.theory.isometry import ACTIVATIONS, Activation
+from allconv_resnet.theory.commands.dense_networks import (
+    ARMS,
+    BATCH_SIZE,
+    LEARNING_RATE,
+    NETWORKS,
+    build_network,
+    initialize,
+    train_with_sgd,
+)
+from allconv_resnet.theory.commands.reporting import load_images, print_table, progress_callback, write_results
 
-BATCH_SIZE, LEARNING_RATE, EARLY = 128, 0.02, 50
+EARLY = 50
+TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 5, 10, 20)
 SMALL_MEAN = 0.5  # limit for |m[L]| at equal c, with inputs of standard deviation 1
-CENTERED = Activation(
-    "sigmoid - 1/2", lambda h: keras.ops.sigmoid(h) - 0.5
-)  # has the same c as the sigmoid, but no mean
-NETWORKS = [*(ACTIVATIONS[n] for n in ("tanh", "hard_tanh", "selu", "elu", "relu", "leaky_relu", "sigmoid")), CENTERED]
-ARMS = ("same weight scale", "same c")
+STATEMENT = (
+    "The bulk of the Jacobian's spectrum depends on c = $\\Sigma$ $\\sigma_w^2/L$ E[$\\varphi'^2$] alone "
+    "(Tarnowski et al., sections 3 and 4): at equal c, the first steps of different activations should agree."
+)
 
 
-def compare_trainings(output_dir, data_dir, width, depth, seeds, steps, c, weight_scale):
+def compare_trainings(output_dir, data, data_dir, width, depth, seeds, steps, c, weight_scale):
     """Trains all networks, prints the spread of their losses, and writes `training.png` and `training.json`.
 
     Args:
         output_dir: Path. Runs that have a JSON file with the same settings there are not repeated.
+        data: String, name of a dataset of ten classes.
         data_dir: Path of the directory of tensorflow-datasets, or None for the default.
         width: Positive integer, number of neurons of a layer.
         depth: Positive integer, number of residual layers.
@@ -37,10 +45,12 @@ def compare_trainings(output_dir, data_dir, width, depth, seeds, steps, c, weigh
         weight_scale: Positive float, weight scale of the networks with equal weight scale.
     """
     settings = {"width": width, "depth": depth, "steps": steps, "c": c, "weight_scale": weight_scale}
-    settings |= {"batch": BATCH_SIZE, "learning_rate": LEARNING_RATE}
+    settings |= {"batch": BATCH_SIZE, "learning_rate": LEARNING_RATE, "data": data}
+    images, labels = load_images(data, data_dir)
+    settings["images"] = len(images)
     runs_dir = output_dir / "training_runs"
     plan = [(a, arm, seed) for a in NETWORKS for arm in ARMS for seed in range(seeds)]
-    progress, images, built_for = progress_callback("training runs"), None, None
+    progress, built_for = progress_callback("training runs"), None
     results = []
     for done, (activation, arm, seed) in enumerate(plan):
         progress(done, len(plan))
@@ -50,56 +60,19 @@ def compare_trainings(output_dir, data_dir, width, depth, seeds, steps, c, weigh
         path = runs_dir / f"{activation.name}-{arm}-{seed}.json".replace(" ", "_").replace("/", "_")
         known = json.loads(path.read_text()) if path.is_file() else None
         if known is None or known["settings"] != settings:
-            images = load_cifar10(data_dir) if images is None else images
-            model = build_network(activation, width, depth) if model is None else model  # compiled once per activation
+            if model is None:  # compiled once per activation
+                model = build_network(activation, width, depth, images[0].size)
             initialize(model, scale, width, depth, seed)
-            losses = train_with_sgd(model, *images, seed, steps)
+            losses = train_with_sgd(model, images, labels, seed, steps)
             known = {"activation": activation.name, "arm": arm, "seed": seed, "settings": settings}
             known |= {"scale": scale, "losses": losses}
             write_results(path, **known)
         results.append(known)
     progress(len(plan), len(plan))
     summary = summarize(results, depth, weight_scale, c)
-    print_summary(summary, seeds)
-    write_results(output_dir / "training.json", settings=settings, **summary)
-    draw_learning_curves(results, summary, seeds, output_dir / "training.png")
-
-
-def build_network(activation, width, depth):
-    """Returns a compiled network of a linear layer, `depth` layers x + phi(W x + b), and a linear readout."""
-    x = inputs = keras.Input((32 * 32 * 3,))
-    x = keras.layers.Dense(width, use_bias=False, name="stem")(x)
-    for layer in range(depth):
-        h = keras.layers.Dense(width, name=f"layer{layer}")(x)
-        x = keras.layers.Add()([x, keras.layers.Activation(activation.function)(h)])
-    model = keras.Model(inputs, keras.layers.Dense(10, name="readout")(x))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(LEARNING_RATE), loss, jit_compile=False)
-    return model
-
-
-def initialize(model, scale, width, depth, seed):
-    """Sets random weights: residual layers at the weight scale, others with standard deviation 1 / sqrt(inputs)."""
-    random = np.random.default_rng(seed)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Dense):
-            inputs, outputs = layer.kernel.shape
-            residual = layer.name.startswith("layer")
-            deviation = scale / np.sqrt(width * depth) if residual else 1 / np.sqrt(inputs)
-            layer.kernel.assign(deviation * random.standard_normal((inputs, outputs)))
-            if layer.use_bias:
-                layer.bias.assign(np.zeros(outputs))
-
-
-def train_with_sgd(model, images, labels, seed, steps):
-    """Trains by SGD on batches that depend on the seed only, and returns the loss of each batch before its step."""
-    random = np.random.default_rng(1000 + seed)
-    epochs = [random.permutation(len(images)) for _ in range(-(-steps * BATCH_SIZE // len(images)))]
-    losses = np.empty(steps)
-    for step, rows in enumerate(np.concatenate(epochs)[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE)):
-        model.reset_metrics()
-        losses[step] = model.train_on_batch(images[rows].reshape(BATCH_SIZE, -1), labels[rows])
-    return losses
+    print_summary(summary, data, seeds)
+    write_results(output_dir / "training.json", settings=settings, seeds=list(range(seeds)), **summary)
+    draw_learning_curves(results, summary, data, seeds, output_dir / "training.png")
 
 
 def summarize(results, depth, weight_scale, c):
@@ -111,7 +84,7 @@ def summarize(results, depth, weight_scale, c):
             field = isometry.mean_field(activation, entry["scale"], 0.0, depth)
             curves = losses_of(results, activation.name, arm)
             entry |= {"c": field.cumulants.sum(), "mean": field.m[-1], "mean_square": field.p[-1]}
-            entry |= {"outlier": isometry.outlier(activation, entry["scale"], 0.0, depth)}
+            entry |= {"outliers": isometry.outliers(activation, entry["scale"], 0.0, depth)}
             entry |= {
                 "first": curves[:, 0].mean(),
                 "early": curves[:, :EARLY].mean(),
@@ -156,9 +129,9 @@ def spread(results, names, arm):
     }
 
 
-def print_summary(summary, seeds):
+def print_summary(summary, data, seeds):
     """Prints the mean losses of the networks and the spreads between activations."""
-    print(f"Training loss on CIFAR-10, mean of {seeds} seeds; early and late are the first and last {EARLY} steps:")
+    print(f"Training loss on {data}, mean of {seeds} seeds; early and late are the first and last {EARLY} steps:")
     rows = []
     for n in summary["networks"]:
         for arm in ARMS:
@@ -177,9 +150,9 @@ def print_summary(summary, seeds):
             print(f"Diverged at the {arm} and excluded from the spreads: {', '.join(names)}")
 
 
-def draw_learning_curves(results, summary, seeds, path):
+def draw_learning_curves(results, summary, data, seeds, path):
     """Draws the learning curves of both arms, and their beginnings; bands are the range over the seeds."""
-    figure, axes = new_figure(12, 8.5, 2, 2, sharey="row")
+    figure, axes = new_figure(15, 8.5, 2, 2, sharey="row")
     for column, arm in zip(axes.T, ARMS, strict=True):
         for i, network in enumerate(summary["networks"]):
             curves = np.array([smooth(losses) for losses in losses_of(results, network["activation"], arm)])
@@ -190,19 +163,20 @@ def draw_learning_curves(results, summary, seeds, path):
                 ax.plot(curves.mean(axis=0), style, color=f"C{i}", label=label)
                 low, high = curves.min(axis=0), curves.max(axis=0)
                 ax.fill_between(range(curves.shape[1]), low, high, color=f"C{i}", alpha=0.15)
-        for ax, limit in zip(column, ([1.8, 30], [1.4, 8]), strict=True):
-            ax.set(ylim=limit, yscale="log")
-            ax.set_yticks([t for t in (1.5, 2, 3, 5, 10, 20) if limit[0] < t < limit[1]], minor=False)
-            ax.set_yticks([], minor=True)
-            ax.yaxis.set_major_formatter("{x:g}")
         column[0].set(title=arm, xlim=(-1, 60))
-        column[0].legend(fontsize=8)
+        column[0].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
         column[1].set_xlabel("step")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("training loss (mean of up to 10 steps)")
+    everything = np.array([smooth(losses) for r in results for losses in [np.array(r["losses"], np.float64)]])
+    for row, shown in zip(axes, (everything[:, :60], everything), strict=True):
+        row[0].set(ylabel="training loss in nats (mean of up to 10 steps)", yscale="log")
+        row[0].set_ylim(0.9 * np.nanmin(shown), min(30.0, 1.1 * np.nanmax(shown)))
+        row[0].set_yticks([t for t in TICKS if row[0].get_ylim()[0] < t < row[0].get_ylim()[1]], minor=False)
+        row[0].set_yticks([], minor=True)
+        row[0].yaxis.set_major_formatter("{x:g}")
     figure.suptitle(
-        f"Residual networks on CIFAR-10, {seeds} seeds with their range; dashed: activations whose mean drifts"
+        f"Residual networks on {data}, {seeds} seeds with their range; dashed: activations whose mean drifts"
     )
+    figure.supxlabel(STATEMENT, fontsize="small")
     add_grids(figure)
     save_figure(figure, path, dpi=100)
 

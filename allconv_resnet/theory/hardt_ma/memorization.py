@@ -1,12 +1,10 @@
 """Residual networks that fit any labels of any distinct points: theorem 3.2 of Hardt & Ma (arXiv 1611.04231).
 
 `memorize` returns a Keras model of blocks `h -> h + V ReLU(U h + s)` with `O(n)` weights for n points, at any width.
-The construction differs from the paper in three ways. It does not require that the points are separated and have norms
-close to 1 (see `separation`), it whitens the random projection (see `embedding`), and it replaces the last block, which
-maps surrogates to unit vectors, by a linear readout that selects the nearest surrogate.
+There are two constructions: that of the paper without its assumptions on the points (see `separation`), and a smaller
+one (see `sweep`). Both start from a whitened random projection (see `embedding`).
 """
 
-import hashlib
 import itertools
 import math
 import warnings
@@ -17,9 +15,11 @@ import numpy as np
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.checks import positive_integer
-from allconv_resnet.theory.hardt_ma.embedding import Inseparable, chunks, embed
+from allconv_resnet.theory.hardt_ma.embedding import Inseparable, embed
+from allconv_resnet.theory.hardt_ma.memorized_points import check_points, indices_of_distinct_points
+from allconv_resnet.theory.hardt_ma.memorizing_network import build_network
 from allconv_resnet.theory.hardt_ma.separation import separate
-from allconv_resnet.theory.hardt_ma.stacked_blocks import CenteredProjection, StackedResidualBlocks
+from allconv_resnet.theory.hardt_ma.sweep import sweep
 
 # Pairs of the precision of the input and that of the arithmetic. Keras rounds arrays to float32 in fit and predict.
 PRECISIONS = {
@@ -27,7 +27,14 @@ PRECISIONS = {
     "float64": [("float32", "float64"), ("float64", "float64")],
 }
 PRECISIONS["auto"] = PRECISIONS["float32"] + PRECISIONS["float64"]
-_SHIFTS = (0.0, 1.5)  # relative to the largest norm; the second one moves every point away from the center
+CONSTRUCTIONS = ("points", "sweep")
+OUTPUTS = ("logits", "unit")
+# How the points are embedded in each attempt: the shift relative to the largest norm, of which the second one moves
+# every point away from the center, or the choice of the first coordinate.
+_EMBEDDINGS = {
+    "points": [{"shift": 0.0}, {"shift": 1.5}],
+    "sweep": [{"shift": 0.0, "first": "principal"}, {"shift": 0.0, "first": "random"}],
+}
 _PROJECTIONS = 2  # number of random projections that are tried
 
 
@@ -38,25 +45,30 @@ class MemorizationReport:
     points: int
     distinct_points: int
     classes: int
+    construction: str  # "points" or "sweep"
+    outputs: str  # "logits" or "unit"
     width: int
     blocks: int
-    parameters: int  # all weights of the model, including the projection and the readout
-    theorem_parameters: int  # `theorem_parameters(points, classes)`
-    smallest_margin: float  # minimum of (|z_i| - largest <u_i, later point>) / |z_i|, see `separation`
+    neurons: int  # hidden ReLUs of all blocks
+    parameters: int  # all weights of the model, including the projection and the last layers
+    theorem_parameters: int  # `theorem_parameters(points, classes, dimension)`, which also has a projection
+    smallest_margin: float  # "points": min (|z_i| - largest <u_i, later point>) / |z_i|; "sweep": min |p - b| / max |p|
     precision: str  # precision of the arithmetic, "float32" or "float64"
     input_precision: str  # precision to which the network first rounds the points
     rounding: float  # upper bound of the distance of a point to its surrogate; labels cannot change below 1
 
 
-def theorem_parameters(n, num_classes):
+def theorem_parameters(n, num_classes, dimension):
     """Returns the number of weights of theorem 3.2, `O(n log n + r^2)`, with all unspecified constants set to 1.
 
-    There are `ceil(n/k)` blocks of `2 k^2 + k` weights with `k = ceil(log n)`, and `r^2` weights in the last block. Any
-    proof needs a constant larger than 1 in `k = O(log n)`, so this is the smallest number that the theorem can state.
+    There are `d k` weights in the first layer, `ceil(n/k)` blocks of `2 k^2 + k` weights with `k = ceil(log n)`, and
+    `k r + r^2` weights in the last block. Any proof needs a constant larger than 1 in `k = O(log n)`, so this is the
+    smallest number that the theorem can state.
 
     Args:
         n: Positive integer, number of points.
         num_classes: Positive integer `r`.
+        dimension: Positive integer `d`, the dimension of the points.
 
     Returns:
         Integer.
@@ -66,15 +78,26 @@ def theorem_parameters(n, num_classes):
 
     Example:
 
-    >>> theorem_parameters(50_000, 10)
-    1150238
+    >>> theorem_parameters(50_000, 10, 3072)
+    1184140
     """
-    n = positive_integer(n, "n")
+    n, r = positive_integer(n, "n"), positive_integer(num_classes, "num_classes")
     k = max(1, math.ceil(math.log(n)))
-    return math.ceil(n / k) * (2 * k * k + k) + positive_integer(num_classes, "num_classes") ** 2
+    return positive_integer(dimension, "dimension") * k + math.ceil(n / k) * (2 * k * k + k) + k * r + r**2
 
 
-def memorize(x, labels, width, *, num_classes=None, precision="auto", seed=0, progress=None):
+def memorize(
+    x,
+    labels,
+    width,
+    *,
+    construction="points",
+    outputs="logits",
+    num_classes=None,
+    precision="auto",
+    seed=0,
+    progress=None,
+):
     """Returns a residual network that fits any labels of any distinct points (theorem 3.2, without its assumptions).
 
     The construction takes `O(n^2 width)` operations and `O(n width)` memory. With `precision="auto"` the network
@@ -84,21 +107,27 @@ def memorize(x, labels, width, *, num_classes=None, precision="auto", seed=0, pr
     Args:
         x: `[n, ...]`, points or images, real numbers of any dtype and scale. Equal points need equal labels.
         labels: `[n]`, integers in `[0, num_classes)`.
-        width: Positive integer, the width of the network.
+        width: Positive integer, the dimension to which the points are projected.
+        construction: `"points"`, the paper's, with one neuron for each point and about `2 width + 1` weights for each
+            point, or `"sweep"`, with two neurons for up to `width` points, which are some 4 weights for each point.
+        outputs: `"logits"`, a linear readout whose largest output is the label, or `"unit"`, the unit vector of the
+            label, as theorem 3.2 states it: the last two layers of ReLUs give exactly 1 and exactly 0.
         num_classes: Positive integer, or None for `max(labels) + 1`.
         precision: `"auto"`, `"float32"` or `"float64"`, the precision of the arithmetic of the network.
         seed: Integer, seed of the random projection.
         progress: Callable `(stage, done, total)` that is called repeatedly during the construction, or None.
 
     Returns:
-        A functional `keras.Model` from `[batch, ...]` to logits `[batch, num_classes]`; their `argmax` on `x` equals
-        `labels`. The attribute `model.report` is a `MemorizationReport`. For many points, use `predict_labels` or
-        `model.predict` with a batch size of several thousand. Import `allconv_resnet.theory.expressivity` before
+        A functional `keras.Model` from `[batch, ...]` to `[batch, num_classes]`; the `argmax` on `x` equals `labels`.
+        The attribute `model.report` is a `MemorizationReport`. Evaluate the model with `predict_labels`, or with
+        `model.predict_on_batch`. Keras's `model.predict` rounds its input to float32 first, which is right only where
+        `model.report.input_precision` is `"float32"`. Import `allconv_resnet.theory.expressivity` before
         `keras.saving.load_model` reads a saved model.
 
     Raises:
         BadInput: if `x` is empty, not real or not finite; if `labels` do not fit `x`; if equal points have different
-            labels; if two points are too close for the precision (JAX has only float32 by default).
+            labels; if the margin between two points is too small for this construction in this precision. Other
+            networks may separate such points. JAX has only float32 by default.
 
     Example:
 
@@ -106,19 +135,25 @@ def memorize(x, labels, width, *, num_classes=None, precision="auto", seed=0, pr
     >>> model = memorize(x, [0, 1, 1, 0], width=2)
     >>> predict_labels(model, x)
     array([0, 1, 1, 0])
+    >>> exact = memorize(x, [0, 1, 1, 0], width=2, construction="sweep", outputs="unit")
+    >>> exact.predict_on_batch(x).tolist()
+    [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]
     """
-    x, labels, num_classes = _check_points(x, labels, num_classes)
+    x, labels, num_classes = check_points(x, labels, num_classes)
     width = positive_integer(width, "width")
-    if precision not in PRECISIONS:
-        raise BadInput(f"precision must be one of {', '.join(PRECISIONS)}. Received: precision={precision!r}")
+    choices = {"precision": (precision, PRECISIONS), "construction": (construction, CONSTRUCTIONS)}
+    for name, (value, known) in {**choices, "outputs": (outputs, OUTPUTS)}.items():
+        if value not in known:
+            raise BadInput(f"{name} must be one of {', '.join(known)}. Received: {name}={value!r}")
     progress = progress or (lambda stage, done, total: None)
     flat = x.reshape(len(x), -1)
-    distinct = _indices_of_distinct_points(flat, labels)
+    distinct = indices_of_distinct_points(flat, labels)
     points = flat if len(distinct) == len(flat) else flat[distinct]
 
     failure = None
-    for fewer, (input_dtype, dtype), projection, shift in itertools.product(
-        (False, True), PRECISIONS[precision], range(_PROJECTIONS), _SHIFTS
+    fewer_choices = (False, True) if construction == "points" else (False,)
+    for fewer, (input_dtype, dtype), projection, embedding_options in itertools.product(
+        fewer_choices, PRECISIONS[precision], range(_PROJECTIONS), _EMBEDDINGS[construction]
     ):
         if not _is_available(dtype):
             failure = failure or Inseparable((0, len(distinct) - 1), f"since {dtype} is not available")
@@ -126,23 +161,29 @@ def memorize(x, labels, width, *, num_classes=None, precision="auto", seed=0, pr
         if input_dtype == "float64" and np.can_cast(x.dtype, np.float32):
             continue  # the same as an earlier attempt
         try:
-            embedding = embed(points, width, input_dtype, dtype, seed + projection, shift)
-            blocks = separate(embedding.z, labels[distinct], num_classes, dtype, embedding.error, fewer, progress)
+            embedding = embed(points, width, input_dtype, dtype, seed + projection, **embedding_options)
+            if construction == "points":
+                blocks = separate(embedding.z, labels[distinct], num_classes, dtype, embedding.error, fewer, progress)
+            else:
+                blocks = sweep(embedding, labels[distinct], num_classes, dtype, progress)
         except Inseparable as problem:
             failure = problem
             continue
-        model = _build_network(x.shape[1:], input_dtype, dtype, embedding, blocks)
-        if not np.array_equal(predict_labels(model, x, progress=progress), labels):
+        model = build_network(x.shape[1:], input_dtype, dtype, embedding, blocks, outputs)
+        if not _fits(model, x, labels, outputs, progress):
             failure = Inseparable((0, 0), f"since the network in {dtype} has larger rounding errors than expected")
             continue
         model.report = MemorizationReport(
             points=len(x),
             distinct_points=len(distinct),
             classes=num_classes,
+            construction=construction,
+            outputs=outputs,
             width=width,
             blocks=len(blocks.U),
+            neurons=blocks.s.size,
             parameters=model.count_params(),
-            theorem_parameters=theorem_parameters(len(x), num_classes),
+            theorem_parameters=theorem_parameters(len(x), num_classes, flat.shape[1]),
             smallest_margin=blocks.smallest_margin,
             precision=dtype,
             input_precision=input_dtype,
@@ -152,7 +193,8 @@ def memorize(x, labels, width, *, num_classes=None, precision="auto", seed=0, pr
     i, j = (int(distinct[point]) for point in failure.points)
     advice = "" if _is_available("float64") else " (JAX has float64 only with JAX_ENABLE_X64=1 in the environment)"
     raise BadInput(
-        f"The points must differ enough to be told apart at width {width} with precision={precision!r}{advice}. "
+        f"The points must differ enough for construction={construction!r} to tell them apart at width {width} with "
+        f"precision={precision!r}{advice}; a network of another kind may still do so. "
         f"Received: x[{i}] and x[{j}], {failure}"
     )
 
@@ -160,8 +202,8 @@ def memorize(x, labels, width, *, num_classes=None, precision="auto", seed=0, pr
 def predict_labels(model, x, batch_size=4096, progress=None):
     """Returns the label of every point, the `argmax` of the logits.
 
-    Unlike `model.predict`, it does not round float64 points to float32, and its default batches are so large that
-    thousands of small blocks run efficiently. The memory is that of one batch.
+    Unlike `model.predict`, it does not round float64 points to float32, which can change labels. Its default batches
+    are so large that thousands of small blocks run efficiently. The memory is that of one batch.
 
     Args:
         model: Keras model from `[batch, ...]` to logits.
@@ -182,63 +224,16 @@ def predict_labels(model, x, batch_size=4096, progress=None):
     return labels
 
 
+def _fits(model, x, labels, outputs, progress):
+    if outputs == "logits":
+        return np.array_equal(predict_labels(model, x, progress=progress), labels)
+    units = np.eye(model.output_shape[-1])
+    return all(
+        np.array_equal(model.predict_on_batch(x[start : start + 4096]), units[labels[start : start + 4096]])
+        for start in range(0, len(x), 4096)
+    )
+
+
 def _is_available(dtype):
     with warnings.catch_warnings(action="ignore"):  # JAX warns when it replaces float64 by float32
         return keras.backend.standardize_dtype(keras.ops.zeros(1, dtype).dtype) == dtype
-
-
-def _build_network(shape, input_dtype, dtype, embedding, blocks):
-    inputs = keras.Input(shape, dtype=input_dtype, name="points")
-    h = keras.layers.Flatten(dtype=dtype)(inputs)
-    h = CenteredProjection(blocks.U.shape[-1], dtype=dtype, name="projection")(h)
-    h = StackedResidualBlocks(len(blocks.U), dtype=dtype, name="blocks")(h)
-    logits = keras.layers.Dense(blocks.readout.shape[1], dtype=dtype, name="readout")(h)
-    model = keras.Model(inputs, logits, name="memorization")
-    model.get_layer("projection").set_weights([embedding.center, embedding.kernel, embedding.bias])
-    model.get_layer("blocks").set_weights([blocks.U, blocks.s, blocks.V])
-    model.get_layer("readout").set_weights([blocks.readout, blocks.readout_bias])
-    return model
-
-
-def _check_points(x, labels, num_classes):
-    x, labels = np.asarray(x), np.asarray(labels)
-    if x.dtype == bool:
-        x = x.astype(np.uint8)
-    if x.ndim < 2 or x.size == 0:
-        raise BadInput(f"x must be [n, ...] with at least one point and one feature. Received: shape {list(x.shape)}")
-    if x.dtype.kind not in "iuf" or x.dtype.itemsize > 8:
-        raise BadInput(f"x must hold real numbers of at most 64 bits. Received: dtype {x.dtype}")
-    for rows in chunks(len(x), x[0].nbytes):
-        finite = np.isfinite(x[rows]).reshape(rows.stop - rows.start, -1).all(axis=1)
-        if not finite.all():
-            raise BadInput(f"x must be finite. Received: NaN or infinity in x[{rows.start + int(finite.argmin())}]")
-    if labels.shape != (len(x),) or labels.dtype.kind not in "iu":
-        raise BadInput(
-            f"labels must be {len(x)} integers, one for each point. "
-            f"Received: shape {list(labels.shape)}, dtype {labels.dtype}"
-        )
-    labels = labels.astype(np.int64)
-    if num_classes is None:
-        num_classes = max(0, int(labels.max())) + 1
-    num_classes = positive_integer(num_classes, "num_classes")
-    outside = (labels < 0) | (labels >= num_classes)
-    if outside.any():
-        i = int(outside.argmax())
-        raise BadInput(f"labels must lie in [0, {num_classes}). Received: labels[{i}]={labels[i]}")
-    return x, labels, num_classes
-
-
-def _indices_of_distinct_points(x, labels):
-    """Returns the index of the first row of each set of equal rows; raises `BadInput` if their labels differ."""
-    first, distinct, conflicts = {}, [], []
-    for i, row in enumerate(x):
-        row = row + row.dtype.type(0)  # -0.0 equals 0.0
-        j = first.setdefault(hashlib.blake2b(np.ascontiguousarray(row), digest_size=16).digest(), i)
-        if j == i:
-            distinct.append(i)
-        elif labels[i] != labels[j]:
-            conflicts.append(f"x[{j}] and x[{i}] with labels {labels[j]} and {labels[i]}")
-    if conflicts:
-        listed = "; ".join(conflicts[:5]) + ("; ..." if len(conflicts) > 5 else "")
-        raise BadInput(f"Equal points must have equal labels. Received: {len(conflicts)} conflicts: {listed}")
-    return np.array(distinct)

@@ -21,12 +21,14 @@ from allconv_resnet.theory.hardt_ma.embedding import Inseparable, chunks
 class Blocks:
     """The residual blocks and the readout in the precision of the network, and their margins."""
 
-    U: np.ndarray  # [blocks, width, width]
-    s: np.ndarray  # [blocks, width]
-    V: np.ndarray  # [blocks, width, width]
+    U: np.ndarray  # [blocks, neurons, width]
+    s: np.ndarray  # [blocks, neurons]
+    V: np.ndarray  # [blocks, width, neurons]
     readout: np.ndarray  # [width, classes]
     readout_bias: np.ndarray  # [classes]
-    smallest_margin: float  # minimum over i of (|z_i| - largest <u_i, later point>) / |z_i|
+    surrogates: np.ndarray  # [classes, width], where the points of each class end
+    apart: float  # the smallest distance between two surrogates; every point ends within an eighth of it
+    smallest_margin: float  # see `MemorizationReport`
     rounding: float  # upper bound of the distance of a point to its surrogate, relative to the allowed distance
 
 
@@ -95,7 +97,10 @@ def separate(z, labels, num_classes, dtype, error, fewer, progress):
         room = own[rows] - found - 4 * noise[rows]
         if not room.min() > 0:
             first = rows.start + room.argmin()
-            raise Inseparable((order[first], order[_nearest(u, z, first)]), f"too close for {dtype}")
+            raise Inseparable(
+                (order[first], order[_nearest(u, z, first)]),
+                f"whose margin is too small for this construction in {dtype}",
+            )
         progress("margins", rows.stop, n)
     threshold = ((own + rival) / 2).astype(dtype).astype(np.float64)
 
@@ -113,7 +118,10 @@ def separate(z, labels, num_classes, dtype, error, fewer, progress):
             if missed.max() <= allowed / 4:  # then mapped points activate no neuron either
                 break
             if size == 1 or not fewer:
-                raise Inseparable((order[first], order[_nearest(u, z, first)]), f"too close for {dtype}")
+                raise Inseparable(
+                    (order[first], order[_nearest(u, z, first)]),
+                    f"whose margin is too small for this construction in {dtype}",
+                )
             size //= 2  # with fewer neurons, errors grow less in the triangular system
         for stack, value in ((U, u[rows]), (s, -threshold[rows]), (V, outgoing.T)):
             stack.append(value)
@@ -126,6 +134,8 @@ def separate(z, labels, num_classes, dtype, error, fewer, progress):
         V=_stacked(V, (width, width), dtype),
         readout=(2 * q.T / radius**2).astype(dtype),
         readout_bias=(-np.sum(q**2, axis=1) / radius**2).astype(dtype),
+        surrogates=q,
+        apart=apart,
         smallest_margin=float(np.min((own - rival) / own)),
         rounding=float(worst),
     )

@@ -8,6 +8,7 @@ from scipy.linalg import svdvals
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import autodiff
+from allconv_resnet.theory.tarnowski.lanczos import ends, lanczos_singular_values
 
 DENSE_ENTRIES = 10**8  # 0.8 GB in float64; the body of the CIFAR network has 5 * 10^7
 DENSE_SIDE = 512  # up to this size the whole Jacobian is not slower than Lanczos iteration
@@ -20,17 +21,18 @@ def jacobian_singular_values(model, x, k=None, which="both", method="auto", batc
     the body of a network of this package, pass `keras.Model(model.input, model.get_layer("pool").input)`.
 
     Args:
-        model: Keras model with one input and one output, which is evaluated with `training=False`, or a callable that
-            maps a batch of inputs to a batch of outputs.
-        x: Real array `[*input_shape]` or `[1, *input_shape]`.
+        model: Keras model, which is evaluated with `training=False`, or a callable that maps a batch of inputs to a
+            batch of outputs. Several inputs or outputs count as one vector, in the order of `keras.tree.flatten`.
+        x: Real array `[*input_shape]` or `[1, *input_shape]`. For several inputs, a tuple or a dictionary of them, or,
+            if the model has a list of inputs, a list.
         k: Positive integer, number of singular values at an end of the spectrum; None for all singular values.
         which: `"largest"`, `"smallest"` or `"both"`; ignored if `k` is None.
-        method: `"dense"` computes the whole Jacobian in batches and its singular values. `"lanczos"` is matrix-free
-            Golub-Kahan bidiagonalization with full reorthogonalization. It needs a few dozen products with the
-            Jacobian for the largest singular values, and about as many as the Jacobian has rows for the smallest ones,
-            for which `"dense"` is faster if its memory suffices. `"auto"` chooses between the two.
+        method: `"dense"` computes the whole Jacobian in batches and its singular values. `"lanczos"` is matrix-free,
+            see `lanczos_singular_values`. It needs some hundred products with the Jacobian for the largest singular
+            values, and about as many as the Jacobian has rows for the smallest ones, for which `"dense"` is faster if
+            its memory suffices. `"auto"` chooses between the two.
         batch_size: Positive integer, number of products with the Jacobian that are computed together.
-        seed: Integer, seed of the first Lanczos vector.
+        seed: Integer, seed of the first block of Lanczos vectors.
         progress: Callable `(done, total)` that is called after each batch of products, or None.
 
     Returns:
@@ -38,8 +40,9 @@ def jacobian_singular_values(model, x, k=None, which="both", method="auto", batc
         `[2k]` (all of them if there are fewer than `2k`). Their precision is that of the dtype of the model.
 
     Raises:
-        BadInput: if the model has several inputs or outputs, or complex or integer ones; if the input has the wrong
-            shape; if `which` or `method` is unknown; if `k` is not between 1 and the number of singular values.
+        BadInput: if the model has complex or integer inputs or outputs; if the inputs have the wrong number or shape;
+            if `which` or `method` is unknown; if `k` is not between 1 and the number of singular values.
+        RunFailed: if Lanczos iteration does not converge within its memory.
 
     Example:
 
@@ -59,14 +62,10 @@ def jacobian_singular_values(model, x, k=None, which="both", method="auto", batc
         large = math.prod(operator.shape) > DENSE_ENTRIES
         few = k is not None and which == "largest" and count > DENSE_SIDE
         method = "lanczos" if large or few else "dense"
-    if method == "dense" or k is None:
-        values = svdvals(operator.dense(batch_size, progress), overwrite_a=True, check_finite=False)
-    else:
-        values = lanczos_singular_values(operator, k, which, seed=seed, progress=progress)
-    if k is None or (which == "both" and 2 * k >= count):
-        return values
-    ends = {"largest": values[:k], "smallest": values[-k:], "both": np.append(values[:k], values[-k:])}
-    return ends[which]
+    if method == "lanczos" and k is not None:
+        return lanczos_singular_values(operator, k, which, seed=seed, progress=progress)
+    values = svdvals(operator.dense(batch_size, progress), overwrite_a=True, check_finite=False)
+    return values if k is None else ends(values, k, which)
 
 
 class JacobianOperator:
@@ -74,7 +73,7 @@ class JacobianOperator:
 
     Args:
         model: As in `jacobian_singular_values`.
-        x: Real array `[*input_shape]` or `[1, *input_shape]`.
+        x: As in `jacobian_singular_values`.
 
     Attributes:
         shape: Pair `(outputs, inputs)`.
@@ -84,31 +83,36 @@ class JacobianOperator:
     """
 
     def __init__(self, model, x):
-        x = _check_input(model, x)
+        inputs, structure = _check_inputs(model, x)
+        stops = np.cumsum([x.size for x in inputs]).tolist()
+        flat = np.concatenate([x.ravel() for x in inputs])  # the dtype is the widest
 
-        def function(x):
-            y = model(x, training=False) if isinstance(model, keras.Layer) else model(x)
-            if isinstance(y, list | tuple | dict):
-                raise BadInput(f"A Jacobian needs a model with one output. Received: {len(y)} outputs")
-            kind = keras.backend.standardize_dtype(y.dtype)
-            if "float" not in kind:
-                raise BadInput(f"A Jacobian needs a model with real outputs. Received: outputs of dtype {kind}")
-            return keras.ops.cast(y, x.dtype)
+        def function(flat):
+            parts = [flat[:, stop - x.size : stop] for stop, x in zip(stops, inputs, strict=True)]
+            parts = [
+                keras.ops.cast(keras.ops.reshape(part, (1, *x.shape)), x.dtype)
+                for part, x in zip(parts, inputs, strict=True)
+            ]
+            x = parts[0] if structure is None else keras.tree.pack_sequence_as(structure, parts)
+            outputs = keras.tree.flatten(model(x, training=False) if isinstance(model, keras.Layer) else model(x))
+            for y in outputs:
+                kind = keras.backend.standardize_dtype(y.dtype)
+                if "float" not in kind:
+                    raise BadInput(f"A Jacobian needs a model with real outputs. Received: outputs of dtype {kind}")
+            return keras.ops.concatenate(
+                [keras.ops.cast(keras.ops.reshape(y, (1, -1)), flat.dtype) for y in outputs], 1
+            )
 
-        output_shape, self._forward, self._backward = autodiff.linearize(function, x)
-        self._input_shape, self._output_shape = x.shape, output_shape
-        self.shape = (math.prod(output_shape), x.size)
+        output_shape, self._forward, self._backward = autodiff.linearize(function, flat)
+        self.shape = (output_shape[0], flat.size)
 
     def forward(self, vectors):
         """Returns the products J v, float64 `[b, outputs]`, for tangents v, `[b, inputs]`."""
-        return self._flat(self._forward(np.reshape(vectors, (-1, *self._input_shape))))
+        return np.asarray(self._forward(vectors), np.float64)
 
     def backward(self, vectors):
         """Returns the products J^T u, float64 `[b, inputs]`, for cotangents u, `[b, outputs]`."""
-        return self._flat(self._backward(np.reshape(vectors, (-1, *self._output_shape))))
-
-    def _flat(self, products):
-        return np.asarray(products, np.float64).reshape(len(products), -1)
+        return np.asarray(self._backward(vectors), np.float64)
 
     def dense(self, batch_size=32, progress=None):
         """Returns the Jacobian or its transpose, whichever has fewer columns, as a float64 array.
@@ -131,86 +135,34 @@ class JacobianOperator:
         return columns.T
 
 
-def lanczos_singular_values(operator, k, which="both", tolerance=1e-7, seed=0, progress=None):
-    """Returns the extreme singular values of a linear operator by Golub-Kahan-Lanczos bidiagonalization.
-
-    With full reorthogonalization, step j gives A V = U B with a bidiagonal `[j, j]` matrix B. The residual of a
-    singular value of B bounds its distance to a singular value of A, and after `min(shape)` steps B has all of them. A
-    Krylov space contains only one copy of a repeated singular value and is then exhausted early; in that case all steps
-    are done.
-
-    Args:
-        operator: Object with `shape`, `forward` and `backward` as in `JacobianOperator`.
-        k: Positive integer, number of singular values at an end of the spectrum.
-        which: `"largest"`, `"smallest"` or `"both"`.
-        tolerance: Positive float, largest residual relative to the largest singular value.
-        seed: Integer, seed of the first vector.
-        progress: Callable `(done, total)`, where `total` is the largest possible number of steps, or None.
-
-    Returns:
-        Float64 array of the singular values of B, descending. Those that were asked for have converged; the others need
-        not have.
-    """
-    transpose = operator.shape[1] > operator.shape[0]  # so that the right vectors are the shorter ones
-    forward, backward = operator.forward, operator.backward
-    if transpose:
-        forward, backward = backward, forward
-    n, m = min(operator.shape), max(operator.shape)
-    random = np.random.default_rng(seed)
-    V, U = np.empty((min(n, 256), n)), np.empty((min(n, 256), m))
-    diagonal, above, exhausted = np.zeros(n), np.zeros(n), False
-    V[0] = _orthonormal(random.standard_normal(n), V[:0])[0]
-    for j in range(n):
-        if j + 1 >= len(V) < n:  # double the capacity
-            V, U = (np.concatenate([X, np.empty((min(len(X), n - len(X)), X.shape[1]))]) for X in (V, U))
-        u = forward(V[j : j + 1])[0]
-        U[j], diagonal[j] = _orthonormal(u - (above[j - 1] * U[j - 1] if j else 0.0), U[:j], random)
-        if j + 1 < n:
-            v = backward(U[j : j + 1])[0]
-            V[j + 1], above[j] = _orthonormal(v - diagonal[j] * V[j], V[: j + 1], random)
-        steps = j + 1
-        if progress is not None:
-            progress(steps, n)
-        exhausted = exhausted or (steps < n and above[j] == 0)
-        if steps == n or (not exhausted and steps >= 2 * k and steps % max(10, steps // 8) == 0):
-            B = np.diag(diagonal[:steps]) + np.diag(above[: steps - 1], 1)
-            left, values, _ = np.linalg.svd(B)
-            residuals = above[j] * np.abs(left[-1])
-            at_ends = {"largest": residuals[:k], "smallest": residuals[-k:], "both": residuals[np.r_[:k, -k:0]]}
-            if np.all(at_ends[which] <= tolerance * values[0]):
-                break
-    return values
+def _check_inputs(model, x):
+    """Returns a list of input arrays, and the structure in which the model takes them, None for a single array."""
+    specs = getattr(model, "inputs", None)
+    if (len(specs) == 1) if specs is not None else not isinstance(x, dict | tuple):
+        return [_check_input(specs and specs[0], x)], None
+    structure = x if specs is None else model.input
+    arrays = keras.tree.flatten(x) if isinstance(x, dict | list | tuple) else [x]
+    specs = [None] * len(arrays) if specs is None else keras.tree.flatten(structure)
+    if len(arrays) != len(specs) or isinstance(x, dict) != isinstance(structure, dict):
+        raise BadInput(
+            f"A Jacobian needs one array for each of the {len(specs)} inputs of the model, in a "
+            f"{type(structure).__name__}. Received: {len(arrays)} in a {type(x).__name__}"
+        )
+    return [_check_input(spec, array) for spec, array in zip(specs, arrays, strict=True)], structure
 
 
-def _orthonormal(vector, basis, random=None):
-    """Returns `vector`, made orthogonal to the rows of `basis` and of unit length, and its length before scaling."""
-    scale = np.linalg.norm(vector)
-    for _ in range(2):  # two passes are enough (Kahan)
-        vector = vector - (basis @ vector) @ basis
-    length = np.linalg.norm(vector)
-    if random is not None and length <= 1e-12 * scale:
-        # The Krylov space is exhausted; continue with a random direction that is not coupled to it.
-        return _orthonormal(random.standard_normal(vector.size), basis)[0], 0.0
-    return vector / length, length
-
-
-def _check_input(model, x):
-    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
-    if isinstance(x, dict | tuple) or (inputs is not None and len(inputs) != 1):
-        received = len(inputs) if inputs is not None else len(x)
-        raise BadInput(f"A Jacobian needs a model with one input. Received: {received} inputs")
-    if outputs is not None and len(outputs) != 1:
-        raise BadInput(f"A Jacobian needs a model with one output. Received: {len(outputs)} outputs")
+def _check_input(spec, x):
+    """Returns an input as an array, after it was compared with the model's input, None for that of a callable."""
     x = np.asarray(x)
-    dtype = inputs[0].dtype if inputs is not None else (x.dtype.name if x.dtype.kind == "f" else "float32")
+    dtype = spec.dtype if spec is not None else (x.dtype.name if x.dtype.kind == "f" else "float32")
     if x.dtype.kind not in "fiub" or "complex" in dtype:
         raise BadInput(f"A Jacobian needs real inputs. Received: dtype {x.dtype} for an input of dtype {dtype}")
     if "float" not in dtype:
         raise BadInput(f"A Jacobian needs a model with a floating-point input. Received: an input of dtype {dtype}")
     if not np.isfinite(x).all():
         raise BadInput("A Jacobian needs a finite input. Received: an input with NaN or infinity")
-    if inputs is not None:
-        shape = tuple(inputs[0].shape[1:])
+    if spec is not None:
+        shape = tuple(spec.shape[1:])
         if x.ndim == len(shape) + 1 and len(x) == 1:
             x = x[0]
         if x.ndim != len(shape) or any(a is not None and a != b for a, b in zip(shape, x.shape, strict=True)):

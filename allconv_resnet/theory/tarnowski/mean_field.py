@@ -1,10 +1,11 @@
 """Mean-field theory of a wide residual network at initialization (Tarnowski et al., arXiv 1809.08848).
 
-    x[l] = x[l-1] + phi(h[l]),  h[l] = W[l] x[l-1] + b[l],  Var W = weight_scale^2 / (N L),  Var b = bias_scale^2
+    x[l] = a x[l-1] + phi(h[l]),  h[l] = W[l] x[l-1] + b[l],  Var W = weight_scale^2 / (N L),  Var b = bias_scale^2
 
 The entries of h[l] are Gaussian with variance q[l]; p[l] and m[l] are the mean square and the mean of the entries of
-x[l]. The spectrum of the Jacobian dx[L]/dx[0] depends on one number only, the effective cumulant c, which is the sum of
-weight_scale^2/L E[phi'^2] over the layers.
+x[l]. The bulk of the spectrum of the Jacobian dx[L]/dx[0] depends on one number only, the effective cumulant c, which
+is the sum of weight_scale^2/(a^2 L) E[phi'^2] over the layers. In blocks x[l] = a x[l-1] + V[l] phi(h[l]), which this
+module calls mixed, V has the variance 1/N. It removes the mean of phi, and leaves c as it is.
 """
 
 import math
@@ -17,6 +18,8 @@ from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.checks import positive_integer
 from allconv_resnet.theory.tarnowski import activations
 
+SMALLEST, LARGEST = math.log(1e-35), math.log(1e6)  # logarithms of the weight scales that are tried
+
 
 class MeanField(NamedTuple):
     """The result of `mean_field`, in float64."""
@@ -28,7 +31,9 @@ class MeanField(NamedTuple):
     means: tuple  # [L] of `activations.GaussianMeans`
 
 
-def mean_field(activation, weight_scale, bias_scale, depth, input_mean_square=1.0, input_mean=0.0):
+def mean_field(
+    activation, weight_scale, bias_scale, depth, input_mean_square=1.0, input_mean=0.0, skip=1.0, mixed=False
+):
     """Returns the variances and means of every layer of a wide random residual network.
 
     Args:
@@ -38,6 +43,8 @@ def mean_field(activation, weight_scale, bias_scale, depth, input_mean_square=1.
         depth: Positive integer, number of residual layers L.
         input_mean_square: Positive float p[0].
         input_mean: Float m[0], in absolute value at most the square root of `input_mean_square`.
+        skip: Positive float, the factor a of the identity.
+        mixed: Whether a square Gaussian matrix of variance `1 / width` follows the activation.
 
     Returns:
         `MeanField`.
@@ -61,14 +68,17 @@ def mean_field(activation, weight_scale, bias_scale, depth, input_mean_square=1.
             f"input_mean_square must be positive and at least input_mean^2. "
             f"Received: input_mean_square={input_mean_square}, input_mean={input_mean}"
         )
+    if not (math.isfinite(skip) and skip > 0):
+        raise BadInput(f"skip must be positive and finite. Received: skip={skip}")
     q, p, m, cumulants, means = [], [float(input_mean_square)], [float(input_mean)], [], []
     for layer in range(1, depth + 1):
         q.append(weight_scale**2 / depth * p[-1] + bias_scale**2)
         mean = activations.gaussian_means(activation, q[-1])
         means.append(mean)
-        cumulants.append(weight_scale**2 / depth * mean.d_d)
-        p.append(p[-1] + 2 * m[-1] * mean.phi + mean.phi_phi)
-        m.append(m[-1] + mean.phi)
+        cumulants.append(weight_scale**2 / (skip**2 * depth) * mean.d_d)
+        drift = 0.0 if mixed else mean.phi
+        p.append(skip**2 * p[-1] + 2 * skip * m[-1] * drift + mean.phi_phi)
+        m.append(skip * m[-1] + drift)
         if not math.isfinite(p[-1] + cumulants[-1]) or p[-1] > 1e150:
             raise BadInput(
                 f"The network must have finite activations. Received: {activation.name} with weight_scale="
@@ -77,7 +87,9 @@ def mean_field(activation, weight_scale, bias_scale, depth, input_mean_square=1.
     return MeanField(np.array(q), np.array(p), np.array(m), np.array(cumulants), tuple(means))
 
 
-def effective_cumulant(activation, weight_scale, bias_scale, depth, input_mean_square=1.0, input_mean=0.0):
+def effective_cumulant(
+    activation, weight_scale, bias_scale, depth, input_mean_square=1.0, input_mean=0.0, skip=1.0, mixed=False
+):
     """Returns the effective cumulant c, the only parameter of the universal spectrum (Tarnowski et al., section 3).
 
     Args:
@@ -87,6 +99,8 @@ def effective_cumulant(activation, weight_scale, bias_scale, depth, input_mean_s
         depth: Positive integer, number of residual layers.
         input_mean_square: Positive float, mean square of the entries of the input.
         input_mean: Float, their mean.
+        skip: Positive float, the factor a of the identity.
+        mixed: Whether a square Gaussian matrix of variance `1 / width` follows the activation.
 
     Returns:
         Positive float.
@@ -99,14 +113,17 @@ def effective_cumulant(activation, weight_scale, bias_scale, depth, input_mean_s
     >>> round(effective_cumulant("relu", 1.0, 0.0, depth=40), 9)  # weight_scale^2 / 2
     0.5
     """
-    c = float(mean_field(activation, weight_scale, bias_scale, depth, input_mean_square, input_mean).cumulants.sum())
+    arguments = (activation, weight_scale, bias_scale, depth, input_mean_square, input_mean, skip, mixed)
+    c = float(mean_field(*arguments).cumulants.sum())
     if c <= 0:
         name = activations.get(activation).name
         raise BadInput(f"An activation must have a derivative that is not zero everywhere. Received: {name}")
     return c
 
 
-def weight_scale_for(activation, c, depth, bias_scale=0.0, input_mean_square=1.0, input_mean=0.0):
+def weight_scale_for(
+    activation, c, depth, bias_scale=0.0, input_mean_square=1.0, input_mean=0.0, skip=1.0, mixed=False
+):
     """Returns the weight scale at which a network has the effective cumulant `c`, and thus the spectrum of this c.
 
     Args:
@@ -116,40 +133,65 @@ def weight_scale_for(activation, c, depth, bias_scale=0.0, input_mean_square=1.0
         bias_scale: Nonnegative float, standard deviation of the biases.
         input_mean_square: Positive float, mean square of the entries of the input.
         input_mean: Float, their mean.
+        skip: Positive float, the factor a of the identity.
+        mixed: Whether a square Gaussian matrix of variance `1 / width` follows the activation.
 
     Returns:
         Positive float.
 
     Raises:
-        BadInput: as in `mean_field`, and if `c` is not positive or not reached by any weight scale from 1e-6 to 1e6.
+        BadInput: as in `mean_field`, and if `c` is not positive or is not reached by any weight scale at which the
+            activations are finite.
 
     Example:
 
     >>> round(weight_scale_for("relu", 0.125, depth=20), 9)
     0.5
+    >>> round(weight_scale_for(lambda h: h**3, 50.0, depth=40), 3)  # at 7 its activations overflow
+    1.984
     """
     check_cumulant(c)
-    depth = positive_integer(depth, "depth")
+    activation = activations.get(activation)
+    network = (bias_scale, positive_integer(depth, "depth"), input_mean_square, input_mean, skip, mixed)
 
-    def excess(scale):
-        return effective_cumulant(activation, scale, bias_scale, depth, input_mean_square, input_mean) - c
+    def excess(log_scale):
+        return math.log(effective_cumulant(activation, math.exp(log_scale), *network) / c)
 
-    low = high = math.sqrt(c)
-    while excess(low) > 0:
-        low /= 2
-        if low < 1e-6:
+    low = high = min(math.log(c) / 2, LARGEST)
+    while _or_infinite(excess, low)[0] > 0:
+        low, high = low - 1.0, low
+        if low < SMALLEST:
+            excess(low)  # which says what is wrong with the activation, if it is that
+            raise BadInput(f"c must be reached by a weight scale above {math.exp(SMALLEST):.0e}. Received: c={c}")
+    while True:
+        value, error = _or_infinite(excess, high)
+        if value >= 0:
+            break
+        low, high = high, high + 0.5
+        if high > LARGEST:
             raise BadInput(
-                f"c must be reached by a weight scale above 1e-6, but {2 * low:.3g} exceeds it. Received: c={c}"
+                f"c must be reached by a weight scale below {math.exp(LARGEST):.0e}. "
+                f"Received: c={c} for {activation.name}, which stays below"
             )
-    high = max(high, 2 * low) if low < high else high
-    while excess(high) < 0:
-        low, high = high, 1.5 * high
-        if high > 1e6:
-            name = activations.get(activation).name
-            raise BadInput(
-                f"c must be reached by a weight scale below 1e6. Received: c={c} for {name}, which stays below"
-            )
-    return high if excess(high) == 0 else brentq(excess, low, high, xtol=1e-13, rtol=1e-13)
+    # An activation that grows faster than linearly overflows soon beyond c, if not before it.
+    while error is not None and high - low > 1e-13 * max(1.0, abs(high)):
+        middle = (low + high) / 2
+        value, reason = _or_infinite(excess, middle)
+        if value < 0:
+            low = middle
+        else:
+            high, error = middle, reason
+    if error is not None:
+        raise error
+    return math.exp(high if excess(high) == 0 else brentq(excess, low, high, xtol=1e-14, rtol=1e-14))
+
+
+def _or_infinite(excess, log_scale):
+    """Returns the excess and None, or infinity and the error where the network overflows."""
+    try:
+        return excess(log_scale), None
+    except BadInput as error:
+        return math.inf, error
 
 
 def check_cumulant(c):

@@ -1,4 +1,4 @@
-"""Simulation of random residual networks and of products of random matrices, to compare with the universal law."""
+"""Simulation of random residual networks and of products of random matrices, to compare with the laws."""
 
 from typing import NamedTuple
 
@@ -28,6 +28,8 @@ def simulate_network(
     input_mean_square=1.0,
     input_mean=0.0,
     jacobian=True,
+    skip=1.0,
+    mixed=False,
 ):
     """Returns the variances of a random residual network at a random input, and the spectrum of its Jacobian.
 
@@ -41,6 +43,8 @@ def simulate_network(
         input_mean_square: Positive float, the exact mean square of the entries of the input.
         input_mean: Float, the exact mean of the entries of the input.
         jacobian: Whether to compute the singular values of the Jacobian.
+        skip: Float, the factor of the identity.
+        mixed: Whether a square Gaussian matrix of variance `1 / width` follows the activation.
 
     Returns:
         `Simulation`.
@@ -67,22 +71,27 @@ def simulate_network(
         weights = random.standard_normal((width, width)) * (weight_scale / np.sqrt(width * depth))
         h = weights @ x + bias_scale * random.standard_normal(width)
         phi, slope = activation(h)
-        x = x + phi
+        after = random.standard_normal((width, width)) / np.sqrt(width) if mixed else None
+        x = skip * x + (after @ phi if mixed else phi)
         q.append(np.mean(h * h))
         if jacobian:
-            product += slope[:, None] * (weights @ product)
+            branch = slope[:, None] * (weights @ product)
+            product = skip * product + (after @ branch if mixed else branch)
     squares = np.linalg.svd(product, compute_uv=False) ** 2 if jacobian else None
     return Simulation(np.array(q), squares)
 
 
-def simulate_matrix_product(c, width, depth, seed=0):
-    """Returns the squared singular values of (1 + X[L]) ... (1 + X[1]) with Gaussian X of variance c / (width depth).
+def simulate_matrix_product(c, width, depth, seed=0, inner=None, skip=1.0):
+    """Returns the squared singular values of a (1 + X[L]) ... a (1 + X[1]) with independent random X.
 
     Args:
         c: Positive float, effective cumulant.
         width: Integer N, at least 2.
         depth: Positive integer L.
         seed: Integer or `numpy.random.Generator`.
+        inner: None for Gaussian X of variance `c / (width depth)`, or positive float: X is then the product of a
+            `[width, m]` and an `[m, width]` Gaussian matrix, m = inner * width, with the same mean square.
+        skip: Float, the factor a.
 
     Returns:
         Float64 array `[width]`, descending.
@@ -98,18 +107,27 @@ def simulate_matrix_product(c, width, depth, seed=0):
     check_cumulant(c)
     depth = positive_integer(depth, "depth")
     random = np.random.default_rng(seed)
-    product = np.eye(width)
+    product, deviation = np.eye(width), np.sqrt(c / (width * depth))
+    m = None if inner is None else round(inner * width)
     for _ in range(depth):
-        product += np.sqrt(c / (width * depth)) * (random.standard_normal((width, width)) @ product)
+        if m is None:
+            branch = random.standard_normal((width, width)) @ product
+        else:
+            branch = random.standard_normal((width, m)) @ (random.standard_normal((m, width)) @ product) / np.sqrt(m)
+        product = skip * (product + deviation * branch)
     return np.linalg.svd(product, compute_uv=False) ** 2
 
 
-def kolmogorov_smirnov(squared_singular_values, c):
-    """Returns the Kolmogorov-Smirnov distance between squared singular values and the universal law.
+def kolmogorov_smirnov(squared_singular_values, c, depth=None, inner=None, active=None, skip=1.0):
+    """Returns the Kolmogorov-Smirnov distance between squared singular values and their law.
 
     Args:
-        squared_singular_values: Float array `[n]`. Remove the outlier first, since it does not belong to the law.
+        squared_singular_values: Float array `[n]`. Remove outliers first, since they do not belong to the law.
         c: Positive float, effective cumulant.
+        depth: As in `spectral_edges`, and so are the others; None for the universal law.
+        inner: None or positive float.
+        active: None or positive float.
+        skip: Positive float.
 
     Returns:
         Float in [0, 1].
@@ -120,6 +138,6 @@ def kolmogorov_smirnov(squared_singular_values, c):
     0.5
     """
     values = np.sort(np.ravel(squared_singular_values))
-    law = spectral_distribution(values, c)
+    law = spectral_distribution(values, c, depth, inner, active, skip)
     n = values.size
     return float(max(np.max(np.arange(1, n + 1) / n - law), np.max(law - np.arange(n) / n)))

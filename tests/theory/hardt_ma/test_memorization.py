@@ -46,9 +46,15 @@ def check(x, labels, width, **options):
     assert n == len(np.unique(x.reshape(len(x), -1), axis=0)) and report.points == len(x)
     assert report.blocks >= -(-n // width)
     assert report.parameters == model.count_params()
-    assert report.parameters == d + d * width + width + report.blocks * (2 * width**2 + width) + r * (width + 1)
+    hidden, stream = (width, width) if report.construction == "points" else (2, width + 1)
+    assert report.neurons == hidden * report.blocks
+    if report.outputs == "logits":
+        size = d + d * stream + stream + report.blocks * (2 * hidden * stream + hidden) + r * (stream + 1)
+        assert report.parameters == size
+    else:
+        np.testing.assert_array_equal(model.predict_on_batch(x), np.eye(r)[labels])
     assert model.layers[-1].dtype == report.precision
-    assert 0 < report.smallest_margin <= 2 and 0 <= report.rounding <= 0.25
+    assert report.smallest_margin > 0 and 0 <= report.rounding <= 0.25
     return model
 
 
@@ -58,14 +64,23 @@ def separated_grid(n, d):
 
 
 @settings(max_examples=5 if JAX else 20, deadline=None)
-@given(data=st.data(), n=st.integers(1, 40), d=st.integers(1, 6), width=st.integers(1, 12), classes=st.integers(1, 12))
-def test_any_points(data, n, d, width, classes):
+@given(
+    data=st.data(),
+    n=st.integers(1, 40),
+    d=st.integers(1, 6),
+    width=st.integers(1, 12),
+    classes=st.integers(1, 12),
+    construction=st.sampled_from(["points", "sweep"]),
+    outputs=st.sampled_from(["logits", "unit"]),
+)
+def test_any_points(data, n, d, width, classes, construction, outputs):
     x = data.draw(separated_grid(n, d))
     scale = 10.0 ** data.draw(st.integers(-6, 6))
     offset = data.draw(st.sampled_from([0.0, 1.0, -1e3, 1e6]))
     _, group = np.unique(x, axis=0, return_inverse=True)  # equal points have equal labels
     by_group = data.draw(hnp.arrays(np.int64, n, elements=st.integers(0, classes - 1)))
-    check(scale * (x + offset), by_group[group.ravel()], width, num_classes=classes)
+    options = {"num_classes": classes, "construction": construction, "outputs": outputs}
+    check(scale * (x + offset), by_group[group.ravel()], width, **options)
 
 
 @settings(max_examples=3 if JAX else 12, deadline=None)
@@ -88,9 +103,10 @@ def test_any_floats_are_fitted_or_refused_by_name(x, width, seed):
     try:
         check(x, labels, width)
     except BadInput as error:
-        assert "must differ enough to be told apart at width" in str(error)
+        assert "must differ enough for construction=" in str(error)
 
 
+@pytest.mark.parametrize("options", [{}] if JAX else [{}, {"construction": "sweep", "outputs": "unit"}], ids=str)
 @pytest.mark.parametrize(
     ("x", "width"),
     [
@@ -107,9 +123,9 @@ def test_any_floats_are_fitted_or_refused_by_name(x, width, seed):
         (np.random.default_rng(0).normal(size=(40, 7)).astype(np.float16), 5),
     ],
 )
-def test_hand_picked_points(x, width):
+def test_hand_picked_points(x, width, options):
     labels = np.random.default_rng(1).integers(0, 4, len(x))
-    assert check(x, labels, width, num_classes=4).report.classes == 4
+    assert check(x, labels, width, num_classes=4, **options).report.classes == 4
 
 
 def test_full_blocks_on_ordinary_data():
@@ -153,11 +169,16 @@ def test_precision_follows_the_margin():
     line = np.arange(800.0)[:, None]
     labels = np.random.default_rng(0).integers(0, 100, 800)
     assert check(line, labels, 1).report.precision == "float64"
-    with pytest.raises(BadInput, match=r"precision='float32'.*Received: x\[\d+\] and x\[\d+\], too close for float32"):
+    with pytest.raises(
+        BadInput,
+        match=r"precision='float32'.*Received: x\[\d+\] and x\[\d+\], whose margin is too small .* in float32",
+    ):
         memorize(line, labels, 1, precision="float32")
     close = np.array([[1.0], [1.0 + 1e-9], [2.0]])  # equal in float32
     assert check(close, np.array([0, 1, 0]), 1).report.input_precision == "float64"
-    with pytest.raises(BadInput, match=r"x\[[01]\] and x\[[01]\], too close for float64"):
+    with pytest.raises(
+        BadInput, match=r"x\[[01]\] and x\[[01]\], whose margin is too small for this construction in float64"
+    ):
         memorize(np.array([[1.0], [1.0 + 2e-16], [1e6]]), [0, 1, 0], 1)
 
 
@@ -178,6 +199,50 @@ def test_points_reach_their_surrogates_within_the_stated_rounding():
     assert reach <= model.report.rounding * np.linalg.norm(q[0] - q[1]) / 2
 
 
+@pytest.mark.parametrize("outputs", ["logits", "unit"])
+def test_the_sweep_fits_width_points_with_two_neurons(outputs):
+    n, width = 600, 12
+    x, labels = np.random.default_rng(0).normal(size=(n, 40)), np.random.default_rng(1).integers(0, 10, n)
+    report = check(x, labels, width, construction="sweep", outputs=outputs).report
+    assert report.precision == "float32" and report.blocks <= 1.15 * n / width
+    in_blocks = report.blocks * (4 * width + 6)
+    assert in_blocks < 5.5 * n < (2 * width + 1) * n / 3  # a third of what `points` needs
+
+
+def test_the_sweep_is_its_formula():
+    """An independent evaluation of the two neurons of each block, in float64 on the weights of the network."""
+    x, labels = np.random.default_rng(0).normal(size=(90, 7)), np.random.default_rng(1).integers(0, 4, 90)
+    model = memorize(x, labels, 5, construction="sweep", precision="float64")
+    U, s, V = model.get_layer("blocks").get_weights()
+    center, kernel, bias = model.get_layer("projection").get_weights()
+    h = (x.astype("float32") - center) @ kernel + bias
+    assert np.all(h[:, -1] == 0)
+    finished = np.zeros(len(x), bool)
+    for u, t, v in zip(U, s, V, strict=True):
+        before, active = h, np.maximum(h @ u.T + t, 0)
+        h = h + active @ v.T
+        group = active[:, 1] > 0
+        assert not np.any(group & finished)  # no point is moved twice
+        np.testing.assert_array_equal(h[~group], before[~group])
+        np.testing.assert_allclose(h[group, -1], labels[group] - 1.5, atol=1e-6)
+        np.testing.assert_array_equal(h[:, 1:-1], before[:, 1:-1])
+        finished |= group
+    assert finished.all()
+    np.testing.assert_allclose(h[:, -1], labels - 1.5, atol=1e-6)
+
+
+def test_points_in_float64_need_predict_labels():
+    """`model.predict` rounds to float32, which changes labels where the points differ in float64 alone."""
+    x = 1 + 1e-9 * np.random.default_rng(0).normal(size=(200, 1))
+    labels = np.random.default_rng(1).integers(0, 10, 200)
+    model = memorize(x, labels, 4, num_classes=10)
+    assert model.report.input_precision == "float64"
+    np.testing.assert_array_equal(predict_labels(model, x), labels)
+    np.testing.assert_array_equal(model.predict_on_batch(x).argmax(-1), labels)
+    assert np.count_nonzero(model.predict(x, verbose=0).argmax(-1) != labels) > 100
+    assert "model.predict` rounds its input to float32" in " ".join(memorize.__doc__.split())
+
+
 def test_memory_is_linear_in_n():
     n, width = 12_000, 4
     x = np.random.default_rng(0).normal(size=(n, 8))
@@ -190,8 +255,9 @@ def test_memory_is_linear_in_n():
 
 
 def test_theorem_count():
-    assert expressivity.theorem_parameters(50_000, 10) == 4546 * (2 * 11**2 + 11) + 100
-    assert expressivity.theorem_parameters(1, 1) == 4
+    expected = 3072 * 11 + 4546 * (2 * 11**2 + 11) + 110 + 100
+    assert expressivity.theorem_parameters(50_000, 10, 3072) == expected
+    assert expressivity.theorem_parameters(1, 1, 1) == 1 + 3 + 1 + 1
 
 
 def test_saved_model_predicts_the_same_in_a_new_process(tmp_path, run_python):
@@ -246,6 +312,8 @@ except ValueError as error:
         (np.eye(2), [0, 1], {"width": 0}, "width must be an integer of at least 1. Received: width=0"),
         (np.eye(2), [0, 1], {"width": 2.0}, "width must be an integer of at least 1. Received: width=2.0"),
         (np.eye(2), [0, 1], {"precision": "half"}, "precision must be one of .* Received: precision='half'"),
+        (np.eye(2), [0, 1], {"construction": "bump"}, "one of points, sweep. Received: construction='bump'"),
+        (np.eye(2), [0, 1], {"outputs": "one-hot"}, "one of logits, unit. Received: outputs='one-hot'"),
     ],
 )
 def test_bad_input(x, labels, options, message):
@@ -254,16 +322,19 @@ def test_bad_input(x, labels, options, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [16, 64])
-def test_every_cifar_training_image_with_random_labels(prepared, tmp_path, run_python, width):
+@pytest.mark.parametrize(
+    ("construction", "outputs", "width", "most"),
+    [("points", "logits", 16, 1_750_000), ("points", "logits", 64, 6_700_000), ("sweep", "unit", 16, 300_000)],
+)
+def test_every_cifar_training_image_with_random_labels(
+    prepared, tmp_path, run_python, construction, outputs, width, most
+):
     images, _ = load_images("cifar10", prepared)
     labels = np.random.default_rng(0).integers(0, 10, len(images))
-    model = memorize(images, labels, width)
+    model = memorize(images, labels, width, construction=construction, outputs=outputs)
     np.testing.assert_array_equal(predict_labels(model, images), labels)
     assert len(images) == 50_000 and model.report.precision == "float32"
-    assert model.report.blocks == -(-50_000 // width)
-    if width == 16:
-        assert model.report.parameters <= 1_750_000
+    assert model.report.parameters <= most
     model.save(tmp_path / "model.keras")
     program = """
 import sys, keras, numpy as np

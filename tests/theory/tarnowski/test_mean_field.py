@@ -95,6 +95,47 @@ def test_weight_scale_inverts_the_effective_cumulant(name):
     assert isometry.effective_cumulant(name, scale, 0.1, 10) == pytest.approx(0.125, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("activation", "depth", "c"),
+    [
+        (lambda h: h**3, 40, 50.0),
+        (lambda h: h**3, 1, 1e-14),
+        (lambda h: h * ops.abs(h), 10, 1e3),
+        ("softplus", 4, 50.0),
+        ("tanh", 4, 1e-14),
+    ],
+)
+def test_weight_scale_of_activations_that_grow_faster_than_linearly(activation, depth, c):
+    """Their networks overflow not far beyond c: h^3 with c = 50 and depth 40 at weight scale 7, the first one tried."""
+    scale = isometry.weight_scale_for(activation, c, depth)
+    assert isometry.effective_cumulant(activation, scale, 0.0, depth) == pytest.approx(c, rel=1e-6)
+
+
+def test_a_cumulant_that_no_weight_scale_reaches_is_refused():
+    with pytest.raises(BadInput, match="c must be reached by a weight scale below"):
+        isometry.weight_scale_for(lambda h: 1e-9 * h, 1.0, 2)
+    with pytest.raises(BadInput, match="finite on Gaussian inputs"):
+        isometry.weight_scale_for(lambda h: ops.log(h), 1.0, 2)
+
+
+def test_skip_and_mixed_blocks_in_simulated_networks():
+    for name, options in [
+        ("relu", {"skip": 0.8}),
+        ("softplus", {"mixed": True}),
+        ("tanh", {"skip": 1.2, "mixed": True}),
+    ]:
+        arguments = (name, 1.0, 0.2, 10)
+        field = isometry.mean_field(*arguments, input_mean=0.5, **options)
+        q = [
+            isometry.simulate_network(*arguments, 200, seed, input_mean=0.5, jacobian=False, **options).q
+            for seed in range(40)
+        ]
+        error = np.std(q, axis=0, ddof=1) / np.sqrt(len(q))
+        assert np.abs((np.mean(q, axis=0) - field.q) / error).max() < 4
+    field = isometry.mean_field("linear", 0.5, 0.0, 10, skip=0.9)
+    assert field.cumulants.sum() == pytest.approx(0.25 / 0.81)
+
+
 @settings(max_examples=6, deadline=None)
 @given(c=st.floats(1e-3, 5.0), depth=st.integers(1, 12))
 def test_weight_scale_of_relu_has_a_closed_form(c, depth):
@@ -124,6 +165,7 @@ def test_bad_targets_are_refused(arguments, message):
         (("tanh", 1.0, -0.1, 10), "bias_scale"),
         (("tanh", 1.0, 0.1, 0), "depth"),
         (("tanh", 1.0, 0.1, 10, 1.0, 1.5), "input_mean"),
+        (("tanh", 1.0, 0.1, 10, 1.0, 0.0, 0.0), "skip"),
         ((lambda h: h**3, 30.0, 0.1, 40), "finite activations"),
         ((ops.sign, 1.0, 0.1, 4), "derivative"),
     ],

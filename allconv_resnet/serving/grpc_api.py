@@ -1,0 +1,197 @@
+"""TensorFlow Serving's gRPC services: Predict, metadata, the status of models, and gRPC's own health service.
+
+Messages are limited so that all that can be at work together stay within `--max-buffered-mb`.
+"""
+
+import grpc
+import tensorflow as tf
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tensorflow.core.framework import types_pb2
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from allconv_resnet.errors import BadInput
+from allconv_resnet.serving.access import is_known, read_keys
+from allconv_resnet.serving.protocol import DEFAULT
+from allconv_resnet.serving.refused import Refused
+from allconv_resnet.serving.tensors import shape_text, too_many
+
+CALLS = 32  # at work together
+CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+async def start(service):
+    """Starts the gRPC server of a service in the running event loop.
+
+    Args:
+        service: `Service`.
+
+    Returns:
+        The `grpc.aio.Server` and its port.
+
+    Raises:
+        BadInput: if it cannot listen at the address.
+    """
+    options = service.options
+    largest = int(min(options.max_body_mb, options.max_buffered_mb / CALLS) * 1e6)
+    settings = [
+        ("grpc.max_receive_message_length", largest),
+        ("grpc.max_metadata_size", int(options.max_header_kb * 1e3)),
+        ("grpc.max_concurrent_streams", CALLS),
+        ("grpc.max_connection_idle_ms", int(options.header_seconds * 1e3)),
+        ("grpc.so_reuseport", 0),
+    ]
+    interceptors = [_Keys(read_keys(options.api_key_file))] if options.api_key_file else []
+    server = grpc.aio.server(options=settings, maximum_concurrent_rpcs=CALLS, interceptors=interceptors)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Prediction(service), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Status(service), server)
+    health_pb2_grpc.add_HealthServicer_to_server(_Health(service), server)
+    address = f"{f'[{options.host}]' if ':' in options.host else options.host}:{options.grpc_port}"
+    try:
+        if options.certificate:
+            pair = (options.certificate_key.read_bytes(), options.certificate.read_bytes())
+            port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+        else:
+            port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise BadInput(f"The server cannot listen on {address} for gRPC: {error}") from error
+    await server.start()
+    return server, port
+
+
+def _refusing(method):
+    """Wraps a method so that `Refused` is answered with the status of gRPC."""
+
+    async def wrapped(self, request, context):
+        try:
+            return await method(self, request)
+        except Refused as error:
+            code, reason = CODES.get(error.status, grpc.StatusCode.UNKNOWN), error.reason
+        await context.abort(code, reason)
+
+    return wrapped
+
+
+def _find(service, spec):
+    version = str(spec.version.value) if spec.HasField("version") else None
+    return service.models.find(spec.name, version, spec.version_label or None)
+
+
+class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
+    def __init__(self, service):
+        self.service = service
+
+    @_refusing
+    async def Predict(self, request):  # noqa: N802 - the protocol's
+        model = _find(self.service, request.model_spec)
+        name = request.model_spec.signature_name or DEFAULT
+        if name not in model.signatures:
+            raise Refused(
+                400, f"signature_name must be one of {', '.join(sorted(model.signatures))}. Received: {name!r}"
+            )
+        images = _images(request.inputs, model.signatures[name], self.service.options.max_images)
+        outputs = await self.service.compute(model, name, images)
+        wanted = list(request.output_filter) or list(outputs)
+        if unknown := [name for name in wanted if name not in outputs]:
+            raise Refused(400, f"The outputs are {', '.join(sorted(outputs))}. Received: {unknown[0][:100]!r}")
+        answer = predict_pb2.PredictResponse()
+        _describe(answer.model_spec, model, name)
+        for key in wanted:
+            answer.outputs[key].CopyFrom(tf.make_tensor_proto(outputs[key], model.outputs[name][key].dtype))
+        return answer
+
+    @_refusing
+    async def GetModelMetadata(self, request):  # noqa: N802
+        model = _find(self.service, request.model_spec)
+        if list(request.metadata_field) != ["signature_def"]:
+            raise Refused(400, f"metadata_field must be signature_def. Received: {list(request.metadata_field)}")
+        found = get_model_metadata_pb2.SignatureDefMap()
+        for name, spec in model.signatures.items():
+            signature = found.signature_def[name]
+            signature.method_name = "tensorflow/serving/predict"
+            for tensors, specs in ((signature.inputs, {spec.name: spec}), (signature.outputs, model.outputs[name])):
+                for key, each in specs.items():
+                    tensors[key].dtype = each.dtype.as_datatype_enum
+                    tensors[key].tensor_shape.CopyFrom(each.shape.as_proto())
+        answer = get_model_metadata_pb2.GetModelMetadataResponse()
+        _describe(answer.model_spec, model, "")
+        answer.metadata["signature_def"].Pack(found)
+        return answer
+
+
+class _Status(model_service_pb2_grpc.ModelServiceServicer):
+    def __init__(self, service):
+        self.service = service
+
+    @_refusing
+    async def GetModelStatus(self, request):  # noqa: N802
+        answer, states = get_model_status_pb2.GetModelStatusResponse(), get_model_status_pb2.ModelVersionStatus
+        for version, why in self.service.models.states(request.model_spec.name):
+            status = answer.model_version_status.add(version=version, state=states.END if why else states.AVAILABLE)
+            status.status.error_code, status.status.error_message = (2, why) if why else (0, "")
+        return answer
+
+
+class _Health(health_pb2_grpc.HealthServicer):
+    def __init__(self, service):
+        self.service = service
+
+    async def Check(self, request, context):  # noqa: N802
+        is_ready = self.service.models.ready and not self.service.deadlines.stopping
+        states = health_pb2.HealthCheckResponse
+        return states(status=states.SERVING if is_ready else states.NOT_SERVING)
+
+
+class _Keys(grpc.aio.ServerInterceptor):
+    """Refuses calls without a key, except those of the health service."""
+
+    def __init__(self, keys):
+        self.keys = keys
+
+    async def intercept_service(self, continuation, details):
+        given = dict(details.invocation_metadata).get("authorization", "").encode()
+        if details.method.startswith("/grpc.health.v1.") or is_known(given, self.keys):
+            return await continuation(details)
+
+        async def refuse(_, context):
+            await context.abort(CODES[401], 'The call needs the metadata "authorization: Bearer KEY" with a known key')
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+def _images(inputs, spec, max_images):
+    if list(inputs) != [spec.name]:
+        raise Refused(400, f"The inputs must be {spec.name}. Received: {', '.join(sorted(inputs))[:100] or 'none'}")
+    expected = f"{spec.name} must be {spec.dtype.name} of shape {shape_text(spec.shape)}"
+    tensor = inputs[spec.name]
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    fits = tensor.dtype == spec.dtype.as_datatype_enum and len(shape) == len(spec.shape) and min(shape) > 0
+    if not fits or any(e not in (None, r) for e, r in zip(spec.shape, shape, strict=True)):
+        known = tensor.dtype in types_pb2.DataType.values()
+        kind = types_pb2.DataType.Name(tensor.dtype) if known else "another dtype"
+        raise Refused(400, f"{expected}. Received: {kind} of shape {shape_text(shape)}")
+    if shape[0] > max_images:
+        raise too_many(shape[0], max_images)
+    count = 1
+    for size in shape:
+        count *= size
+    given = len(tensor.tensor_content) // spec.dtype.size if spec.dtype != tf.string else len(tensor.string_val)
+    if count != (given or len(tensor.float_val) or len(tensor.int_val)):  # one value may not stand for many
+        raise Refused(400, f"{expected}. Received: shape {shape_text(shape)} with another number of values")
+    return tf.make_ndarray(tensor)
+
+
+def _describe(spec, model, signature):
+    spec.name, spec.version.value, spec.signature_name = model.name, model.version, signature
