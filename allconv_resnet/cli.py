@@ -184,7 +184,7 @@ def predict_command(
     from allconv_resnet.serving.images import count_images
 
     progress = Progress(count_images(images))
-    if (pretrained.find(network) / "config.json").exists():
+    if os.path.exists(pretrained.find(network) / "config.json"):  # also where the directory cannot be read
         from allconv_resnet.training.predict import predict_run
 
         answers = predict_run(network, images, top, say=say)

@@ -62,7 +62,10 @@ def cores():
 
 
 def commit():
-    """Returns the commit of the package's checkout, with `+changes` if files differ from it, or None outside of Git."""
+    """Returns the commit of the package's checkout, with `+changes` if files differ from it.
+
+    Outside of Git it is that of the environment variable ALLCONV_RESNET_COMMIT, which images of docker/ have, or None.
+    """
     here = Path(__file__).parent
 
     def git(*arguments):
@@ -73,7 +76,7 @@ def commit():
     try:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("ALLCONV_RESNET_COMMIT") or None
 
 
 def processor(cpuinfo=Path("/proc/cpuinfo")):

@@ -17,7 +17,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "docker" / "constraints.txt"
-HEADER = "# The versions of all packages, also those of CUDA, of all extras together. `python docker/constraints.py` wrote it.\n"
+HEADER = (
+    "# The versions of all packages of all extras, also those of CUDA. `python docker/constraints.py` wrote them.\n"
+)
 
 
 def extras():

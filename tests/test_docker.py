@@ -1,31 +1,48 @@
 """The container files say what they should: checked against the Compose Specification, and against the programs."""
 
+import importlib.util
 import json
+import os
 import re
+import shutil
+import subprocess
+from configparser import ConfigParser
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import tyro
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from jsonschema.validators import validator_for
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 from ruamel.yaml import YAML
 
 from allconv_resnet import cli
 from allconv_resnet.recipes import RECIPES
+from allconv_resnet.serving import kserve, metrics
+from allconv_resnet.serving.options import ServeOptions
 from allconv_resnet.training.engines import tf_config
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKER = ROOT / "docker"
+SPEC = importlib.util.spec_from_file_location("constraints", DOCKER / "constraints.py")
+constraints = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(constraints)
 TRAINING = ("cifar", "imagenet", "worker-0", "worker-1", "chief", "ps-0", "async-worker-0", "async-worker-1")
 ON_GPUS = ("cifar", "imagenet", "worker-0", "worker-1", "async-worker-0", "async-worker-1")
 
 
 def load(name):
+    (content,) = load_all(name)
+    return content
+
+
+def load_all(name):
     yaml = YAML(typ="safe", pure=True)
     yaml.constructor.add_constructor("!reset", lambda *_: None)  # Compose's own: takes away what another file gave
-    return yaml.load(DOCKER / name)
+    return list(yaml.load_all(DOCKER / name))
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +66,9 @@ def test_compose_files_are_valid(name):
 
 
 def test_services_have_what_they_need(services):
-    assert set(services) == {*TRAINING, "tensorboard", "serving"}
+    assert set(services) == {*TRAINING, "tensorboard", "serving", "page"}
     for name, service in services.items():
-        assert service["healthcheck"]["test"], name
+        assert service["healthcheck"]["test"] and service["init"] is True, name
         assert any(volume.split(":")[-1 if "ro" not in volume.split(":") else -2].startswith("/runs")
                    for volume in service["volumes"]), name  # fmt: skip
         gpus = service.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", [])
@@ -73,6 +90,34 @@ def test_commands_are_those_of_the_programs(services, name):
     assert str(job.run_dir).startswith("/runs/")
     config = services[name].get("environment", {}).get("TF_CONFIG")
     assert (config is None) == (job.strategy not in ("multi-worker", "parameter-server"))
+
+
+def test_the_workers_of_a_profile_have_gpus_of_their_own(services):
+    for profile in ("multi-worker", "asynchronous"):
+        workers = [each for each in services.values() if profile in each["profiles"] and "deploy" in each]
+        devices = [each["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] for each in workers]
+        assert devices == [["${GPUS_0:-0}"], ["${GPUS_1:-1}"]]
+        assert all(each["environment"]["TF_FORCE_GPU_ALLOW_GROWTH"] == "true" for each in workers)
+
+
+def test_the_page_is_served_and_probed(services):
+    program, command, export, *options = map(interpolate, services["page"]["command"])
+    assert (program, command, export) == ("allconv-resnet", "serve", "/runs/cifar10/export")
+    assert tyro.cli(ServeOptions, args=options).host == "0.0.0.0"
+    assert set(kserve.OPEN) == {"/v2/health/live", "/v2/health/ready"}  # those need no API key
+    assert "127.0.0.1:8501/v2/health/ready" in services["page"]["healthcheck"]["test"][-1]
+    deployment, service = load_all("serve.yaml")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    options = tyro.cli(ServeOptions, args=container["command"][3:])
+    assert container["command"][:2] == ["allconv-resnet", "serve"] and options.host == "0.0.0.0"
+    assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > options.stop_seconds
+    assert container["ports"][0]["containerPort"] == options.port == service["spec"]["ports"][0]["port"]
+    probes = {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
+    assert probes == set(kserve.OPEN)
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert labels == deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
+    scraped = deployment["spec"]["template"]["metadata"]["annotations"]
+    assert scraped["prometheus.io/path"] == metrics.ADDRESS and int(scraped["prometheus.io/port"]) == options.port
 
 
 @pytest.mark.parametrize(("profile", "jobs"), [("multi-worker", (0, 2, 0)), ("asynchronous", (1, 2, 1))])
@@ -99,6 +144,35 @@ def test_the_tfjob_is_the_papers_job():
         assert mounted == {volume["name"] for volume in spec["template"]["spec"]["volumes"]}
         options = cli.parse_job(["imagenet"], container["command"][2:])
         assert options.strategy == "parameter-server"
+        shared = {volume["name"]: volume.get("emptyDir") for volume in spec["template"]["spec"]["volumes"]}
+        assert shared["shm"]["medium"] == "Memory"  # for NCCL
+        assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
+
+
+def test_the_trainjob_runs_in_step_on_all_nodes():
+    runtime, job = load_all("trainjob.yaml")
+    assert {each["apiVersion"] for each in (runtime, job)} == {"trainer.kubeflow.org/v1alpha1"}
+    assert job["spec"]["runtimeRef"] == {"name": runtime["metadata"]["name"], "kind": runtime["kind"]}
+    (node,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    pod = node["template"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert node["name"] == container["name"] == "node"  # the names that the trainer looks for
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]} == {"data", "runs", "shm"}
+    nodes = runtime["spec"]["mlPolicy"]["numNodes"]
+    assert {"name": "NODES", "value": str(nodes)} in container["env"]
+    assert cli.parse_job(["imagenet"], container["args"][1:]).strategy == "multi-worker"
+
+    # Its script, with a program in the place of Python's that shows what training would be given.
+    shell, option, script, name = container["command"]
+    script = script.replace('exec python "$@"', 'echo "$TF_CONFIG"; echo "$@"')
+    for index in range(nodes):
+        environment = {**os.environ, "JOB": "imagenet", "NODES": str(nodes), "JOB_COMPLETION_INDEX": str(index)}
+        command = [shell, option, script, name, *container["args"]]
+        config, arguments = subprocess.run(command, env=environment, capture_output=True, text=True).stdout.splitlines()
+        cluster = tf_config.read_cluster({"TF_CONFIG": config})
+        assert cluster.this.host_and_port() == (f"imagenet-node-0-{index}.imagenet", 2222)
+        assert len(cluster.tasks_of("worker")) == nodes and arguments.split() == container["args"]
 
 
 def test_the_dockerfile_takes_the_variants_and_is_not_root():
@@ -112,15 +186,45 @@ def test_the_dockerfile_takes_the_variants_and_is_not_root():
     assert all(list(ROOT.glob(part)) for part in copied)
 
 
+def pinned():
+    lines = (DOCKER / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
 def test_every_requirement_is_pinned():
-    pins = dict(line.split("==") for line in (DOCKER / "constraints.txt").read_text().splitlines() if "==" in line)
-    section = re.search(r"install_requires =\n((?:    .*\n)+)", (ROOT / "setup.cfg").read_text())[1]
-    requirements = [Requirement(line.split("#")[0].strip()) for line in section.splitlines()]
-    assert len(requirements) >= 10
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = [config["options"]["install_requires"], *dict(config["options.extras_require"]).values()]
+    requirements = [Requirement(line.split("#")[0].strip()) for part in lines for line in part.splitlines() if line]
+    assert len(requirements) >= 25
     for requirement in requirements:
-        pinned = pins[requirement.name.lower().replace("_", "-")]
-        assert Version(pinned) in requirement.specifier, requirement
-    assert pins["tensorflow"] == version("tensorflow")  # the one that these tests run on
+        if requirement.name != "allconv_resnet":
+            version_of_it = pinned()[canonicalize_name(requirement.name)]
+            assert Version(version_of_it) in requirement.specifier, requirement
+    assert pinned()["tensorflow"] == version("tensorflow")  # the one that these tests run on
+
+
+@pytest.mark.slow
+def test_all_extras_can_be_installed_together_and_nothing_is_left_open():
+    """pip resolves all extras within constraints.txt, and takes nothing else than what stands there."""
+    try:
+        resolved = constraints.resolve("--constraint", str(constraints.FILE))
+    except subprocess.CalledProcessError as error:
+        if "Temporary failure in name resolution" in error.stderr or "NewConnectionError" in error.stderr:
+            pytest.skip("no package registry can be reached")
+        raise AssertionError(error.stderr) from error
+    assert resolved == pinned()
+    assert {"starlette", "click", "anyio", "nvidia-cudnn-cu12", "jaxlib", "torch", "onnxruntime"} <= resolved.keys()
+
+
+def test_the_commit_is_known_inside_of_a_container(run_python, tmp_path):
+    lines = (DOCKER / "Dockerfile").read_text().splitlines()
+    assert "ARG COMMIT=" in lines and "ENV ALLCONV_RESNET_COMMIT=${COMMIT}" in lines
+    shutil.copytree(ROOT / "allconv_resnet", tmp_path / "allconv_resnet")  # as in the image: no Git around it
+    code = "import sys; sys.path[0] = sys.argv[1]; from allconv_resnet import environment; print(environment.commit())"
+    for given, shown in (("abc123", "abc123"), ("", "None")):
+        ran = run_python("-c", code, tmp_path, ALLCONV_RESNET_COMMIT=given)
+        assert ran.stdout.strip() == shown, ran.stderr
 
 
 def test_the_readme_shows_clusters_that_can_be_read():

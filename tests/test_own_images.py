@@ -6,14 +6,16 @@ import socket
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from data.image_folders import write_folder
 from training.runs import lines
 
 from allconv_resnet.data.source import load_data
 from allconv_resnet.training import run_directory
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def commands_of_the_readme():

@@ -5,6 +5,7 @@ more requests come in the meantime, and the larger is the next batch.
 """
 
 import asyncio
+import functools
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -21,23 +22,25 @@ class Batcher:
     A batch has images of one model, signature, size and dtype. If a batch is refused, its requests are run one by one,
     so that a bad request does not make others fail.
 
+    If requests are batched, one batch is computed at a time, which is faster than two of half the size. Requests with
+    large images have threads of their own, of which one is left to all others, if there are several.
+
     Args:
-        pool: `concurrent.futures.Executor`.
-        calls: Integer, most batches that are computed at the same time.
+        pool: `concurrent.futures.Executor` with as many threads as `calls`.
+        calls: Integer, most calls of the network at the same time.
         limit: Integer, most images in a batch of several requests. 1 turns batching off.
         seconds: Float, after which a batch begins no further call of the network.
         tell: Function that is called with a `Batch` after each.
     """
 
     def __init__(self, pool, calls=1, limit=1, seconds=float("inf"), tell=lambda event: None):
-        self.pool, self.calls, self.limit, self.seconds, self.tell = pool, calls, limit, seconds, tell
-        self._queue = deque()
-        self._running = set()  # asyncio itself keeps no reference to its tasks
+        self.pool, self.limit, self.seconds, self.tell = pool, limit, seconds, tell
+        self._light, self._heavy = _Lane(calls if limit == 1 else 1), _Lane(max(1, calls - 1))
 
     @property
     def waiting(self):
         """The number of requests that wait for the network."""
-        return len(self._queue)
+        return len(self._light.queue) + len(self._heavy.queue)
 
     async def __call__(self, model, signature, images, alone=False):
         """Returns the outputs of a model for the images of one request.
@@ -56,31 +59,32 @@ class Batcher:
             Refused: if the model refuses these images.
         """
         request = _Request(model, signature, images, alone)
-        self._queue.append(request)
-        self._start()
+        lane = self._heavy if alone else self._light
+        lane.queue.append(request)
+        self._start(lane)
         return await request.answer
 
-    def _start(self):
-        while self._queue and len(self._running) < self.calls:
-            task = asyncio.create_task(self._run(self._take()))
-            self._running.add(task)
-            task.add_done_callback(self._finished)
+    def _start(self, lane):
+        while lane.queue and len(lane.running) < lane.calls:
+            task = asyncio.create_task(self._run(self._take(lane)))
+            lane.running.add(task)
+            task.add_done_callback(functools.partial(self._finished, lane))
 
-    def _finished(self, task):
-        self._running.discard(task)
-        self._start()
+    def _finished(self, lane, task):
+        lane.running.discard(task)
+        self._start(lane)
 
-    def _take(self):
+    def _take(self, lane):
         """Returns the request that has waited for longest, with those that can be computed with it."""
-        first, *others = self._queue
+        first, *others = lane.queue
         batch, count = [first], len(first.images)
         for request in others:
             fits = count + len(request.images) <= self.limit
-            if fits and request.key == first.key and not (request.alone or first.alone):
+            if fits and request.key == first.key and not first.alone:
                 batch.append(request)
                 count += len(request.images)
         taken = set(map(id, batch))
-        self._queue = deque(request for request in others if id(request) not in taken)
+        lane.queue = deque(request for request in others if id(request) not in taken)
         return batch
 
     async def _run(self, batch):
@@ -119,6 +123,14 @@ class Batcher:
             waited = began - min(request.came for request in batch)
             took = time.monotonic() - began
             self.tell(Batch(getattr(first.model, "name", ""), first.signature, len(images), len(batch), waited, took))
+
+
+class _Lane:
+    """Requests that wait, and the calls that are being computed for others."""
+
+    def __init__(self, calls):
+        self.calls, self.queue = calls, deque()
+        self.running = set()  # asyncio itself keeps no reference to its tasks
 
 
 @dataclass

@@ -17,9 +17,9 @@ from tensorflow_serving.apis import (
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.serving.access import is_known, read_keys
-from allconv_resnet.serving.protocol import DEFAULT, too_many
+from allconv_resnet.serving.protocol import DEFAULT
 from allconv_resnet.serving.refused import Refused
-from allconv_resnet.serving.tensors import shape_text
+from allconv_resnet.serving.tensors import shape_text, too_many
 
 CALLS = 32  # at work together
 CODES = {

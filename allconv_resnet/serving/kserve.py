@@ -12,9 +12,9 @@ import numpy as np
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from allconv_resnet.serving.protocol import as_lists, decode, too_many
+from allconv_resnet.serving.protocol import as_lists, decode
 from allconv_resnet.serving.refused import Refused
-from allconv_resnet.serving.tensors import base64_list, flat_numbers, shape_text
+from allconv_resnet.serving.tensors import base64_list, flat_numbers, shape_text, too_many
 
 OPEN = ("/v2/health/live", "/v2/health/ready")  # without an API key
 DATATYPES = {"float32": "FP32", "float64": "FP64", "uint8": "UINT8", "int32": "INT32", "int64": "INT64"}

@@ -64,7 +64,7 @@ class ServeOptions:
     predict_seconds: float = 30.0
     """Seconds in which a request must be answered, once its body has arrived."""
     write_seconds: float = 30.0
-    """Seconds for which a client may leave an answer unread."""
+    """Seconds for which a client may leave an answer unread. Only Linux keeps this limit."""
     stop_seconds: float = 10.0
     """Seconds after which the process has ended when it is told to stop. Requests in progress may finish until then."""
 

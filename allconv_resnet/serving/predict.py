@@ -24,7 +24,10 @@ def latest_version(export):
     Raises:
         BadInput: if there is no exported model.
     """
-    versions = versions_of(export)
+    try:
+        versions = versions_of(export)
+    except OSError as error:
+        raise BadInput(f"The export in {export} cannot be read: {error.strerror}") from error
     if not versions:
         raise BadInput(f"{export} has no exported model: neither saved_model.pb nor a numbered directory with one")
     return versions[max(versions)]

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from allconv_resnet.serving.refused import Refused
-from allconv_resnet.serving.tensors import files, numbers
+from allconv_resnet.serving.tensors import files, numbers, too_many
 
 DEFAULT = "serving_default"
 
@@ -68,17 +68,12 @@ def parse_request(body, signatures, max_images):
             400, f'The signature {signature} takes pixels: files as {{"b64": ...}} need {accept or "another"}'
         )
     try:
-        images = files(text, spec.name) if spec.dtype.name == "string" else numbers(text, spec)
+        images = files(text, spec.name) if spec.dtype.name == "string" else numbers(text, spec, max_images)
     except MemoryError as error:
         raise Refused(413, "The images need more memory than the server has") from error
     if len(images) > max_images:
         raise too_many(len(images), max_images)
     return Request(signature, images, rows)
-
-
-def too_many(count, max_images):
-    """Returns the error of a request with too many images."""
-    return Refused(413, f"A request must have at most {max_images:,} images. Received: {count:,}")
 
 
 def encode_answer(outputs, rows):

@@ -11,7 +11,7 @@ from allconv_resnet.serving.encoded import inspect
 from allconv_resnet.serving.refused import Refused
 from allconv_resnet.serving.savedmodel import image_name
 
-SMALL = 2**16  # bytes of a body that is parsed at once: a thread would take longer to begin
+SMALL = 2**16  # bytes of a body, or numbers of an answer, that need no thread: it would take longer to begin
 HEAVY = 4e6  # pixels of encoded images of a request that others should not wait for
 
 
@@ -68,7 +68,8 @@ class Service:
                 parsed = await self._in_thread(len(body) > SMALL, parse, body, model)
                 note(request, images=len(parsed.images))
                 outputs = await self._compute(model, parsed.signature, parsed.images)
-                return await self._in_thread(len(body) > SMALL, encode, outputs, parsed, model)
+                size = sum(value.size for value in outputs.values())
+                return await self._in_thread(size > SMALL, encode, outputs, parsed, model)
 
     async def compute(self, model, signature, images):
         """Returns the network's outputs for images, within the time that a request has.

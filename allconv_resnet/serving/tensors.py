@@ -21,26 +21,34 @@ class File(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     b64: bytes
 
 
-def numbers(text, spec):
+def numbers(text, spec, most=float("inf")):
     """Returns a tensor of numbers.
 
     Args:
         text: Bytes of valid JSON: lists of lists of numbers.
         spec: `tf.TensorSpec` of the input.
+        most: Integer, largest size of the first dimension.
 
     Returns:
         Array of the dtype of the spec.
 
     Raises:
-        Refused: with status 400 if the value is not such a tensor, or a number is outside of the range of the dtype.
+        Refused: with status 400 if the value is not such a tensor, or a number is outside of the range of the dtype,
+            or 413 if the first dimension is larger than `most`.
     """
     expected = f"{spec.name} must be {spec.dtype.name} of shape {shape_text(spec.shape)}"
     _check_values(text, expected)
-    shape = _shape(text.translate(None, NUMBERS))
+    brackets = text.translate(None, NUMBERS)
+    shape = _first_shape(brackets)
+    different = Refused(400, f"{expected}. Received: lists of different lengths")
     if shape is None:
-        raise Refused(400, f"{expected}. Received: lists of different lengths")
+        raise different
     if len(shape) != len(spec.shape) or any(e not in (None, r) for e, r in zip(spec.shape, shape, strict=True)):
         raise Refused(400, f"{expected}. Received: shape {shape_text(shape)}")
+    if shape and shape[0] > most:
+        raise too_many(shape[0], most)
+    if not _has_shape(brackets, shape):
+        raise different
     array = flat_numbers(text, spec.dtype, expected)
     if array.size != np.prod(shape):
         raise Refused(400, f"{expected}. Received: an empty list")
@@ -85,29 +93,40 @@ def _piece(text, dtype, expected):
     return values.astype(dtype.as_numpy_dtype)
 
 
-def _shape(brackets):
-    """Returns the shape of the tensor that has these brackets and commas, or None if they are not those of a tensor.
+def _first_shape(brackets):
+    """Returns the only shape that a tensor can have which begins like this, or None if there is none.
 
-    A list of numbers and an empty list differ only in their numbers.
+    The sizes are those of the first list of numbers, the first list of lists, and so on. A list of one number and an
+    empty list have the same brackets.
     """
     depth = len(brackets) - len(brackets.lstrip(b"["))
     if not depth:
         return ()
-    sizes = [brackets.find(b"]") - depth + 1]
-    closed, length = 1, sizes[0] + 1  # of a list of numbers: its closing brackets, and its brackets and commas
-    for level in range(2, depth + 1):  # the first list of lists, the first list of these, ...
+    sizes, closed = [brackets.find(b"]") - depth + 1], 1  # closing brackets of a list of numbers
+    for level in range(2, depth + 1):
         end = brackets.find(b"]" * level)
-        within = brackets.count(b"]", 0, end + 1) + level - 2  # closing brackets of the lists in it
+        within = brackets.count(b"]", 0, end + 1) + level - 2  # closing brackets of the lists in the first such list
         if end < 0 or within % closed:
             return None
         sizes.append(within // closed)
-        closed, length = within + 1, sizes[-1] * (length + 1) + 1
-    if length != len(brackets):
-        return None
-    whole = b"[" + b"," * (sizes[0] - 1) + b"]"
-    for size in sizes[1:]:
+        closed = within + 1
+    length = 0
+    for size in sizes:
+        length = size * length + size + 1
+    return tuple(reversed(sizes)) if length == len(brackets) else None
+
+
+def _has_shape(brackets, shape):
+    """Returns whether brackets and commas are those of a tensor of this shape."""
+    whole = b""
+    for size in reversed(shape):
         whole = b"[" + b",".join([whole] * size) + b"]"
-    return tuple(reversed(sizes)) if whole == brackets else None
+    return whole == brackets
+
+
+def too_many(count, most):
+    """Returns the error of a request with too many images."""
+    return Refused(413, f"A request must have at most {most:,} images. Received: {count:,}")
 
 
 def shape_text(shape):

@@ -30,7 +30,9 @@ def adapt(recipe, given, run_dir, data_dir=None, overwrite=False):
     source = load_data(recipe.data.dataset, data_dir)
     if "data" in given:
         source = source.as_kind(recipe.data.kind)
-    if lost := sorted(given & set(getattr(source, "without_effect", ()))):
+    fields, defaults = recipe.fields(), flat_fields(type(recipe.data)())
+    changed = {name for name in given & set(defaults) if fields[name] != defaults[name]}
+    if lost := sorted(changed & set(getattr(source, "without_effect", ()))):
         raise BadInput(f"--{lost[0].replace('_', '-')} has no effect on the images of the folder {source.name}")
     adapted = _with_kind(recipe, source, given)
     adapted = adapted.replace(**_changes(adapted, source, given))

@@ -29,7 +29,7 @@ def exported(model, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(exported):
-    server = Server(exported, "--name", "digits", *LIMITS, *BATCH)
+    server = Server(exported, "--name", "digits", "--grpc-port", "0", *LIMITS, *BATCH)
     for signature in ("serving_default", "serve_uint8"):  # before the memory is measured for the first time
         server.predict(instances=IMAGES.tolist(), signature_name=signature)
     server.predict(instances=[b64(IMAGES[0])], signature_name="serve_bytes")

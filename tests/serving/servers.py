@@ -34,6 +34,8 @@ class Server:
         assert "Serving version" in self.line, self.said()
         if "127.0.0.1:" in self.line:
             self.port = int(self.line.split("127.0.0.1:")[1].split("/")[0])
+        if "--grpc-port" in arguments:
+            self.grpc_port = int(self.process.stdout.readline().split()[-1])
 
     def said(self):
         """Returns what the server has written on standard error."""

@@ -81,7 +81,25 @@ def test_what_one_call_cannot_take_is_kept_apart():
 def test_a_heavy_request_goes_alone_and_in_steps():
     first, heavy, *others = requests(1, 3, 1, 1)
     _, sizes, _ = answers([first, (*heavy, True), *others], limit=8)
-    assert sizes == [1, 3, 2]
+    assert sorted(sizes) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("limit", [1, 8])
+def test_heavy_requests_leave_a_thread_to_others(limit):
+    network, ends = Network(), []
+
+    async def ask():
+        async def one(request, name):
+            await batcher(network, *request)
+            ends.append(name)
+
+        with ThreadPoolExecutor(2) as pool:
+            batcher = Batcher(pool, 2, limit)
+            heavy = [one((*request, True), "heavy") for request in requests(2, 2, 2, 2)]
+            await asyncio.gather(*heavy, one(requests(1)[0], "light"))
+
+    asyncio.run(ask())
+    assert ends.index("light") < 3
 
 
 def test_a_refused_request_takes_no_other_with_it():

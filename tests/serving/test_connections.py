@@ -23,7 +23,7 @@ from allconv_resnet.serving.options import ServeOptions
 from allconv_resnet.serving.server import _Server
 from allconv_resnet.serving.service import Service
 
-limits = dict(write_seconds=1, header_seconds=2, body_seconds=5, max_header_kb=9, max_body_mb=1, max_connections=8)
+limits = dict(write_seconds=1, header_seconds=2, body_seconds=2, max_header_kb=9, max_body_mb=1, max_connections=8)
 service = Service(None, ServeOptions(port=0, **limits))
 
 async def respond(request):

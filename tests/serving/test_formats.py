@@ -146,7 +146,7 @@ def test_int8_of_a_run_in_bfloat16(finished, expected, tmp_path, capfd):
 
 
 def test_int8_of_records_sees_images_as_evaluation_does(prepared, tmp_path):
-    recipe = IMAGENET_TINY.replace(dataset="imagenet2012", centre=0.875)
+    recipe = IMAGENET_TINY.replace(dataset="imagenet2012")
     images = _representative_images(recipe, prepared)
     assert images.shape[1:] == (64, 64, 3) and images.min() >= 0 and images.max() <= 255 and images.std() > 20
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving.hostile import png_header
-from serving.servers import IMAGES, Server, encode
+from serving.servers import IMAGES, encode
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -16,27 +16,21 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-KEY = [("authorization", "Bearer key")]
-
 
 @pytest.fixture(scope="module")
-def channel(exported, tmp_path_factory):
-    keys = tmp_path_factory.mktemp("keys") / "keys"
-    keys.write_text("key")
-    with Server(exported, "--grpc-port", "0", "--api-key-file", keys, "--max-buffered-mb", "320") as server:
-        port = server.process.stdout.readline().split()[-1]
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield channel
+def channel(server):
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        yield channel
 
 
-def predict(channel, images, signature="serve_uint8", key=KEY, **spec):
+def predict(channel, images, signature="serve_uint8", **spec):
     request = predict_pb2.PredictRequest(output_filter=spec.pop("outputs", []))
-    request.model_spec.name, request.model_spec.signature_name = spec.get("name", "model"), signature
+    request.model_spec.name, request.model_spec.signature_name = spec.get("name", "digits"), signature
     if "version" in spec:
         request.model_spec.version.value = spec["version"]
     tensor = images if isinstance(images, TensorProto) else tf.make_tensor_proto(images)
     request.inputs["images"].CopyFrom(tensor)
-    return prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, metadata=key, timeout=60)
+    return prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=60)
 
 
 @pytest.mark.parametrize("signature", ["", "serve_uint8", "serve_bytes"])
@@ -47,7 +41,7 @@ def test_answers_equal_the_network(channel, expected, signature):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
     assert tf.make_ndarray(answer.outputs["labels"])[0, 0].decode() == f"digit {expected[0].argmax()}"
     spec = answer.model_spec
-    assert (spec.name, spec.version.value, spec.signature_name) == ("model", 60, signature or "serving_default")
+    assert (spec.name, spec.version.value, spec.signature_name) == ("digits", 60, signature or "serving_default")
     assert set(answer.outputs) == {"classes", "labels", "logits", "probabilities"}
 
 
@@ -74,8 +68,6 @@ BAD = {
     "claims": (lambda c: predict(c, [png_header(2**16, 2**16)], "serve_bytes"), "INVALID_ARGUMENT", "33,554,432"),
     "many": (lambda c: predict(c, np.zeros((1025, 1, 1, 3), np.uint8)), "RESOURCE_EXHAUSTED", "at most 1,024 images"),
     "large": (lambda c: predict(c, np.zeros((1, 2000, 2000, 3), np.uint8)), "RESOURCE_EXHAUSTED", ""),
-    "no key": (lambda c: predict(c, IMAGES, key=[]), "UNAUTHENTICATED", "authorization: Bearer KEY"),
-    "another key": (lambda c: predict(c, IMAGES, key=[("authorization", "Bearer no")]), "UNAUTHENTICATED", "known key"),
 }
 
 
@@ -89,20 +81,20 @@ def test_what_is_refused(channel, ask, code, reason):
 
 def test_status_metadata_and_health(channel):
     status = get_model_status_pb2.GetModelStatusRequest()
-    status.model_spec.name = "model"
-    answer = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(status, metadata=KEY)
+    status.model_spec.name = "digits"
+    answer = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(status)
     (version,) = answer.model_version_status
     assert (version.version, version.state) == (60, get_model_status_pb2.ModelVersionStatus.AVAILABLE)
 
     metadata = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-    metadata.model_spec.name = "model"
+    metadata.model_spec.name = "digits"
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-    answer = stub.GetModelMetadata(metadata, metadata=KEY)
+    answer = stub.GetModelMetadata(metadata)
     found = get_model_metadata_pb2.SignatureDefMap()
     answer.metadata["signature_def"].Unpack(found)
     signature = found.signature_def["serve_uint8"]
     assert signature.inputs["images"].dtype == tf.uint8.as_datatype_enum
     assert [dim.size for dim in signature.outputs["logits"].tensor_shape.dim] == [-1, 10]
 
-    health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())  # without a key
+    health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
     assert health.status == health_pb2.HealthCheckResponse.SERVING

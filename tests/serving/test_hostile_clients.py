@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from serving.hostile import GOOD, LARGE, SMALL, bomb, progressive
-from serving.servers import IMAGES, MB, Server, b64, wait_for
+from serving.hostile import GOOD, LARGE, SMALL, bomb
+from serving.servers import IMAGES, MB, Server, wait_for
 
 PREDICT = "/v1/models/digits:predict"
 POST = b"POST /v1/models/digits:predict HTTP/1.1\r\nhost: x\r\n"
@@ -144,12 +144,15 @@ def test_what_is_not_http_is_refused(server, survives, text):
 
 H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n"
 H2C += b"http2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
+WEBSOCKET = b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+WEBSOCKET += b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 
 
-def test_an_upgrade_to_http2_is_declined_and_its_body_is_no_request(server, survives):
+@pytest.mark.parametrize("upgrade", [H2C, WEBSOCKET], ids=["h2c", "websocket"])
+def test_an_upgrade_is_declined_and_its_body_is_no_request(server, survives, upgrade):
     """The bytes of Java's HttpClient, with a body in a packet of its own that looks like a request."""
     inner = POST + b"content-length: 2\r\n\r\n{}"
-    connection = server.connect(POST + H2C + b"content-length: %d\r\n\r\n" % len(inner))
+    connection = server.connect(POST + upgrade + b"content-length: %d\r\n\r\n" % len(inner))
     time.sleep(0.2)
     connection.sendall(inner)
     received = read_all(connection)
@@ -217,20 +220,6 @@ def test_bodies_that_stay_unfinished_are_bounded_together(server, survives):
     assert {tuple(each) for each in received} == {(408,), (429,)}  # 128 MB have room for six of them
 
 
-def test_an_image_that_takes_long_is_answered_in_time_and_its_thread_is_free(exported):
-    """Each image is allowed, and the request has no time for all of them."""
-    with Server(exported, "--threads", "1", "--predict-seconds", "0.3", "--max-megapixels", "2000") as server:
-        large = [b64(progressive(2048, 2048, 40))] * 12
-        status, answer = server.predict("/v1/models/model:predict", instances=large, signature_name="serve_bytes")
-        assert status == 413 and "0.3 s" in answer["error"]
-
-        def free():
-            good = server.predict("/v1/models/model:predict", instances=[GOOD])
-            return good[0] == 200
-
-        wait_for(free)
-
-
 @pytest.mark.slow
 def test_a_hundred_hostile_requests(exported, model, expected):
     """Each alone, then the large ones six at a time; the status is asked all the while."""
@@ -268,6 +257,7 @@ def test_a_hundred_hostile_requests(exported, model, expected):
         assert max(asked) < 10  # less than 1 s on a quiet machine; it was 6 s, on one as quiet
 
 
+@pytest.mark.slow
 def test_standard_streams_that_nobody_reads(exported):
     """The server says where it is, and goes on if nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as free:

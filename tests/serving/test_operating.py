@@ -11,10 +11,13 @@ import subprocess
 import threading
 import time
 
+import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving.hostile import progressive
 from serving.servers import IMAGES, Server, b64, encode, wait_for
+from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.serving.access import read_keys
@@ -39,7 +42,7 @@ def guarded(exported, certificate, tmp_path_factory):
     directory = tmp_path_factory.mktemp("guarded")
     (directory / "keys").write_text("first key\n\n  second \n")
     arguments = ["--certificate", certificate / "cert.pem", "--certificate-key", certificate / "key.pem"]
-    arguments += ["--api-key-file", directory / "keys", "--cors", "https://a.example", "--header-seconds", "3"]
+    arguments += ["--api-key-file", directory / "keys", "--cors", "https://a.example", "--grpc-port", "0"]
     with Server(exported, *arguments, "--request-log", directory / "log") as server:
         server.log = directory / "log"
         yield server
@@ -67,6 +70,21 @@ def test_https_and_keys(guarded, certificate):
     assert ask(guarded, certificate, "/v2/health/ready")[0] == ask(guarded, certificate, "/v2/health/live")[0] == 200
 
 
+def test_grpc_over_tls_with_keys(guarded, certificate):
+    trust = grpc.ssl_channel_credentials((certificate / "cert.pem").read_bytes())
+    with grpc.secure_channel(f"127.0.0.1:{guarded.grpc_port}", trust) as channel:
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = "model"
+        ask = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus
+        assert ask(request, metadata=[("authorization", "Bearer second")]).model_version_status[0].version == 60
+        for key in ([], [("authorization", "Bearer secon")]):
+            with pytest.raises(grpc.RpcError) as error:
+                ask(request, metadata=key)
+            assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+
+
 def test_pages_of_the_origins_that_may_ask(guarded, certificate):
     good = {"Authorization": "Bearer second", "Origin": "https://a.example"}
     _, headers, _ = ask(guarded, certificate, "/v1/models/model", **good)
@@ -90,6 +108,7 @@ def lines_of(server):
     return server.log.read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_a_handshake_that_does_not_come_is_not_waited_for(guarded):
     with socket.create_connection(("127.0.0.1", guarded.port), timeout=30) as opened:
         opened.sendall(b"\x16\x03\x01\x02\x00")
@@ -121,57 +140,53 @@ def test_an_empty_signature_name_is_the_default_one(server):
     assert server.predict(**GOOD, signature_name="") == server.predict(**GOOD)
 
 
-def test_a_unix_socket(exported, tmp_path):
+def test_a_unix_socket_and_two_signals(exported, tmp_path):
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as left:  # by a server that was killed
         left.bind(str(path))
-    with Server(exported, "--unix-socket", path) as server:
+    with Server(exported, "--unix-socket", path, "--stop-seconds", "600") as server:
         assert str(path) in server.line
         with socket.socket(socket.AF_UNIX) as opened:
             opened.connect(str(path))
             opened.sendall(b"GET /v2/health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             with opened.makefile("rb") as stream:
                 assert b"200 OK" in stream.read()
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(30) == 0
+        with socket.socket(socket.AF_UNIX) as held:
+            held.connect(str(path))
+            held.sendall(b"POST " + PREDICT.encode() + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+            time.sleep(0.5)
+            server.process.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+            assert server.process.poll() is None  # it waits for the request
+            server.process.send_signal(signal.SIGINT)
+            assert server.process.wait(60) == 0
         assert not path.exists()
 
 
-def test_the_server_ends_in_time_and_answers_what_is_at_work(exported):
-    """A request that is nearly read, one that is computed for longer than there is time, and half a header."""
-    arguments = ["--stop-seconds", "4", "--threads", "1", "--max-megapixels", "1e5", "--predict-seconds", "1000"]
+def test_a_request_has_its_time_and_the_server_ends_in_its_own(exported):
+    """Each image is allowed. For all of them a request has no time, and the server not when it is told to stop."""
+    large = {"instances": [b64(progressive(4096, 4096, 80))] * 30, "signature_name": "serve_bytes"}
+    arguments = ["--threads", "1", "--predict-seconds", "6", "--stop-seconds", "3", "--max-megapixels", "1e5"]
     with Server(exported, *arguments) as server:
+        status, answer = server.ask("POST", PREDICT, json.dumps(large))
+        assert status == 413 and "6 s" in answer["error"]
+        assert server.ask("POST", PREDICT, json.dumps(GOOD))[0] == 200  # the one thread is free again
+
         half = server.connect(b"POST /v1/models/mode")
         unfinished = server.connect(b"POST " + PREDICT.encode() + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
-        large = {"instances": [b64(progressive(4096, 4096, 80))] * 60, "signature_name": "serve_bytes"}
         answers = []
         asking = threading.Thread(target=lambda: answers.append(server.ask("POST", PREDICT, json.dumps(large))))
         asking.start()
-        waiting = threading.Thread(target=lambda: answers.append(server.ask("POST", PREDICT, json.dumps(GOOD))))
-        time.sleep(1)
-        waiting.start()  # it waits for the one thread
         time.sleep(1)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(60) == 0  # computing alone would take minutes
         assert server.process.stdout.read() == "Stopped\n"
-        for thread in (asking, waiting):
-            thread.join()
-        assert answers == [(503, {"error": "The server is stopping"})] * 2
+        asking.join()
+        assert answers == [(503, {"error": "The server is stopping"})]
         with unfinished, unfinished.makefile("rb") as stream:
             assert b"503" in stream.readline()
         half.close()
         assert "Traceback" not in server.said()
-
-
-def test_a_second_signal_ends_it_at_once(exported):
-    with Server(exported, "--stop-seconds", "600") as server:
-        held = server.connect(b"POST " + PREDICT.encode() + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
-        time.sleep(0.5)
-        server.process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-        server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(60) == 0
-        held.close()
 
 
 def test_options_that_are_refused(tmp_path):

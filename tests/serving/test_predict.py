@@ -1,11 +1,14 @@
 """`allconv-resnet predict` on whatever stands on a command line or lies in a directory, and on damaged exports."""
 
+import contextlib
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,14 +81,39 @@ def test_one_bad_file_does_not_hide_the_others(network, request, pictures, capsy
     assert "._good" not in said.err and "Traceback" not in said.err and "function_node" not in said.err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+@contextlib.contextmanager
+def without_privileges():
+    """Root reads every file, so it becomes another user for a while."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)  # nobody
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
 def test_files_and_directories_without_permission(export, pictures, capsys):
-    (pictures / "good.png").chmod(0)
-    (pictures / "folder.png").chmod(0)
-    assert command("predict", export, pictures) == 1
-    said = capsys.readouterr().err
-    (pictures / "folder.png").chmod(0o700)
-    assert said.count("cannot be read: Permission denied") == 2
+    with tempfile.TemporaryDirectory() as place:  # pytest's own directories are closed to others
+        os.chmod(place, 0o755)
+        shutil.copytree(export, f"{place}/export")
+        os.chmod(f"{place}/export", 0)
+        with without_privileges():
+            assert command("predict", f"{place}/export", f"{place}/pictures") == 2
+        assert f"The export in {place}/export cannot be read: Permission denied" in capsys.readouterr().err
+        os.chmod(f"{place}/export", 0o755)
+        shutil.copytree(pictures, f"{place}/pictures", symlinks=True)
+        for name in ("closed.png", "closed"):
+            path = Path(place, "pictures", name)
+            path.write_bytes(png()) if path.suffix else path.mkdir()
+            path.chmod(0)
+        with without_privileges():
+            assert command("predict", f"{place}/export", f"{place}/pictures") == 1
+        said = capsys.readouterr()
+        for what, name in (("image", "closed.png"), ("directory", "closed")):
+            assert f"The {what} {place}/pictures/{name} cannot be read: Permission denied" in said.err
+        assert len(said.out.splitlines()) == 2 and "6 of 8 images could not be read" in said.err
 
 
 def test_what_predicts_is_said_and_a_top_that_is_too_large(export, run_dir, pictures, capsys):

@@ -2,7 +2,6 @@
 
 import json
 
-import hypothesis.extra.numpy as arrays
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -12,24 +11,23 @@ from hypothesis import given
 from allconv_resnet.serving.refused import Refused
 from allconv_resnet.serving.tensors import PIECE, numbers
 
-ANY = [None] * 4
-SHAPES = arrays.array_shapes(min_dims=1, max_dims=5, max_side=4)
+SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=5).map(tuple)
 
 
 def spec(rank, dtype=tf.float32):
     return tf.TensorSpec([None] * rank, dtype, name="images")
 
 
-@given(st.data(), SHAPES, st.sampled_from([None, 1]), st.sampled_from([(",", ":"), (" , ", " : "), (",\n\t", ":")]))
-def test_tensors_equal_numpy(data, shape, indent, separators):
-    values = data.draw(arrays.arrays(np.float64, shape, elements=st.floats(-1e30, 1e30)))
-    text = json.dumps(values.tolist(), indent=indent, separators=separators).encode()
+@given(SHAPES, st.integers(0, 99), st.sampled_from([None, 1]), st.sampled_from([",", " , ", ",\n\t"]))
+def test_tensors_equal_numpy(shape, seed, indent, comma):
+    values = np.random.default_rng(seed).standard_normal(shape) * 10.0 ** (seed % 30)
+    text = json.dumps(values.tolist(), indent=indent, separators=(comma, ":")).encode()
     np.testing.assert_array_equal(numbers(text, spec(len(shape))), values.astype(np.float32))
 
 
-@given(st.data(), SHAPES)
-def test_integers_keep_their_dtype(data, shape):
-    values = data.draw(arrays.arrays(np.uint8, shape))
+@given(SHAPES, st.integers(0, 99))
+def test_integers_keep_their_dtype(shape, seed):
+    values = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     read = numbers(json.dumps(values.tolist()).encode(), spec(len(shape), tf.uint8))
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, values)

@@ -8,6 +8,7 @@ import socket
 import numpy as np
 import pytest
 import tensorflow as tf
+from data.image_folders import random_images, write_folder
 from training.jobs import configurations, free_ports
 from training.runs import state, wait_for_lines
 
@@ -65,6 +66,21 @@ def test_two_workers_equal_one_process(start, start_two, recipe, tmp_path):
     assert_equal_runs(tmp_path / "one", tmp_path / "two", recipe.run.steps)
     environment = json.loads((tmp_path / "two" / "environment.json").read_text())["sessions"]
     assert [session["replicas"] for session in environment] == [2]  # the first worker alone keeps the run directory
+
+
+@pytest.mark.slow
+def test_two_workers_on_a_folder_of_photos_equal_one_process(start, start_two, recipe, tmp_path):
+    names, labels = ("cat", "dog", "frog"), np.arange(30) % 3
+    for seed, split in enumerate(("train", "test")):
+        write_folder(tmp_path / "photos" / split, random_images(30, (None, None, 3), seed), labels, names)
+    recipe = recipe.with_kind("data", "records").replace(
+        dataset=str(tmp_path / "photos"), num_classes=3, image_size=(16, 16, 3), test_split="test", holdout=6,
+        batch_size=8, steps=6, evaluate_every=3,
+    )  # fmt: skip
+    assert start(recipe, tmp_path / "one").wait() == 0
+    runs = start_two([recipe] * 2, [tmp_path / "two"] * 2)
+    assert [run.wait() for run in runs] == [0, 0]
+    assert_equal_runs(tmp_path / "one", tmp_path / "two", recipe.run.steps)
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def last_block(model, images, batch_size=256):
     if not plain or type(pool) is not keras.layers.GlobalAveragePooling2D:
         raise BadInput(
             "The network must end in a ResidualBlock with a shortcut, without biases and normalization, a global "
-            f"average pool and a head. Received: layers {', '.join(layer.name for layer in model.layers[-3:])} of {model.name}"
+            f"average pool and a head. Received: layers {', '.join(layer.name for layer in model.layers[-3:])}"
         )
     before = keras.Model(model.input, block.input)
     parts = [_pooled(block, before(images[i : i + batch_size])) for i in range(0, len(images), batch_size)]

@@ -128,6 +128,11 @@ class FiniteDepthLaw:
 
     Raises:
         BadInput: if the arguments are outside these ranges, or if the upper edge overflows.
+
+    Example:
+
+    >>> np.exp(finite_depth_law(1.0, depth=8).log_edges).round(4)
+    array([ 0.036 , 16.7881])
     """
 
     def __init__(self, branch, depth):

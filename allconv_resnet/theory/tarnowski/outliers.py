@@ -62,8 +62,8 @@ def outliers(activation, weight_scale, bias_scale, depth, input_mean_square=1.0,
 
     >>> outliers("relu", 1.0, 0.0, depth=40).round(1)  # the bulk ends at 7.82
     array([97.4])
-    >>> outliers("relu", 1.0, 0.0, depth=30, input_mean=-1.0).round(4)  # the bulk begins at 0.122
-    array([0.0229])
+    >>> outliers("relu", 1.0, 0.0, depth=30, input_mean=-1.0).round(4)  # the bulk is from 0.1212 to 7.7813
+    array([0.0231, 7.7829])
     >>> outliers("relu", 1.0, 0.0, depth=40, mixed=True)
     array([], dtype=float64)
     """

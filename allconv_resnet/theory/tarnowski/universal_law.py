@@ -28,6 +28,11 @@ class UniversalLaw:
 
     Raises:
         BadInput: if `c` is so large that the upper edge overflows.
+
+    Example:
+
+    >>> np.exp(UniversalLaw(1.0).log_edges).round(4)
+    array([ 0.0474, 21.0944])
     """
 
     def __init__(self, c):

@@ -238,6 +238,16 @@ def test_the_model_card_is_shown_and_the_rest_works_with_the_keyboard_alone(page
     assert not page.find_elements(By.TAG_NAME, "article") and focused().get_attribute("id") == "choose"
 
 
+def test_a_phone_photographs_with_its_own_camera(page):
+    look(page, "phone", "light")
+    page.execute_script(
+        "document.getElementById('capture').onclick = (e) => { e.preventDefault(); window.taken = true; }"
+    )
+    page.find_element(By.ID, "photograph").click()
+    assert page.execute_script("return window.taken")
+    assert page.find_element(By.ID, "capture").get_attribute("capture") == "environment"
+
+
 CONTRASTS = """
 const luminance = (color) => {
   const parts = color.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255);
