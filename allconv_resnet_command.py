@@ -46,6 +46,9 @@ def starting(needs_keras=True):
             yield
             if needs_keras and not {"-h", "--help"} & set(sys.argv):
                 import keras  # noqa: F401
+                from absl import logging
+
+                logging.set_verbosity(logging.ERROR)  # tensorflow-datasets warns of its own use of old names
     except (ImportError, ValueError) as error:
         if not _raised_by_keras(error):
             raise
