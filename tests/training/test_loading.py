@@ -190,6 +190,13 @@ def test_the_networks_of_the_package_are_whole():
         assert len(acr.load(name).label_names) == acr.load(name).output_shape[-1]
 
 
+def test_cifar10_fast_knows_real_images(prepared):
+    """The filed error is on the original images. These were re-encoded as JPEG, which costs about 3 points."""
+    images, labels = acr.load_data("cifar10", prepared).arrays("test")
+    logits = acr.load("cifar10-fast").predict(acr.standardize(images[:500]), verbose=0)
+    assert np.mean(np.argmax(logits, axis=1) != labels[:500]) < 0.15
+
+
 def test_a_name_that_is_not_there_is_refused_with_those_that_are(packed, tmp_path, monkeypatch, capsys):
     for networks in ("The networks of the package are: tiny-digits", "The package has no networks yet"):
         for arguments in (("evaluate", "cifar10-none"), ("predict", "cifar10-none", "x.png")):
