@@ -40,7 +40,7 @@ ORIGINAL = Section(
     "These runs are on the original 60,000 images, on one core of an AMD EPYC (Zen 5) in bfloat16. Most of the time "
     "other jobs shared the core, so only the processor minutes say what a run needs. The settings of the second row "
     "were chosen on held-out images alone, in runs of 5 processor minutes. Its run never saw 5,000 of the 50,000 "
-    "training images, and its network comes with the package, `acr.load(\"cifar10-fast\")`. The aim is an error of at "
+    'training images, and its network comes with the package, `acr.load("cifar10-fast")`. The aim is an error of at '
     "most 6.0 % in 120 processor minutes. It was missed by 0.54 points in half of that time.",
     (
         Training(

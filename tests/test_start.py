@@ -65,6 +65,7 @@ runpy.run_path({script!r}, run_name="__main__")
 
 
 @pytest.mark.parametrize("imports", ["allconv_resnet, keras", "keras, allconv_resnet"])
+@pytest.mark.slow
 def test_saved_networks_can_be_loaded_once_the_package_is_imported(imports, tmp_path):
     path = str(tmp_path / "network.keras")
     write = f"import allconv_resnet as acr; acr.AllConvResNet(stages=[(1, 16, 1)]).save({path!r})"

@@ -163,6 +163,7 @@ def test_a_unix_socket_and_two_signals(exported, tmp_path):
         assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_request_has_its_time_and_the_server_ends_in_its_own(exported):
     """Each image is allowed. For all of them a request has no time, and the server not when it is told to stop."""
     large = {"instances": [b64(progressive(4096, 4096, 80))] * 30, "signature_name": "serve_bytes"}

@@ -154,6 +154,7 @@ def first_logits(server, path):
     return status, answer["predictions"][0]["logits"] if status == 200 else answer["error"]
 
 
+@pytest.mark.slow
 def test_several_models_with_versions_and_labels_over_http(exported, expected, tmp_path):
     shutil.copytree(exported / "60", tmp_path / "61")
     shutil.copytree(exported / "60", tmp_path / "62")

@@ -47,6 +47,7 @@ def test_losses_agree_with_those_of_tensorflow(tmp_path, initialization, steps):
 @pytest.mark.parametrize(
     "change", [{}, {"network": "resnet20", "batch_size": 8, "steps": 6}], ids=["plain", "batch norm"]
 )
+@pytest.mark.slow
 def test_two_devices_equal_one(tmp_path, change):
     recipe = TINY.replace(**{"clip_norm": 1.0, "steps": 20, **change})
     assert JaxRun(recipe, tmp_path / "one").wait() == 0

@@ -78,6 +78,7 @@ def test_training_command_on_the_digits(tmp_path, capsys):
     assert "Training loss on digits" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_outliers_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(outlier_growth, "DEPTHS", (5, 10))
     run(Options(experiment="outliers", output_dir=tmp_path, width=60, seeds=1))
@@ -91,6 +92,7 @@ def test_outliers_command(tmp_path, capsys, monkeypatch):
     assert (verdicts["tanh"], verdicts["relu"]) == ("isometric", "not")
 
 
+@pytest.mark.slow
 def test_stage_of_the_cifar_network_follows_the_law_of_its_blocks():
     """The law of Gaussian layers and the universal law are further away, and more so for larger weights."""
     image = np.random.default_rng(0).standard_normal((32, 32, 3)).astype("float32")

@@ -29,6 +29,7 @@ def greens_function(z, c, **law):
 
 @settings(max_examples=20, deadline=None)
 @given(c=st.floats(1e-4, 12.0), depth=st.integers(1, 60), kind=st.sampled_from(KINDS), share=st.floats(0.001, 0.999))
+@pytest.mark.slow
 def test_mean_edges_quantiles_and_density_agree(c, depth, kind, share):
     if depth == 1 and list(kind.values()) == [0.5]:
         depth = 2
