@@ -58,7 +58,10 @@ def test_from_a_folder_to_answers_by_the_commands_of_the_readme(prepared, tmp_pa
     assert test["step"] < recipe.run.steps and "No lower holdout error in 3 tests" in done.stderr  # stopped early
     best = min(held, key=lambda line: line["error"])
     assert best["error"] < 0.85  # ten classes
-    evaluated, exported, *answers = done.stdout.splitlines()
+    evaluated, *answers = done.stdout.splitlines()
+    exported = next(line for line in answers if "/export/" in line and "png" not in line)
+    details = {path.name for path in (tmp_path / "runs" / "photos-details").iterdir()}
+    assert {"confusion.png", "mistakes.png"} <= details and any(name.endswith(".csv") for name in details)
     assert evaluated.startswith(f"step {best['step']:,}: test loss") and "(200 images)" in evaluated
     assert (tmp_path / exported / "MODEL_CARD.md").exists()
     predicted = [line for line in answers if re.search(r"photos/test/\w+/\d+\.png: \w+ [\d.]+%", line)]
