@@ -3,6 +3,7 @@ import textwrap
 from configparser import ConfigParser
 from pathlib import Path
 
+import pytest
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from jsonschema.validators import validator_for
 from ruamel.yaml import YAML
@@ -40,6 +41,7 @@ GROUND_FLOOR = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_ground_floor_trains_on_jax_where_tensorflow_cannot_be_imported(run_python, tmp_path):
     done = run_python("-c", GROUND_FLOOR, tmp_path / "model.keras", KERAS_BACKEND="jax")
     assert done.returncode == 0, done.stderr

@@ -48,6 +48,7 @@ def test_a_mistake_is_one_sentence(tmp_path):
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_importing_the_package_changes_no_setting():
     program = "import os, {}; print(os.environ.get('TF_CPP_MIN_LOG_LEVEL'))"
     assert run("-c", program.format("allconv_resnet, keras")).stdout == run("-c", program.format("keras")).stdout
@@ -74,6 +75,7 @@ def test_saved_networks_can_be_loaded_once_the_package_is_imported(imports, tmp_
     assert run("-c", read).stdout == "allconv_resnet\n"
 
 
+@pytest.mark.slow
 def test_other_lines_on_standard_error_are_kept():
     program = """
 import sys, os

@@ -117,6 +117,7 @@ def test_no_skew_on_500_real_images(run_python, prepared, tmp_path):
     np.testing.assert_allclose(answer["logits"], logits, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_saved_model_cli_shows_and_runs_it(run_python, finished, expected, tmp_path):
     version = latest_version(finished / "export")
     tool = ("-m", "tensorflow.python.tools.saved_model_cli")

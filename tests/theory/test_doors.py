@@ -59,6 +59,7 @@ print("tensorflow" in sys.modules, file=sys.stderr)
 """
 
 
+@pytest.mark.slow
 def test_everything_runs_on_jax_and_gives_the_same_numbers(run_python):
     outputs = {}
     for backend in ("jax", "tensorflow"):

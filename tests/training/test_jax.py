@@ -26,6 +26,7 @@ def losses(run_dir):
 
 
 @pytest.mark.parametrize(("initialization", "steps"), [("near_identity", 51), ("he", 25)])
+@pytest.mark.slow
 def test_losses_agree_with_those_of_tensorflow(tmp_path, initialization, steps):
     """From the same weights and on the same batches: both runs begin with one step that TensorFlow made.
 

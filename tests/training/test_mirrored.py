@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from allconv_resnet.data.source import load_data
 from allconv_resnet.training.weights import load_model
@@ -28,6 +29,7 @@ def test_two_devices_equal_one(start, tiny, tmp_path):
     assert one[-1][2] < 0.9 * one[0][2]  # they learn
 
 
+@pytest.mark.slow
 def test_batch_normalization_is_over_the_images_of_both_devices(start, tiny, tmp_path):
     recipe = tiny.replace(normalization="batch", steps=6, evaluate_every=3, checkpoint_every=3)
     assert start(recipe, tmp_path / "one").wait() == 0
