@@ -1,9 +1,7 @@
 """The commands: of the training scripts, and of `allconv-resnet`."""
 
-import contextlib
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,10 +9,10 @@ from typing import Annotated, Literal
 import tyro
 
 from allconv_resnet import pretrained
+from allconv_resnet.console import guarded, printing
 from allconv_resnet.environment import require_keras_settings
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.files import expand
-from allconv_resnet.interrupts import STATUS, interruptible
 from allconv_resnet.job import parse_job
 from allconv_resnet.progress import Progress, say
 from allconv_resnet.recipes import RECIPES
@@ -54,26 +52,6 @@ def train_command(names=None, arguments=None, program=None):
 
         tf_config.run_and_exit(lambda: guarded(run))
     sys.exit(guarded(run))
-
-
-@contextlib.contextmanager
-def printing():
-    """Returns a context manager for commands that print results.
-
-    A reader that closes the output early, such as `head`, ends the process in silence with the status of SIGPIPE.
-    Characters that the encoding of the terminal does not have are printed as escapes.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
-        sys.exit(128 + signal.SIGPIPE)
 
 
 def evaluate_command(
@@ -246,7 +224,7 @@ def save_arrays(
 
     found = load_data(dataset, data_dir)
     if found.kind != "arrays":
-        raise BadInput(f"{dataset} has JPEG files of all sizes, which do not fit into one array")
+        raise BadInput(f"{dataset} has image files of all sizes, which do not fit into one array")
     if output.suffix != ".npz":
         raise BadInput(f"The file to write must end with .npz. Received: {output}")
     arrays.save_npz(found, output)
@@ -299,33 +277,3 @@ def main(arguments=None):
         return 0
 
     sys.exit(guarded(run))
-
-
-def guarded(run):
-    """Returns the exit status of `run()`. Bad input, failed runs and Ctrl-C print one sentence, and bugs a traceback.
-
-    A command whose standard output is closed early, for instance by `| head`, ends without a message.
-    """
-    try:
-        with interruptible():
-            status = run()
-    except BadInput as error:
-        say(f"error: {error}")
-        status = 2
-    except RunFailed as error:
-        say(f"failed: {error}")
-        status = 1
-    except KeyboardInterrupt:
-        say("Stopped by Ctrl-C")
-        status = STATUS
-    except BrokenPipeError:
-        status = 128 + signal.SIGPIPE
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):  # Python itself would fail to flush it at the end of the process
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        except AttributeError:  # the shell has closed it, and it is None
-            pass
-    return status
