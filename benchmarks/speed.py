@@ -42,6 +42,8 @@ class Contender:
         self.name = name
         environment = {**os.environ, "KERAS_BACKEND": BACKENDS.get(name, "tensorflow"), "TF_CPP_MIN_LOG_LEVEL": "3"}
         environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the contenders share the memory of a GPU
+        if precision == "float32":  # GPUs would round the factors of float32 products to 10 bits
+            environment |= {"NVIDIA_TF32_OVERRIDE": "0", "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
         script = Path(__file__).with_name("contender.py")
         module = "keras_fit" if name.startswith("keras_fit") else name
         self.process = subprocess.Popen(

@@ -2,7 +2,15 @@
 
 from allconv_resnet.recipes.compared import *
 from allconv_resnet.recipes.compared import COMPARED, SIXTY_MINUTES, SMALL_4000, SMALL_ABLATIONS, TWENTY_MINUTES
-from allconv_resnet.recipes.paper import CIFAR10, CIFAR100, IMAGENET, IMAGENET_PLAIN, IMAGENET_TINY, IMAGENETS
+from allconv_resnet.recipes.paper import (
+    CIFAR10,
+    CIFAR10_SHORT,
+    CIFAR100,
+    IMAGENET,
+    IMAGENET_PLAIN,
+    IMAGENET_TINY,
+    IMAGENETS,
+)
 from allconv_resnet.recipes.parts import *
 from allconv_resnet.recipes.recipe import Recipe
 from allconv_resnet.recipes.small import CIFAR10_FAST, CIFAR10_FIXED_NORM, CIFAR10_SMALL, DIGITS
@@ -10,6 +18,7 @@ from allconv_resnet.recipes.small import CIFAR10_FAST, CIFAR10_FIXED_NORM, CIFAR
 SMALL_IMAGES = (
     CIFAR10,
     CIFAR100,
+    CIFAR10_SHORT,
     CIFAR10_SMALL,
     DIGITS,
     *COMPARED,

@@ -7,6 +7,11 @@ from allconv_resnet.recipes.recipe import Recipe
 CIFAR10 = Recipe(name="cifar10")
 """The network of table 1 (section 4.1). The paper reports 6.38 % test error after 24 h on a Tesla K40."""
 
+CIFAR10_SHORT = CIFAR10.replace(
+    name="cifar10-short", steps=6_000, boundaries=(3_000, 5_000), evaluate_every=200, checkpoint_every=500
+)
+"""The same in a tenth of the steps. Its learning rate falls at the same fractions of them."""
+
 CIFAR100 = CIFAR10.replace(name="cifar100", dataset="cifar100", num_classes=100)
 """The same with 100 classes. The paper reports 24.64 % test error."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import scipy.special
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
@@ -21,6 +22,7 @@ def write_details(model, source, split, recipe, directory):
 
     | file | |
     |---|---|
+    | `logits.npz` | `logits`, float16 `[n, classes]`, and `labels`, `[n]`, from which all other files can be drawn |
     | `predictions.csv` | a row for each image: its number in the split, its class, the predicted one, its probability |
     | `classes.csv` | a row for each class: its images, those that were predicted wrong, and their fraction |
     | `confusion.png` | the confusion matrix: how often images of one class (row) are predicted as another (column) |
@@ -37,9 +39,11 @@ def write_details(model, source, split, recipe, directory):
         BadInput: if the files cannot be written.
     """
     names, directory = source.label_names, Path(directory)
-    rows, mistakes, number = [], [], 0
+    rows, mistakes, number, all_logits = [], [], 0, []
     for images, labels in _batches(source, split, recipe):
-        probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(model(images, training=False)))
+        logits = keras.ops.convert_to_numpy(model(images, training=False)).astype(np.float32)
+        all_logits.append(logits.astype(np.float16))
+        probabilities = scipy.special.softmax(logits, axis=-1)
         for image, label, values in zip(images, labels, probabilities, strict=True):
             predicted = int(values.argmax())
             rows.append((number, int(label), predicted, float(values[predicted])))
@@ -51,6 +55,8 @@ def write_details(model, source, split, recipe, directory):
     np.add.at(confusion, tuple(np.array([row[1:3] for row in rows]).T), 1)
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        labels = np.array([row[1] for row in rows], np.int32)
+        np.savez_compressed(directory / "logits.npz", logits=np.concatenate(all_logits), labels=labels)
         _write_csv(
             directory / "predictions.csv",
             ("image", "class", "predicted", "probability"),

@@ -1,5 +1,6 @@
 """The training loop, which drives every engine: restore, advance to the next mark, log, test, save, finish."""
 
+import math
 import signal
 import time
 
@@ -15,6 +16,8 @@ from allconv_resnet.training.evaluate import follow_job
 from allconv_resnet.training.initialize import describe_transfer, initialize
 from allconv_resnet.training.reports import Metrics, best_line, describe_evaluation, plot_curves, summary
 from allconv_resnet.training.stop_signal import StopSignal
+
+DRAW_SECONDS = 30  # shortest time between two drawings of the curves, which take as long as 50 steps on a GPU
 
 
 def train(
@@ -126,7 +129,7 @@ def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
     schedule = recipe.build_schedule()
     watched = HOLDOUT if recipe.data.holdout else "test"
     engine.begin(step, stop)
-    clock = Clock()
+    clock, drawn = Clock(), -math.inf
 
     def test(split, name, **more):
         sums = engine.test(split)
@@ -175,10 +178,12 @@ def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
             test(recipe.data.watched_split, watched)
             if best_line(metrics.lines) is metrics.lines[-1]:
                 best_checkpoint.save(step, engine.weights)
-            try:
-                plot_curves(run.path, recipe.name)
-            except BadInput as error:  # a missing figure is no reason to end a run
-                progress.say(str(error))
+            if step >= recipe.run.steps or time.perf_counter() - drawn > DRAW_SECONDS:
+                drawn = time.perf_counter()
+                try:
+                    plot_curves(run.path, recipe.name)
+                except BadInput as error:  # a missing figure is no reason to end a run
+                    progress.say(str(error))
         if passed(recipe.run.checkpoint_every):
             metrics.flush()
             checkpoints.save(step, engine.state)
