@@ -13,7 +13,7 @@ from allconv_resnet.recipes.paper import (
 )
 from allconv_resnet.recipes.parts import *
 from allconv_resnet.recipes.recipe import Recipe
-from allconv_resnet.recipes.small import CIFAR10_FAST, CIFAR10_FIXED_NORM, CIFAR10_SMALL, DIGITS
+from allconv_resnet.recipes.small import CIFAR10_FAST, CIFAR10_FIXED_NORM, CIFAR10_SMALL, CIFAR10_WIDE, DIGITS
 
 SMALL_IMAGES = (
     CIFAR10,
@@ -25,6 +25,7 @@ SMALL_IMAGES = (
     *TWENTY_MINUTES,
     *SIXTY_MINUTES,
     CIFAR10_FIXED_NORM,
+    CIFAR10_WIDE,
     SMALL_4000,
     *SMALL_ABLATIONS,
 )
