@@ -122,7 +122,8 @@ class Shell:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = str(free.getsockname()[1])
-        command = Path(self.files.name, "allconv-resnet")  # the package of this checkout, also where it is not installed
+        # The commands are those of this checkout, even if another one is installed.
+        command = Path(self.files.name, "allconv-resnet")
         command.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/allconv_resnet_command.py "$@"\n')
         command.chmod(0o755)
         path = os.pathsep.join([self.files.name, os.path.dirname(sys.executable), os.environ["PATH"]])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import allconv_resnet as acr
 from allconv_resnet import cli
 from allconv_resnet.job import parse_job
 from allconv_resnet.recipes import IMAGENETS, RECIPES, SMALL_IMAGES
@@ -52,7 +53,8 @@ def test_the_blocks_of_a_page_run_and_print_what_it_shows(name, tmp_path, monkey
     text, figures = pages.run(page, tmp_path)
     for shown, printed in zip(BLOCKS[name], pages.blocks(text), strict=True):
         if shown.kind == "output":
-            assert pages.same_words(shown.code, printed.code), f"{name}:{shown.line} shows\n{shown.code}\n{printed.code}"
+            message = f"{name}:{shown.line} shows\n{shown.code}\nand prints\n{printed.code}"
+            assert pages.same_words(shown.code, printed.code), message
     for place, figure in figures.items():
         assert place.is_file() and figure.is_file(), place
 
@@ -105,14 +107,20 @@ def test_the_commands_of_a_page_have_the_options_that_it_gives_them(name, tmp_pa
         parse_job(names, options, program)
 
 
-LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_to_files_of_the_repository(name):
+    """The links of the site are checked when it is built."""
+    for link in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", (ROOT / name).read_text(encoding="utf-8")):
+        assert (ROOT / name).parent.joinpath(link).exists(), link
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docker/README.md"])
-def test_links_of_pages_that_the_site_does_not_check(name):
-    for link in LINK.findall((ROOT / name).read_text(encoding="utf-8")):
-        if not link.startswith(("http://", "https://")):
-            assert (ROOT / name).parent.joinpath(link).exists(), link
+def test_the_api_reference_has_every_public_name():
+    text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.md"))
+    for name in sorted(set(acr.__all__) - {"recipes", "theory"}):
+        module = getattr(acr, name).__module__
+        options = re.search(rf"^::: {re.escape(module)}(\.{name})?$(.*?)(?=^:::|\Z)", text, re.DOTALL | re.MULTILINE)
+        assert options, f"{module}.{name}"
+        assert "members:" not in options[2] or re.search(rf"\b{name}\b", options[2]), f"{module}.{name}"
 
 
 def test_readme_is_short():
