@@ -16,7 +16,6 @@ import io
 import os
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -35,7 +34,7 @@ PART = re.compile(
 PORT = "8501"  # of the pages; a free one takes its place
 END = "the end of a block"
 PROGRESS = re.compile(r".*  (\d+ h|\d+ min|\d+ s).* left\n")  # how many of these lines there are depends on the machine
-BETWEEN_RUNS = re.compile(r"(?<!\w)-?[\d,]*\d\.?\d*(e[+-]?\d+)?|\s+")
+BETWEEN_RUNS = re.compile(r"bfloat16|float32|(?<!\w)-?[\d,]*\d\.?\d*(e[+-]?\d+)?|\s+")
 
 
 class Block(NamedTuple):
@@ -77,8 +76,8 @@ def run(path, directory, timeout=600):
         timeout: Number, seconds after which the shell of the page is killed.
 
     Returns:
-        The text of the page with the outputs of this run, and a dictionary from the paths of its figures to the files
-        of this run.
+        The text of the page with the outputs of this run, and a dictionary from the paths of its figures to the
+        contents of the files.
     """
     text = path.read_text(encoding="utf-8")
     for entry in ROOT.iterdir():
@@ -94,10 +93,10 @@ def run(path, directory, timeout=600):
             elif block.kind == "python":
                 printed += _run_python(block, path, names)
             elif block.kind == "output":
-                replaced.append((block.span, printed))
+                replaced.append((block.span, f"{printed.rstrip()}\n"))
                 printed = ""
             elif block.kind == "figure":
-                figures[path.parent / text[slice(*block.span)]] = directory / block.code
+                figures[path.parent / text[slice(*block.span)]] = (directory / block.code).read_bytes()
     for (start, end), output in reversed(replaced):
         text = text[:start] + output + text[end:]
     return text, figures
@@ -127,10 +126,11 @@ class Shell:
         command.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/allconv_resnet_command.py "$@"\n')
         command.chmod(0o755)
         path = os.pathsep.join([self.files.name, os.path.dirname(sys.executable), os.environ["PATH"]])
+        environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
         self.process = subprocess.Popen(
             ["bash", "-eu", "-o", "pipefail"],
             cwd=directory,
-            env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "HOME": str(directory), "COLUMNS": "100"},
+            env={**environment, "PATH": path, "PYTHONPATH": str(ROOT), "HOME": str(directory), "COLUMNS": "100"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -168,13 +168,13 @@ class Shell:
 
 
 def same_words(one, other):
-    """Returns whether two outputs differ in numbers and spaces alone, which depend on the machine."""
+    """Returns whether two outputs differ in numbers, spaces and the precision alone, which depend on the machine."""
     return BETWEEN_RUNS.sub(" ", one).split() == BETWEEN_RUNS.sub(" ", other).split()
 
 
 def main(paths):
     """Runs pages and writes their outputs and figures."""
-    os.environ.update(MPLBACKEND="Agg", TF_CPP_MIN_LOG_LEVEL="2")
+    os.environ["MPLBACKEND"] = "Agg"
     sys.path.insert(0, str(ROOT))
     for path in map(Path, paths):
         with tempfile.TemporaryDirectory() as directory:
@@ -182,7 +182,7 @@ def main(paths):
             path.write_text(text, encoding="utf-8")
             for place, figure in figures.items():
                 place.parent.mkdir(exist_ok=True)
-                shutil.copyfile(figure, place)
+                place.write_bytes(figure)
         print(path)
 
 
