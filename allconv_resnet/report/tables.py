@@ -35,7 +35,11 @@ def training_row(training, runs, directory):
     unfinished = len(runs) - len(counted)
     n = str(len(counted)) if len(counted) >= training.seeds else f"{len(counted)} of {training.seeds}"
     links = [link(run.path.name, run.path, directory) for run in counted]
-    links += [link("curves", directory / training.name / "curves.png", directory)] if len(counted) > 1 else []
+    links += (
+        [link("curves", directory / training.name / "curves.png", directory)]
+        if sum(bool(run.lines) for run in counted) > 1
+        else []
+    )
     train, test = ([line for run in counted if (line := run.last(split))] for split in ("train", "test"))
     return (
         f"`{training.name}`",
@@ -44,7 +48,7 @@ def training_row(training, runs, directory):
         steps(counted),
         mean([line["loss"] for line in train], 3),
         mean([100 * line["error"] for line in train]),
-        mean([100 * line["error"] for line in test]),
+        describe_test_errors(counted, test),
         mean([run.minutes() for run in counted], 1),
         mean([minutes for run in counted if (minutes := run.processor_minutes()) is not None], 1),
         "; ".join(dict.fromkeys(where(session) for run in counted for session in run.sessions)),
@@ -53,13 +57,22 @@ def training_row(training, runs, directory):
 
 
 def finished(runs):
-    """Returns the runs that have finished, or all of them if none has."""
-    return [run for run in runs if run.finished()] or runs
+    """Returns the runs that have finished or diverged, or all of them if none has."""
+    return [run for run in runs if run.finished() or run.diverged_at()] or runs
+
+
+def describe_test_errors(runs, lines):
+    """Returns the mean test error of some lines of logs in percent, and at which steps some of the runs diverged."""
+    diverged = sorted({run.diverged_at() for run in runs if run.diverged_at()})
+    if not diverged:
+        return mean([100 * line["error"] for line in lines])
+    at = " to ".join(f"{step:,}" for step in dict.fromkeys((diverged[0], diverged[-1])))
+    return "; ".join([mean([100 * line["error"] for line in lines])] * bool(lines) + [f"diverged at step {at}"])
 
 
 def steps(runs):
     """Returns how many steps runs have done, and of how many if they are not yet at the end."""
-    done = sorted({run.lines[-1]["step"] if run.lines else 0 for run in runs})
+    done = sorted({run.diverged_at() or (run.lines[-1]["step"] if run.lines else 0) for run in runs})
     planned = max(run.recipe["steps"] for run in runs)
     text = " to ".join(f"{step:,}" for step in dict.fromkeys((done[0], done[-1])))
     return text if done[0] == planned else f"{text} of {planned:,}"

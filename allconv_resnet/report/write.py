@@ -85,7 +85,8 @@ def _training_section(section, found, directory):
 
 def _show(section, found, directory, figures):
     """Yields the images of a section, in Markdown, and appends to `figures` the calls that draw them."""
-    counted = {name: finished(runs) for name, runs in found.items()}
+    counted = {name: [run for run in finished(runs) if run.lines] for name, runs in found.items()}
+    counted = {name: runs for name, runs in counted.items() if runs}
     if section.figure and len(counted) > 1:
         figures.append(functools.partial(draw_comparison, counted, section.title, directory / section.figure))
         yield f"![{section.title}: test error against processor time]({section.figure})\n"
