@@ -16,14 +16,15 @@ def draw_curves(runs, title, path):
         path: Path of the PNG.
     """
     figure, axes = new_figure(7, 4)
+    seeds = f"{len(runs)} seeds and their range" if len(runs) > 1 else f"seed {runs[0].recipe['seed']}"
     for split, color in (("train", "C0"), ("test", "C3")):
-        seeds = [[(line["step"], 100 * line["error"]) for line in run.lines if line["split"] == split] for run in runs]
-        steps, errors = at_common_steps(seeds)
+        points = [[(line["step"], 100 * line["error"]) for line in run.lines if line["split"] == split] for run in runs]
+        steps, errors = at_common_steps(points)
         if len(steps):
             label = f"{split}: {mean(errors[-1])} % at step {steps[-1]:,.0f}"
             axes.plot(steps, errors.mean(axis=1), color=color, label=label)
             axes.fill_between(steps, errors.min(axis=1), errors.max(axis=1), color=color, alpha=0.2)
-    axes.set(xlabel="step", ylabel="error (%)", ylim=(0, None), title=f"{title}, {len(runs)} seeds and their range")
+    axes.set(xlabel="step", ylabel="error (%)", ylim=(0, None), title=f"{title}, {seeds}")
     axes.grid(alpha=0.3)
     axes.legend()
     save_figure(figure, path, dpi=120)

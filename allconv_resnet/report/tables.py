@@ -2,9 +2,11 @@
 
 from urllib.parse import quote
 
+from allconv_resnet.data.holdout import HOLDOUT
 from allconv_resnet.report.figures import mean
 
 NOT_RUN = "*not run*"
+HELD_OUT = "held-out error"
 COLUMNS = (
     "training",
     "what",
@@ -12,6 +14,7 @@ COLUMNS = (
     "steps",
     "train loss",
     "train error",
+    HELD_OUT,
     "test error",
     "minutes",
     "processor minutes",
@@ -40,7 +43,9 @@ def training_row(training, runs, directory):
         if sum(bool(run.lines) for run in counted) > 1
         else []
     )
-    train, test = ([line for run in counted if (line := run.last(split))] for split in ("train", "test"))
+    train, held_out, test = (
+        [line for run in counted if (line := run.last(split))] for split in ("train", HOLDOUT, "test")
+    )
     return (
         f"`{training.name}`",
         what,
@@ -48,12 +53,28 @@ def training_row(training, runs, directory):
         steps(counted),
         mean([line["loss"] for line in train], 3),
         mean([100 * line["error"] for line in train]),
+        mean([100 * line["error"] for line in held_out]),
         describe_test_errors(counted, test),
         mean([run.minutes() for run in counted], 1),
         mean([minutes for run in counted if (minutes := run.processor_minutes()) is not None], 1),
         "; ".join(dict.fromkeys(where(session) for run in counted for session in run.sessions)),
         " ".join(links),
     )
+
+
+def training_table(trainings, found, directory):
+    """Returns the table of some trainings, in Markdown. Errors on held-out images are shown if a run has them.
+
+    Args:
+        trainings: Sequence of `Training`.
+        found: Dictionary from the name of each training to its runs.
+        directory: Path of the page.
+    """
+    rows = [COLUMNS, *(training_row(training, found.get(training.name, []), directory) for training in trainings)]
+    place = COLUMNS.index(HELD_OUT)
+    if all(row[place] in ("-", NOT_RUN) for row in rows[1:]):
+        rows = [(*row[:place], *row[place + 1 :]) for row in rows]
+    return markdown(rows)
 
 
 def finished(runs):
