@@ -130,9 +130,9 @@ def export_command(
     """Exports a run's network, by default as a SavedModel that preprocesses images itself, with a model card.
 
     Args:
-        run_dir: Run directory.
+        run_dir: Run directory, or the name of a network that comes with the package.
         checkpoint: Which checkpoint: the latest or the best.
-        output_dir: Directory of all versions; the version is the step. Default: RUN_DIR/export.
+        output_dir: Directory of all versions; the version is the step. Default: RUN_DIR/export, for a run directory.
         format: SavedModel, or one file VERSION.onnx or VERSION.tflite for images of the network's size.
         quantize: Compute in int8, with the ranges that training images have. It needs --format litert.
         data_dir: Directory of tensorflow-datasets with the training images for --quantize.
