@@ -16,6 +16,7 @@ import io
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -128,16 +129,17 @@ class Shell:
         path = os.pathsep.join([self.files.name, os.path.dirname(sys.executable), os.environ["PATH"]])
         environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
         self.process = subprocess.Popen(
-            ["bash", "-eu", "-o", "pipefail"],
+            ["bash", "-eu"],
             cwd=directory,
             env={**environment, "PATH": path, "PYTHONPATH": str(ROOT), "HOME": str(directory), "COLUMNS": "100"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,  # with all that it starts
         )
-        self.process.stdin.write("set -m\n")
-        self.timer = Timer(timeout, self.process.kill)
+        self.process.stdin.write("trap 'status=$?; trap \"\" TERM; kill 0; exit $status' EXIT\n")
+        self.timer = Timer(timeout, os.killpg, (self.process.pid, signal.SIGKILL))
         self.timer.start()
 
     def run(self, code):
@@ -158,11 +160,9 @@ class Shell:
         return self
 
     def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.stdin.write("kill $(jobs -p) 2> /dev/null || true; exit\n")
-            self.process.stdin.close()
-            self.process.stdout.read()
-            self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.read()
+        self.process.wait()
         self.timer.cancel()
         self.files.cleanup()
 
