@@ -1,11 +1,18 @@
 """The network part of a recipe: the paper's network, or one that the paper compares it with."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from allconv_resnet.architectures import CIFAR_STAGES, CIFAR_STEM
 from allconv_resnet.errors import BadInput
 from allconv_resnet.part import Count, Fraction, Natural, Positive, Size, part
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from allconv_resnet.recipes.parts.data import Images
 
 
 @part
@@ -15,7 +22,14 @@ class Network:
 
 @part
 class AllConv(Network):
-    """The all-convolutional residual network of Hardt & Ma (table 1)."""
+    """The all-convolutional residual network of Hardt & Ma (table 1).
+
+    Example:
+
+    >>> network = acr.recipes.AllConv(stages=((1, 16, 1), (1, 32, 2)))
+    >>> network.build(acr.recipes.Arrays(), seed=0).output_shape
+    (None, 10)
+    """
 
     stem: tuple[Size, Size, Size, Size] = tuple(CIFAR_STEM)
     """First convolution: filters, kernel size, stride, and size of the average pooling after it (1 means none)."""
@@ -50,11 +64,11 @@ class AllConv(Network):
 
     kind: ClassVar = "allconv_resnet"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.stages:
             raise BadInput(f"stages must not be empty. Received: stages={self.stages}")
 
-    def fits(self, length):
+    def fits(self, length: int) -> bool:
         """Returns whether the strides divide what is left of a height or width of `length` pixels at each stage."""
         *_, stride, pool = self.stem
         length = -(-length // stride) // pool
@@ -64,7 +78,7 @@ class AllConv(Network):
             length //= stride
         return True
 
-    def require_size(self, image_size):
+    def require_size(self, image_size: Sequence[int]) -> None:
         """Raises `BadInput` with the nearest sizes that the strides divide if they do not divide `image_size`."""
         for length in image_size[:2]:
             if not self.fits(length):
@@ -79,7 +93,14 @@ class AllConv(Network):
                     f"stages={self.stages}"
                 )
 
-    def build(self, data, seed, dtype=None, name="allconv_resnet", images=None):
+    def build(
+        self,
+        data: "Images",
+        seed: int,
+        dtype: Any = None,
+        name: str = "allconv_resnet",
+        images: "np.ndarray | None" = None,
+    ) -> "keras.Model":
         """Returns the network.
 
         Args:
@@ -131,7 +152,9 @@ class Baseline(Network):
 
     whitened_stem: ClassVar = False
 
-    def build(self, data, seed, dtype=None, name=None, images=None):
+    def build(
+        self, data: "Images", seed: int, dtype: Any = None, name: str | None = None, images: "np.ndarray | None" = None
+    ) -> "keras.Model":
         """Returns the network. The arguments are those of `AllConv.build`, and `name` is not used."""
         from allconv_resnet import baselines
 
@@ -149,7 +172,13 @@ class Baseline(Network):
 
 @part
 class AllCnn(Baseline):
-    """All-CNN-C of Springenberg et al. 2014 (arXiv 1412.6806)."""
+    """All-CNN-C of Springenberg et al. 2014 (arXiv 1412.6806).
+
+    Example:
+
+    >>> acr.recipes.AllCnn().build(acr.recipes.Arrays(), seed=0).output_shape
+    (None, 10)
+    """
 
     dropout: tuple[Fraction, Fraction] = (0.2, 0.5)
     """Dropout rates at the input and after each convolution of stride 2."""
@@ -161,7 +190,13 @@ class AllCnn(Baseline):
 
 @part
 class ResNet(Baseline):
-    """The CIFAR ResNet of He et al. 2015 (arXiv 1512.03385)."""
+    """The CIFAR ResNet of He et al. 2015 (arXiv 1512.03385).
+
+    Example:
+
+    >>> acr.recipes.ResNet(depth=20).build(acr.recipes.Arrays(), seed=0).output_shape
+    (None, 10)
+    """
 
     depth: Count = 20
     """Number of layers, of the form 6 n + 2, such as 20, 32, 44, 56 or 110."""
@@ -174,7 +209,13 @@ class ResNet(Baseline):
 
 @part
 class DenseNet(Baseline):
-    """DenseNet-BC of Huang et al. 2016 (arXiv 1608.06993)."""
+    """DenseNet-BC of Huang et al. 2016 (arXiv 1608.06993).
+
+    Example:
+
+    >>> acr.recipes.DenseNet(depth=22).build(acr.recipes.Arrays(), seed=0).output_shape
+    (None, 10)
+    """
 
     depth: Count = 100
     """Number of layers, of the form 6 n + 4."""
@@ -188,7 +229,13 @@ class DenseNet(Baseline):
 
 @part
 class Airbench(Baseline):
-    """The batch-normalized network of Jordan 2024 (arXiv 2404.00498)."""
+    """The batch-normalized network of Jordan 2024 (arXiv 2404.00498).
+
+    Example:
+
+    >>> acr.recipes.Airbench().build(acr.recipes.Arrays(), seed=0).output_shape
+    (None, 10)
+    """
 
     widths: tuple[Size, Size, Size] = (64, 256, 256)
     """Channels of the three groups of convolutions."""

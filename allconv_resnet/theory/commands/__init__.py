@@ -33,8 +33,8 @@ def theory_command(arguments):
     )
     parser.add_argument("name", choices=THEORY, metavar="NAME", help="one of the experiments below")
     name = parser.parse_args(arguments[:1]).name
-    import tyro
+    from allconv_resnet import usage
 
-    command = import_module(f"allconv_resnet.theory.commands.{name}")
-    command.run(tyro.cli(command.Options, prog=f"allconv-resnet theory {name}", args=arguments[1:]))
+    command, program = import_module(f"allconv_resnet.theory.commands.{name}"), f"allconv-resnet theory {name}"
+    command.run(usage.parse(command.Options, arguments[1:], program, f"{program} --output-dir figures"))
     return 0
