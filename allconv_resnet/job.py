@@ -90,7 +90,8 @@ def parse_job(names, arguments=None, program=None):
     kinds = {f"{name}_kind": getattr(chosen, name) or getattr(recipe, name).kind for name in KINDS}
     program = program or Path(sys.argv[0]).name
     text = "Trains the network of a recipe, or continues its run. Every field of the recipe is an option."
-    description = f"{text} {program} --list shows the recipes."
+    papers = "Sections and tables are those of Hardt & Ma (arXiv 1611.04231)."
+    description = f"{text} {program} --list shows the recipes. {papers}"
     example = f"{program} --recipe {names[0]} --steps 1000 --run-dir runs/short"
     options = (tyro.conf.OmitArgPrefixes,)  # short names, which the help still groups by part
     job = Job(recipe, chosen.recipe, **kinds, given=_given(arguments))

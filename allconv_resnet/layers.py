@@ -10,7 +10,7 @@ from allconv_resnet import initializers
 from allconv_resnet.types import Config, Shape, Tensor
 
 
-class Configured(layers.Layer):
+class Configured(keras.layers.Layer):
     """Base class of layers whose configuration is their constructor's arguments.
 
     Every argument of the constructor is kept as an attribute of the same name. `get_config` and `from_config` follow

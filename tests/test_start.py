@@ -30,7 +30,6 @@ def run(*command, **environment):
     [
         ["train_cifar.py", "--help"],
         ["train_imagenet.py", "--help"],
-        ["allconv_resnet_command.py", "--help"],
         ["allconv_resnet_command.py", "predict", "--help"],
         ["allconv_resnet_command.py", "theory", "linear", "--help"],
     ],

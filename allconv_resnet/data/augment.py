@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     """Integer or int64 scalar."""
     count: int
     """Number of images in the batch."""
-    image_size: tuple
+    image_size: tuple[int, int, int]
     """Height, width and channels."""
     rows: object = None
     """Integer tensor `[count]`: which images of the dataset make the batch. None for records."""
@@ -134,7 +134,7 @@ class Cutout:
     """Side in pixels of a square that is set to the image's mean and may reach beyond the edge. 0, as in the paper,
     means no square."""
 
-    after_standardization: ClassVar = True
+    after_standardization: ClassVar[bool] = True
 
     def draw(self, random: Any, batch: "Batch") -> tuple[Tensor, ...]:
         """Returns the squares' centres, int32 `[count, 2]`. The arguments are those of `CropAndFlip.draw`."""

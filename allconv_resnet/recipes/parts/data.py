@@ -54,7 +54,7 @@ class Arrays(Images):
     centre: Annotated[float, Gt(0), Le(1)] | None = 1.0
     """Fraction of the height and width of an image that evaluation shows. Serving crops larger images likewise."""
 
-    kind: ClassVar = "arrays"
+    kind: ClassVar[str] = "arrays"
 
     def __post_init__(self) -> None:
         check_cutout(self)
@@ -90,7 +90,7 @@ class Records(Images):
     bad_images: Literal["skip", "fail"] = "skip"
     """Whether images that cannot be decoded are skipped (and named, and counted in the metrics) or end the run."""
 
-    kind: ClassVar = "records"
+    kind: ClassVar[str] = "records"
 
     def __post_init__(self) -> None:
         check_cutout(self)

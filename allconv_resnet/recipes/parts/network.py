@@ -62,7 +62,7 @@ class AllConv(Network):
     mirror_average: bool = False
     """Whether inference averages the logits over an image and its mirror image. The paper does not."""
 
-    kind: ClassVar = "allconv_resnet"
+    kind: ClassVar[str] = "allconv_resnet"
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -145,12 +145,12 @@ class AllConv(Network):
 class Baseline(Network):
     """Base class of the networks of other papers. Its fields are the arguments of one function."""
 
-    function: ClassVar
+    function: ClassVar[str]
     """Name of the function in `baselines`."""
-    smallest: ClassVar = 1
+    smallest: ClassVar[int] = 1
     """Smallest height and width of the images, in pixels."""
 
-    whitened_stem: ClassVar = False
+    whitened_stem: ClassVar[bool] = False
 
     def build(
         self, data: "Images", seed: int, dtype: Any = None, name: str | None = None, images: "np.ndarray | None" = None
@@ -183,9 +183,9 @@ class AllCnn(Baseline):
     dropout: tuple[Fraction, Fraction] = (0.2, 0.5)
     """Dropout rates at the input and after each convolution of stride 2."""
 
-    kind: ClassVar = "all_cnn_c"
-    smallest: ClassVar = 9
-    function: ClassVar = "all_cnn_c"
+    kind: ClassVar[str] = "all_cnn_c"
+    smallest: ClassVar[int] = 9
+    function: ClassVar[str] = "all_cnn_c"
 
 
 @part
@@ -203,8 +203,8 @@ class ResNet(Baseline):
     normalization: str | None = "batch"
     """Normalization: `batch` after each convolution, or None."""
 
-    kind: ClassVar = "resnet"
-    function: ClassVar = "resnet"
+    kind: ClassVar[str] = "resnet"
+    function: ClassVar[str] = "resnet"
 
 
 @part
@@ -222,9 +222,9 @@ class DenseNet(Baseline):
     growth: Natural = 12
     """Number of channels that each layer adds."""
 
-    kind: ClassVar = "densenet_bc"
-    smallest: ClassVar = 4
-    function: ClassVar = "densenet_bc"
+    kind: ClassVar[str] = "densenet_bc"
+    smallest: ClassVar[int] = 4
+    function: ClassVar[str] = "densenet_bc"
 
 
 @part
@@ -242,9 +242,9 @@ class Airbench(Baseline):
     mirror_average: bool = True
     """Whether inference averages the logits over an image and its mirror image."""
 
-    kind: ClassVar = "airbench"
-    function: ClassVar = "airbench"
-    whitened_stem: ClassVar = True
+    kind: ClassVar[str] = "airbench"
+    function: ClassVar[str] = "airbench"
+    whitened_stem: ClassVar[bool] = True
 
 
 NETWORKS = {

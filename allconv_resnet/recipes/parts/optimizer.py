@@ -56,7 +56,7 @@ class Momentum(Optimizer):
     weight_decay: NotNegative = 1e-4
     """Coupled weight decay on kernels: g <- g + weight_decay w."""
 
-    kind: ClassVar = "momentum"
+    kind: ClassVar[str] = "momentum"
 
     def optimizer_class(self) -> "type[keras.optimizers.Optimizer]":
         from allconv_resnet import optimizers
@@ -83,7 +83,7 @@ class Muon(Optimizer):
     vector_scale: Positive = 1.0
     """Factor of the updates of one-dimensional variables."""
 
-    kind: ClassVar = "muon"
+    kind: ClassVar[str] = "muon"
 
     def arguments(self) -> dict[str, Any]:
         return {**super().arguments(), "kernel_norm": self.kernel_norm, "vector_scale": self.vector_scale}

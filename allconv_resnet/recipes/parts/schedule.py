@@ -27,7 +27,7 @@ class Schedule:
     warmup_steps: Natural32 = 0
     """Number of steps in which the learning rate rises linearly to that of the schedule."""
 
-    depends_on_steps: ClassVar = False
+    depends_on_steps: ClassVar[bool] = False
     """Whether the learning rates of the first steps depend on the number of steps of the run."""
 
     def build(self, run: "Run") -> "keras.optimizers.schedules.LearningRateSchedule":
@@ -60,7 +60,7 @@ class Steps(Schedule):
     decay_factor: Factor = 0.1
     """Factor by which the learning rate is multiplied at each boundary."""
 
-    kind: ClassVar = "steps"
+    kind: ClassVar[str] = "steps"
 
     def __post_init__(self) -> None:
         if list(self.boundaries) != sorted(set(self.boundaries)):
@@ -90,7 +90,7 @@ class Epochs(Schedule):
     epoch_images: Count = 1_281_167
     """Number of images in an epoch."""
 
-    kind: ClassVar = "epochs"
+    kind: ClassVar[str] = "epochs"
 
     def check(self, run: "Run") -> None:
         steps = self.decay_epochs * self.epoch_images / run.batch_size
@@ -120,8 +120,8 @@ class Linear(Schedule):
     0.25
     """
 
-    kind: ClassVar = "linear"
-    depends_on_steps: ClassVar = True
+    kind: ClassVar[str] = "linear"
+    depends_on_steps: ClassVar[bool] = True
 
     def without_warmup(self, run: "Run") -> "keras.optimizers.schedules.LearningRateSchedule":
         from allconv_resnet import schedules

@@ -124,7 +124,7 @@ class JacobianOperator:
             )
 
         output_shape, self._forward, self._backward = autodiff.linearize(function, flat)
-        self.shape = (output_shape[0], flat.size)
+        self.shape: tuple[int, int] = (output_shape[0], flat.size)
 
     def forward(self, vectors: ArrayLike) -> np.ndarray:
         """Returns the products J v, float64 `[b, outputs]`, for tangents v, `[b, inputs]`."""
