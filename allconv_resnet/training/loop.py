@@ -159,6 +159,7 @@ def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
         bad = engine.first_bad_step()  # waits for the device
         clock.add((step - before) * recipe.run.batch_size, time.perf_counter() - began)
         if bad:
+            run.mark_session(not_finite_at=bad)
             raise RunFailed(
                 f"The loss is not finite at step {bad}, with learning rate {float(schedule(bad - 1)):g}: "
                 f"the last checkpoint before it is kept; a lower learning rate may help"
