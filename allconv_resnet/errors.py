@@ -16,7 +16,15 @@ class BadInput(ValueError):
 
 
 class RunFailed(RuntimeError):
-    """The run cannot continue (a non-finite loss, a full disk). The message says what was kept and what to do next."""
+    """The run cannot continue (a non-finite loss, a full disk). The message says what was kept and what to do next.
+
+    Example:
+
+    >>> acr.theory.linear.train_linear([[2.0]], [[1.0]], depth=2, learning_rate=1e6)
+    Traceback (most recent call last):
+        ...
+    allconv_resnet.errors.RunFailed: ...
+    """
 
 
 def reason(error: BaseException) -> str:

@@ -63,8 +63,6 @@ def train(
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     stopped_by = train(acr.recipes.DIGITS.replace(steps=3), f"{directory}/run", strategy="one")
     ...     model = acr.load(f"{directory}/run")
-    <BLANKLINE>
-    ...
     >>> stopped_by is None, model.label_names[:3]
     (True, ('0', '1', '2'))
     """
