@@ -61,6 +61,7 @@ def overview():
     }  # fmt: skip
     return usage.page(
         "allconv-resnet",
+        "COMMAND",
         "Trains, measures and serves all-convolutional residual networks without normalization (Hardt & Ma, arXiv "
         "1611.04231).",
         "allconv-resnet train --recipe digits",
@@ -89,7 +90,7 @@ def main(arguments=None):
             return 0 if name else 2
         elif name == ["theory"]:
             require_settings(rest)
-            theory_command(rest)
+            return theory_command(rest)
         elif name[0] not in COMMANDS:
             known = ", ".join(["train", *COMMANDS, "theory"])
             raise BadInput(f"The commands of allconv-resnet are {known}. Received: {name[0]}")

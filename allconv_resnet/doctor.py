@@ -31,7 +31,7 @@ def report():
         "data": _data(),
         "networks": ", ".join(pretrained.names()) or "none",
         **{f"[{extra}]": _extra(extra, purpose) for extra, purpose in EXTRAS.items()},
-        "variables": ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ) or "none set",
+        "variables": ", ".join(filter(None, map(_variable, VARIABLES))) or "none set",
     }
     return "\n".join(f"{name:15}{text}" for name, text in rows.items()), works
 
@@ -103,6 +103,12 @@ def _devices():
         "GPUs": ", ".join(gpus) or "none that the backend finds",
         "precision": f"auto is {precision}, since {why}",
     }
+
+
+def _variable(name):
+    if name not in os.environ:
+        return None
+    return f"{name}=(set)" if name == "TF_CONFIG" else f"{name}={os.environ[name]}"  # it has the names of machines
 
 
 def _memory():

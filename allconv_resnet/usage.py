@@ -122,11 +122,12 @@ def paragraph(docstring):
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
-def page(program, text, example, groups, footer):
+def page(program, metavar, text, example, groups, footer):
     """Returns the help of a program with several commands, as wide as the terminal.
 
     Args:
         program: String.
+        metavar: String that stands for one of the commands.
         text: String, what the program is for.
         example: String, one command.
         groups: Dictionary from the title of a group to a dictionary from the names of commands to what they do.
@@ -138,7 +139,7 @@ def page(program, text, example, groups, footer):
     def wrapped(text, indent=""):
         return textwrap.fill(text, columns, initial_indent=indent, subsequent_indent=" " * (longest + 4))
 
-    parts = [f"usage: {program} COMMAND ...", textwrap.fill(text, columns), f"Example: {example}"]
+    parts = [f"usage: {program} {metavar} ...", textwrap.fill(text, columns), f"Example: {example}"]
     for title, commands in groups.items():
         lines = [wrapped(summary, f"  {name:{longest}}  ") for name, summary in commands.items()]
         parts.append("\n".join([f"{title}:", *lines]))

@@ -57,6 +57,8 @@ def test_the_overview_has_every_command_with_its_sentence(capsys, monkeypatch):
         assert re.search(rf"^  {name} +{re.escape(first[:30])}", text, re.M)
     for name in ("train", "theory"):
         assert re.search(rf"^  {name} ", text, re.M)
+    experiments = shown(["theory"], capsys, monkeypatch)
+    assert all(re.search(rf"^  {name} +{re.escape(what[:30])}", experiments, re.M) for name, what in cli.THEORY.items())
     assert max(map(len, shown([], capsys, monkeypatch, columns=60).splitlines())) <= 60
 
 
@@ -97,11 +99,14 @@ def test_none_is_a_value_of_the_options_that_can_be_without_one(word):
     assert job.recipe == recipes.CIFAR10.replace(shortcut=None)
 
 
-def test_an_unknown_command_is_one_sentence(capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["trian"])
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.endswith("Received: trian\n")
+@pytest.mark.parametrize("program", [[], ["theory"]], ids=["allconv-resnet", "theory"])
+def test_an_unknown_command_is_one_sentence_and_none_is_the_overview(program, capsys):
+    for arguments, said in ((["trian"], "Received: trian\n"), ([], "")):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*program, *arguments])
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and error.endswith(said)
+        assert error.startswith("error: The " if said else f"usage: {' '.join(['allconv-resnet', *program])} ")
 
 
 def test_the_version():
