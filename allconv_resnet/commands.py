@@ -94,7 +94,7 @@ def pack_command(
 def export_command(
     run_dir: RunDir,
     checkpoint: Literal["latest", "best"] = "latest",
-    output_dir: Annotated[Path | None, default("RUN_DIR/export", "DIR")] = None,
+    output_dir: Annotated[Path | None, default("RUN_DIR/export, for a run directory", "DIR")] = None,
     format: Literal["savedmodel", "onnx", "litert"] = "savedmodel",
     quantize: Annotated[Literal["int8"] | None, default("no quantization", "int8")] = None,
     data_dir: DataDir = None,
@@ -102,7 +102,7 @@ def export_command(
     """Exports a run's network with a model card, as a SavedModel that preprocesses images itself, as ONNX or as LiteRT.
 
     Args:
-        run_dir: Run directory.
+        run_dir: Run directory, or the name of a network that comes with the package.
         checkpoint: Which checkpoint: the latest or the best.
         output_dir: Directory of all versions; the version is the step.
         format: SavedModel, or one file VERSION.onnx or VERSION.tflite for images of the network's size.
