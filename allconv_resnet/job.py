@@ -92,7 +92,8 @@ def parse_job(names, arguments=None, program=None):
     text = "Trains the network of a recipe, or continues its run. Every field of the recipe is an option."
     papers = "Sections and tables are those of Hardt & Ma (arXiv 1611.04231)."
     description = f"{text} {program} --list shows the recipes. {papers}"
-    example = f"{program} --recipe {names[0]} --steps 1000 --run-dir runs/short"
+    command = f"python {program}" if program.endswith(".py") else program
+    example = f"{command} --recipe {names[0]} --steps 1000 --run-dir runs/short"
     options = (tyro.conf.OmitArgPrefixes,)  # short names, which the help still groups by part
     job = Job(recipe, chosen.recipe, **kinds, given=_given(arguments))
     return usage.parse(Job, rest, program, example, default=job, description=description, config=options)

@@ -72,6 +72,14 @@ def test_the_examples_of_the_helps_are_command_lines(name):
     assert isinstance(tyro.cli(parsed, args=arguments, config=config, registry=usage.REGISTRY), dict)
 
 
+@pytest.mark.parametrize("name", ["cifar10", "imagenet"])
+def test_the_example_of_training_is_a_command_line(name, capsys):
+    with pytest.raises(SystemExit):
+        parse_job((name,), ["--help"], "train.py")
+    example = re.search(r"^Example: python train.py (.*)$", capsys.readouterr().out, re.M)[1]
+    assert parse_job((name,), shlex.split(example), "train.py").recipe == recipes.RECIPES[name].replace(steps=1000)
+
+
 def test_options_of_the_server_are_in_groups(capsys, monkeypatch):
     text = shown(["serve"], capsys, monkeypatch)
     for group in ("models", "address", "access", "computing", "limits"):
