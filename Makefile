@@ -1,6 +1,6 @@
 # make train    installs into .venv, trains on the embedded real digits, shows the accuracy
 # make test     installs into .venv, runs the tests
-# make lint     installs into .venv, checks the style, and who imports whom (.importlinter)
+# make lint     installs into .venv, checks the style, who imports whom (.importlinter), and what types a user sees
 # make docs     installs into .venv, builds the documentation into site/
 # make tutorials    runs the tutorials, and writes their outputs and figures into docs/tutorials/
 
@@ -19,6 +19,7 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
