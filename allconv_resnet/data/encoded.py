@@ -12,7 +12,7 @@ import tensorflow as tf
 from allconv_resnet.data import jpeg
 from allconv_resnet.data.arrays import of_kind
 from allconv_resnet.data.augment import Batch
-from allconv_resnet.data.pipeline import TensorFlowDraws, without_padding
+from allconv_resnet.data.pipeline import TensorFlowDraws, untuned, without_padding
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
 
@@ -153,7 +153,7 @@ class EncodedSource(abc.ABC):
 
 def _mapped(dataset, batch):
     # The images of a batch are decoded in parallel, see decode_batch. Two batches at a time keep all cores busy.
-    return dataset.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
+    return untuned(dataset.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2))
 
 
 def decode_batch(files, positions, prepare, data):
