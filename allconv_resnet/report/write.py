@@ -88,8 +88,9 @@ def _show(section, found, directory, figures):
     counted = {name: [run for run in finished(runs) if run.lines] for name, runs in found.items()}
     counted = {name: runs for name, runs in counted.items() if runs}
     if section.figure and len(counted) > 1:
-        figures.append(functools.partial(draw_comparison, counted, section.title, directory / section.figure))
-        yield f"![{section.title}: test error against processor time]({section.figure})\n"
+        path = directory / section.figure
+        figures.append(functools.partial(draw_comparison, counted, section.title, path, section.against))
+        yield f"![{section.title}: test error against {section.against}]({section.figure})\n"
     for name, runs in counted.items():
         several = len(runs) > 1 or name in section.curves
         curves = (directory / name if several else runs[0].path) / "curves.png"
