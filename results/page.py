@@ -22,7 +22,8 @@ This page shows what was measured, with the command, the hardware and the log. I
 
 The first four tables are on the original CIFAR-10 and all of its 10,000 test images. In all other tables every image of
 CIFAR-10 was re-encoded once as JPEG (quality 75), and only 5,000 of the test images are used. Errors there are
-therefore higher than on the original. `DIR` is a directory of tensorflow-datasets, and `S` is a seed.
+therefore higher than on the original. `DIR` is a directory of tensorflow-datasets, and `S` is a seed. Beside some logs
+there is a `logits.npz`, with the logits of the trained network for all test images in float16.
 
 {HOW_TO_READ} On this page the training loss and the training error are means over 3,000 to 26,000 images, and the time
 that is not counted after a stop is at most 3 %.
@@ -79,7 +80,6 @@ PAPER = Section(
         ),
     ),
     notes=(
-        "The logits of the trained `cifar10` for the 10,000 test images are in `logits.npz` beside its log.",
         "The recipes that were not run need a GPU: the 60,000 steps of table 1 take 60 to 63 hours on two cores, at "
         "the rates under Speed. `KERAS_BACKEND=jax python train_cifar.py ...` trains them on a GPU machine without "
         "TensorFlow.",

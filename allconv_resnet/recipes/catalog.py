@@ -53,9 +53,10 @@ def descriptions():
         body = ast.parse(inspect.getsource(module)).body
         for statement, after in itertools.pairwise(body):
             documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-            if not (isinstance(statement, ast.Assign) and documented):
+            if not (isinstance(statement, ast.Assign | ast.AnnAssign) and documented):
                 continue
-            value, text = getattr(module, statement.targets[0].id), " ".join(after.value.value.split())
+            target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
+            value, text = getattr(module, target.id), " ".join(after.value.value.split())
             if isinstance(value, Recipe):
                 own[value.name] = text
             else:

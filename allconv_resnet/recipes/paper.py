@@ -49,4 +49,4 @@ IMAGENET_TINY = IMAGENET.replace(
 )
 """A narrow, shallow network on 64x64 crops of ImageNet, for trying out a CPU, a cluster or a dataset."""
 
-IMAGENETS = (IMAGENET, IMAGENET_PLAIN, IMAGENET_TINY)
+IMAGENETS: tuple[Recipe, ...] = (IMAGENET, IMAGENET_PLAIN, IMAGENET_TINY)
