@@ -70,8 +70,8 @@ def main():
             print(
                 f"{NAMES[task]}, {gpu}, {BATCH} images: {operations.sum() / 1e12:.2f} TFLOP, "
                 f"{moved.sum() / 1e9:.2f} GB, {operations.sum() / moved.sum():.0f} FLOP/byte "
-                f"(ridge {PEAK / bandwidth:.0f}); at least {1e3 * least:.2f} ms, optimizer {1e3 * optimizer:.2f}: {BATCH / least:,.0f} images/s, "
-                f"{operations.sum() / least / 1e12:.0f} TFLOP/s"
+                f"(ridge {PEAK / bandwidth:.0f}); at least {1e3 * least:.2f} ms, optimizer {1e3 * optimizer:.2f}: "
+                f"{BATCH / least:,.0f} images/s, {operations.sum() / least / 1e12:.0f} TFLOP/s"
             )
             if MEASURED.get(task, ("",))[0] == gpu:
                 rate = MEASURED[task][1]
