@@ -32,10 +32,12 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: setup.cfg | $(VENV)/bin/python
+	@echo Installing the package and TensorFlow into $(VENV), which takes some minutes
 	$(VENV)/bin/python -m pip install --quiet --editable .
 	touch $@
 
 $(VENV)/.installed-test: setup.cfg | $(VENV)/bin/python
+	@echo Installing the package and what its tests need into $(VENV), which takes some minutes
 	$(VENV)/bin/python -m pip install --quiet --editable '.[test,jax]'
 	touch $@ $(VENV)/.installed
 

@@ -175,7 +175,8 @@ def serve_command(
         from allconv_resnet.serving.sources import read_sources
     except ModuleNotFoundError as error:
         raise BadInput(
-            f"allconv-resnet serve needs the package {error.name}. Install it with pip install 'allconv_resnet[serve]'"
+            f"allconv-resnet serve needs the package {error.name}. "
+            "Install it, in the checkout, with pip install -e '.[serve]'"
         ) from error
 
     flat = options.options()
