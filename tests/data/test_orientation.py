@@ -145,6 +145,28 @@ def test_what_states_no_orientation_is_left_as_it_is(tmp_path):
     assert int(orientation(nine)) == 1
 
 
+def test_a_batch_is_searched_as_file_by_file():
+    """The Exif segment may be the first, or stand behind any number of others; some files have none, or end early."""
+    files, turns = [b"", b"\x89PNG", picture_without_exif()], [1, 1, 1]
+    for turn in TURNS:
+        content, comment = photograph(picture(16, 24), turn), b"\xff\xfe\x00\x06abcd"
+        for before in (0, 1, 7):
+            files.append(content[:2] + before * comment + content[2:])
+            turns.append(turn)
+    files.append(files[-1][:20])
+    turns.append(1)
+    assert orientation(tf.constant(files)).numpy().tolist() == turns
+    assert [int(orientation(content)) for content in files] == turns
+    grid = orientation(tf.reshape(tf.constant(files[:12]), (3, 4)))
+    assert grid.numpy().ravel().tolist() == turns[:12] and grid.shape == (3, 4)
+
+
+def picture_without_exif():
+    file = io.BytesIO()
+    picture(16, 24).save(file, "JPEG")
+    return file.getvalue()
+
+
 HEADER = photograph(picture(8, 8), 6)[:120]
 STATED = tf.function(orientation, input_signature=[tf.TensorSpec((), tf.string)])
 
