@@ -275,9 +275,7 @@ def marks_of(whole):
     from matplotlib.lines import Line2D
 
     networks = [Line2D([], [], color=f"C{i}", label=r["network"]) for i, r in enumerate(whole)]
-    stages = [
-        Line2D([], [], color="0.4", ls="", marker=marker, label=f"left: stage {i}") for i, marker in enumerate(MARKERS, 1)
-    ]
+    stages = [Line2D([], [], color="0.4", ls="", marker=m, label=f"left: stage {i}") for i, m in enumerate(MARKERS, 1)]
     return [
         *networks,
         *stages,
