@@ -1,5 +1,7 @@
 """All-convolutional residual networks without normalization, after Hardt & Ma (arXiv 1611.04231).
 
+The examples of all docstrings assume `import allconv_resnet as acr`, `import keras` and `import numpy as np`.
+
 `__init__.pyi` has the public names. Each is imported on first use, so that command lines that do without Keras begin at
 once.
 """

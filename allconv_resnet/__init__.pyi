@@ -8,6 +8,7 @@ from .layers import RandomProjection, Standardization, standardize
 from .model import AllConvResNet, cifar_resnet, imagenet_resnet, whiten_stem
 from .optimizers import Momentum, Muon
 from .schedules import EpochExponentialDecay, LinearDecay, StepDecay, WarmUp
+from .startup import quiet
 from .training.loading import load
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "imagenet_resnet",
     "load",
     "load_data",
+    "quiet",
     "recipes",
     "standardize",
     "theory",

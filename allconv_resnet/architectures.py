@@ -7,16 +7,39 @@ from typing import NamedTuple
 
 
 class Stem(NamedTuple):
-    """The first convolution."""
+    """The first convolution of a network, and the average pooling after it.
+
+    Args:
+        filters: Integer, the number of output channels.
+        kernel_size: Integer, in pixels.
+        strides: Integer, in pixels.
+        pool: Integer, the size and stride of the average pooling; 1 means none.
+
+    Example: the first layers of the ImageNet network, a 7x7 convolution and an average pooling, both of stride 2.
+
+    >>> acr.Stem(96, kernel_size=7, strides=2, pool=2)
+    Stem(filters=96, kernel_size=7, strides=2, pool=2)
+    """
 
     filters: int
     kernel_size: int = 3
     strides: int = 1
-    pool: int = 1  # size and stride of an average pooling after it; 1 means none
+    pool: int = 1
 
 
 class Stage(NamedTuple):
-    """A sequence of residual blocks of one width, the first of which may reduce the image."""
+    """A sequence of residual blocks of one width, the first of which may reduce the image.
+
+    Args:
+        blocks: Integer, the number of blocks.
+        filters: Integer, the number of output channels of each block.
+        strides: Integer, the stride of the first block.
+
+    Example: the second stage of table 1.
+
+    >>> acr.Stage(9, 128, strides=2)
+    Stage(blocks=9, filters=128, strides=2)
+    """
 
     blocks: int
     filters: int

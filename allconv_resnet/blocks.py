@@ -3,12 +3,16 @@
 A new block type is one class and one line in `BLOCKS`. `AllConvResNet(block=NAME, ...)` then builds its stages from it.
 """
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import keras
 from keras import ops
 
 from allconv_resnet.cpu import Convolution
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import Configured, batch_normalization, convolution, own_activation
+from allconv_resnet.types import Activation, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
@@ -41,23 +45,23 @@ class ResidualBlock(Configured):
 
     Example:
 
-    >>> ResidualBlock(32, strides=2)(np.ones((1, 8, 8, 16))).shape
-    (1, 4, 4, 32)
+    >>> acr.ResidualBlock(32, strides=2)(np.ones((1, 8, 8, 16))).shape
+    TensorShape([1, 4, 4, 32])
     """
 
     def __init__(
         self,
-        filters,
-        strides=1,
-        activation="relu",
-        shortcut="identity",
-        kernel_sizes=(3, 3),
-        use_bias=False,
-        normalization=None,
-        initialization="near_identity",
-        seed=0,
-        **kwargs,
-    ):
+        filters: int,
+        strides: int = 1,
+        activation: Activation = "relu",
+        shortcut: Literal["identity"] | None = "identity",
+        kernel_sizes: Sequence[int] = (3, 3),
+        use_bias: bool = False,
+        normalization: Literal["batch"] | None = None,
+        initialization: Any = "near_identity",
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if normalization not in (None, "batch"):
             raise BadInput(f'normalization must be None or "batch". Received: normalization={normalization!r}')
@@ -80,7 +84,7 @@ class ResidualBlock(Configured):
             self.norm1 = batch_normalization("norm1", self.dtype_policy)
             self.norm2 = batch_normalization("norm2", self.dtype_policy)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
         if channels > self.filters:
             raise BadInput(
@@ -102,7 +106,7 @@ class ResidualBlock(Configured):
             for layer in self._flatten_layers(include_self=False):
                 layer.trainable = False
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         self.check_size(x.shape)
         if self.strides > 1 and None in x.shape[1:3]:
             x = self.checked_in_graph(x)
@@ -112,16 +116,16 @@ class ResidualBlock(Configured):
         y = self.norm2(y, training=training) if self.normalization else y
         return self.reshaped(x) + y if self.shortcut else y
 
-    def second_convolution(self, y, training):
+    def second_convolution(self, y: Tensor, training: bool | None) -> Tensor:
         """Returns C2(y), with which the branch ends."""
         return self.conv2(y, training=training)
 
-    def check_size(self, shape):
+    def check_size(self, shape: Shape) -> None:
         """Raises `BadInput` if `strides` does not divide a known height or width of an input's shape."""
         if any(size is not None and size % self.strides for size in shape[1:3]):
             raise BadInput(f"{self.size_message} Received: input_shape={tuple(shape)}")
 
-    def checked_in_graph(self, x):
+    def checked_in_graph(self, x: Tensor) -> Tensor:
         """Returns x after a check, in a TensorFlow graph, that `strides` divides its size: only there it is unknown."""
         import tensorflow as tf
 
@@ -130,17 +134,17 @@ class ResidualBlock(Configured):
             return tf.identity(x)
 
     @property
-    def size_message(self):
+    def size_message(self) -> str:
         """What is wrong if `strides` does not divide the height and width."""
         return f"The strides of a block, {self.strides}, must divide the height and width of its input."
 
-    def reshaped(self, x):
+    def reshaped(self, x: Tensor) -> Tensor:
         """Returns x in the shape of the block's output. This is x itself where the block keeps the shape."""
         if self.strides > 1:
             x = ops.average_pool(x, self.strides, self.strides, padding="valid", data_format="channels_last")
         return ops.pad(x, [(0, 0), (0, 0), (0, 0), self.channel_padding]) if any(self.channel_padding) else x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         n, height, width, _ = input_shape
         return (n, height and height // self.strides, width and width // self.strides, self.filters)
 
@@ -156,23 +160,24 @@ class ScaledResidualBlock(ResidualBlock):
 
     Example:
 
+    >>> from allconv_resnet.blocks import ScaledResidualBlock
     >>> ScaledResidualBlock(32, gain=0.4)(np.ones((1, 8, 8, 16))).shape
-    (1, 8, 8, 32)
+    TensorShape([1, 8, 8, 32])
     """
 
-    def __init__(self, filters, gain=0.4, **kwargs):
+    def __init__(self, filters: int, gain: float = 0.4, **kwargs: Any) -> None:
         super().__init__(filters, **kwargs)
         self.gain = gain
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         initial = keras.initializers.Constant(self.gain)
         self.scale = self.add_weight(name="gain", shape=(1,), initializer=initial)
 
-    def second_convolution(self, y, training):
+    def second_convolution(self, y: Tensor, training: bool | None) -> Tensor:
         return self.conv2(y, training=training, scale=ops.cast(self.scale, self.compute_dtype))
 
 
-BLOCKS = {"residual": ResidualBlock, "scaled": ScaledResidualBlock}
+BLOCKS: dict[str, type[keras.layers.Layer]] = {"residual": ResidualBlock, "scaled": ScaledResidualBlock}
 """The block types by name. `AllConvResNet` passes `filters`, `strides`, `use_bias`, `normalization`, `initialization`,
 `seed`, `name` and `dtype` to the constructor, and whatever else it was given that the constructor takes."""

@@ -4,14 +4,30 @@ import re
 
 
 class BadInput(ValueError):
-    """The user's input cannot be used. The message says in one sentence what was expected and what was received."""
+    """The user's input cannot be used. The message says in one sentence what was expected and what was received.
+
+    Example:
+
+    >>> acr.Momentum(momentum=2.0)
+    Traceback (most recent call last):
+        ...
+    allconv_resnet.errors.BadInput: momentum must be at least 0 and below 1. Received: momentum=2.0
+    """
 
 
 class RunFailed(RuntimeError):
-    """The run cannot continue (a non-finite loss, a full disk). The message says what was kept and what to do next."""
+    """The run cannot continue (a non-finite loss, a full disk). The message says what was kept and what to do next.
+
+    Example:
+
+    >>> acr.theory.linear.train_linear([[2.0]], [[1.0]], depth=2, learning_rate=1e6)
+    Traceback (most recent call last):
+        ...
+    allconv_resnet.errors.RunFailed: ...
+    """
 
 
-def reason(error):
+def reason(error: BaseException) -> str:
     """Returns the first line of an error's message without the names of TensorFlow's operations, for a sentence.
 
     Args:

@@ -1,11 +1,14 @@
 """Initializers: those of Hardt & Ma, section 4.1, and a whitening of patches for a first layer that is not trained."""
 
 import math
+from collections.abc import Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.types import Config, Tensor
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
@@ -21,26 +24,28 @@ class NearIdentityNormal(keras.initializers.Initializer):
 
     Example: a kernel with the standard deviation `1 / (9 * 64)`.
 
-    >>> kernel = NearIdentityNormal(seed=0)((3, 3, 64, 64))
+    >>> kernel = acr.NearIdentityNormal(seed=0)((3, 3, 64, 64))
+    >>> round(float(keras.ops.std(kernel)) * 9 * 64, 2)
+    1.0
     """
 
-    def __init__(self, seed=None):
+    def __init__(self, seed: Any = None) -> None:
         self.seed = seed
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Tensor:
         """Returns a kernel of shape `[*spatial, in_channels, out_channels]`."""
         *spatial, _, out_channels = shape
         return keras.random.normal(shape, stddev=1 / (math.prod(spatial) * out_channels), dtype=dtype, seed=self.seed)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"seed": keras.saving.serialize_keras_object(self.seed)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(seed=keras.saving.deserialize_keras_object(config["seed"]))
 
 
-def for_kernel(identifier, seed):
+def for_kernel(identifier: Any, seed: int) -> keras.initializers.Initializer:
     """Returns the initializer that `identifier` names, with a given seed.
 
     Args:
@@ -53,6 +58,12 @@ def for_kernel(identifier, seed):
 
     Raises:
         ValueError: if Keras has no such initializer.
+
+    Example:
+
+    >>> from allconv_resnet.initializers import for_kernel
+    >>> for_kernel("near_identity", seed=0)((3, 3, 16, 16)).shape
+    TensorShape([3, 3, 16, 16])
     """
     if identifier == "near_identity":
         return NearIdentityNormal(seed)
@@ -65,7 +76,7 @@ def for_kernel(identifier, seed):
     return type(initializer).from_config({**config, "seed": seed}) if "seed" in config else initializer
 
 
-def patch_whitening(images, kernel_size, filters, epsilon=0.1):
+def patch_whitening(images: np.ndarray, kernel_size: int, filters: int, epsilon: float = 0.1) -> np.ndarray:
     """Returns a kernel whose outputs are white on given images: uncorrelated, with variances of about 1.
 
     Jordan (2024, arXiv 2404.00498) uses it for a first layer that is not trained. Each filter is an eigenvector of the
@@ -84,6 +95,16 @@ def patch_whitening(images, kernel_size, filters, epsilon=0.1):
 
     Raises:
         BadInput: if `filters` is larger than the number of values in a patch.
+
+    Example: the outputs of the whitened patches are uncorrelated.
+
+    >>> from allconv_resnet.initializers import patch_whitening
+    >>> images = np.random.default_rng(0).standard_normal((8, 6, 6, 1))
+    >>> kernel = patch_whitening(images, kernel_size=2, filters=4, epsilon=0.0)
+    >>> patches = np.lib.stride_tricks.sliding_window_view(images[..., 0], (2, 2), axis=(1, 2)).reshape(-1, 4)
+    >>> outputs = patches @ kernel.reshape(4, 4)
+    >>> bool(np.allclose(outputs.T @ outputs / len(outputs), np.eye(4), atol=1e-5))
+    True
     """
     patches = np.lib.stride_tricks.sliding_window_view(images, (kernel_size, kernel_size), axis=(1, 2))
     patches = np.moveaxis(patches, 3, -1)  # [n, rows, columns, k, k, c]

@@ -8,23 +8,20 @@ from typing import Annotated, Literal
 
 import tyro
 
+from allconv_resnet import usage
 from allconv_resnet.errors import BadInput
 from allconv_resnet.part import Int32, Minutes, Seconds, part
 from allconv_resnet.recipes import RECIPES, Recipe
 from allconv_resnet.recipes.parts import KINDS
 from allconv_resnet.recipes.recipe import kinds_with
-
-
-def _default(text, metavar):
-    """Returns what the help says of an option whose default, None, stands for something else."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {text})")
+from allconv_resnet.usage import default
 
 
 @part
 class Job:
     """A recipe, and options of where it runs, which do not change the weights."""
 
-    recipe: Recipe
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     base: Annotated[str, tyro.conf.arg(name="recipe", metavar="NAME|FILE.json")] = "cifar10"
     """Recipe with the defaults of the options: a name, or a JSON file such as the config.json of a run."""
     data_kind: Annotated[Literal[tuple(KINDS["data"])], tyro.conf.arg(name="data")] = "arrays"
@@ -36,21 +33,21 @@ class Job:
     """Kind of optimizer."""
     schedule_kind: Annotated[Literal[tuple(KINDS["schedule"])], tyro.conf.arg(name="schedule")] = "steps"
     """Kind of learning-rate schedule."""
-    run_dir: Annotated[str | None, _default("runs/NAME, where NAME has what differs from the recipe", "DIR")] = None
+    run_dir: Annotated[str | None, default("runs/NAME, where NAME has what differs from the recipe", "DIR")] = None
     """Run directory. The same command with the same directory continues the run."""
     overwrite: bool = False
     """Begin anew, and delete what an earlier run has written to the run directory."""
-    data_dir: Annotated[str | None, _default("$TFDS_DATA_DIR or ~/tensorflow_datasets", "DIR")] = None
+    data_dir: Annotated[str | None, default("$TFDS_DATA_DIR or ~/tensorflow_datasets", "DIR")] = None
     """Directory of tensorflow-datasets, which may be in a bucket, gs://..."""
     strategy: Literal["auto", "one", "mirrored", "multi-worker", "parameter-server"] = "auto"
     """One device, mirrored over the accelerators of this machine, or several machines of TF_CONFIG, in step with each
     other (multi-worker) or asynchronously (parameter-server). auto means the strategy that TF_CONFIG describes or, if
     it is not set, all accelerators of this machine."""
-    replicas: Annotated[Int32 | None, _default("all accelerators", "INT")] = None
+    replicas: Annotated[Int32 | None, default("all accelerators", "INT")] = None
     """Number of devices to mirror over. Without accelerators the CPU is split, which is only useful for tests."""
     peer_timeout: Seconds = 300
     """Seconds to wait for the other machines of TF_CONFIG."""
-    minutes: Annotated[Minutes | None, _default("no limit", "FLOAT")] = None
+    minutes: Annotated[Minutes | None, default("no limit", "FLOAT")] = None
     """Stop and save after this many minutes. The same command continues the run."""
     export: bool = True
     """Export the network when the run has finished, to RUN_DIR/export."""
@@ -92,10 +89,14 @@ def parse_job(names, arguments=None, program=None):
     _refuse_other_kinds(recipe, rest)
     kinds = {f"{name}_kind": getattr(chosen, name) or getattr(recipe, name).kind for name in KINDS}
     program = program or Path(sys.argv[0]).name
-    description = f"{program} --list shows the recipes."
+    text = "Trains the network of a recipe, or continues its run. Every field of the recipe is an option."
+    papers = "Sections and tables are those of Hardt & Ma (arXiv 1611.04231)."
+    description = f"{text} {program} --list shows the recipes. {papers}"
+    command = f"python {program}" if program.endswith(".py") else program
+    example = f"{command} --recipe {names[0]} --steps 1000 --run-dir runs/short"
     options = (tyro.conf.OmitArgPrefixes,)  # short names, which the help still groups by part
-    default = Job(recipe, chosen.recipe, **kinds, given=_given(arguments))
-    return tyro.cli(Job, default=default, args=rest, prog=program, description=description, config=options)
+    job = Job(recipe, chosen.recipe, **kinds, given=_given(arguments))
+    return usage.parse(Job, rest, program, example, default=job, description=description, config=options)
 
 
 def _given(arguments):

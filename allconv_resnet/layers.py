@@ -1,14 +1,16 @@
 """Layers whose configuration follows from their constructor: the fixed random projection and the standardization."""
 
 import inspect
+from typing import Any, Self
 
 import keras
 from keras import layers, ops
 
 from allconv_resnet import initializers
+from allconv_resnet.types import Config, Shape, Tensor
 
 
-class Configured(layers.Layer):
+class Configured(keras.layers.Layer):
     """Base class of layers whose configuration is their constructor's arguments.
 
     Every argument of the constructor is kept as an attribute of the same name. `get_config` and `from_config` follow
@@ -17,6 +19,7 @@ class Configured(layers.Layer):
 
     Example:
 
+    >>> from allconv_resnet.layers import Configured
     >>> @keras.saving.register_keras_serializable()
     ... class Scale(Configured):
     ...     def __init__(self, factor, **kwargs):
@@ -29,12 +32,12 @@ class Configured(layers.Layer):
     0.5
     """
 
-    def get_config(self):
+    def get_config(self) -> Config:
         own = serialized({name: getattr(self, name) for name in argument_names(type(self))})
         return {**own, **super().get_config(), **frozen_config(self)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return from_config(cls, config)
 
 
@@ -113,22 +116,22 @@ class RandomProjection(Configured):
 
     Example:
 
-    >>> RandomProjection(10)(np.ones((2, 256))).shape
-    (2, 10)
+    >>> acr.RandomProjection(10)(np.ones((2, 256))).shape
+    TensorShape([2, 10])
     """
 
-    def __init__(self, units, seed=0, trainable=False, **kwargs):
+    def __init__(self, units: int, seed: int = 0, trainable: bool = False, **kwargs: Any) -> None:
         super().__init__(trainable=trainable, **kwargs)
         self.units, self.seed = units, seed
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         normal = keras.initializers.RandomNormal(stddev=input_shape[-1] ** -0.5, seed=self.seed)
         self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1], self.units), initializer=normal)
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         return ops.matmul(x, self.kernel)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.units)
 
 
@@ -151,17 +154,20 @@ class Standardization(Configured):
     Example: a network that takes the pixels of files.
 
     >>> pixels = keras.Input((32, 32, 3), dtype="uint8")
-    >>> model = keras.Model(pixels, acr.cifar_resnet(10)(acr.Standardization()(pixels)))
+    >>> network = acr.AllConvResNet(stages=[acr.Stage(1, 16, 2)])
+    >>> model = keras.Model(pixels, network(acr.Standardization()(pixels)))
+    >>> model(np.zeros((1, 32, 32, 3), "uint8")).shape
+    TensorShape([1, 10])
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)  # bfloat16 has too few digits for pixels that were resized
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         return standardize(images)
 
 
-def standardize(images):
+def standardize(images: Tensor) -> Tensor:
     """Gives each image mean 0 and standard deviation 1 over its pixels and channels.
 
     The standard deviation is taken as at least `1 / sqrt(h w c)`, as `tf.image.per_image_standardization` does.
@@ -172,6 +178,12 @@ def standardize(images):
 
     Returns:
         float32 tensor `[n, h, w, c]`.
+
+    Example:
+
+    >>> images = acr.standardize(np.arange(12, dtype="uint8").reshape(1, 2, 2, 3))
+    >>> round(float(keras.ops.mean(images)), 6), round(float(keras.ops.std(images)), 6)
+    (0.0, 1.0)
     """
     if keras.backend.backend() != "tensorflow" and type(images).__module__.partition(".")[0] == "tensorflow":
         import tensorflow as tf

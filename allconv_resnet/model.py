@@ -6,8 +6,11 @@ stem -> stages of residual blocks -> global average pooling -> fixed random proj
 import functools
 import inspect
 import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self, TypeVar, cast
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from allconv_resnet import pretrained
@@ -36,9 +39,12 @@ from allconv_resnet.layers import (
 )
 from allconv_resnet.mirror import PoolingOverMirrorImages, WithMirrorImages
 from allconv_resnet.transfer import take_weights
+from allconv_resnet.types import Activation, Config, Shape, StrPath
+
+Constructor = TypeVar("Constructor", bound=Callable[..., None])
 
 
-def _with_arguments_of_weights(init):
+def _with_arguments_of_weights(init: Constructor) -> Constructor:
     """Returns a constructor whose arguments are by default those of the network that `weights` names."""
     signature = inspect.signature(init)
 
@@ -53,7 +59,7 @@ def _with_arguments_of_weights(init):
     # Keras looks at constructors with and without the functions that they wrap, and expects the same arguments.
     del construct.__wrapped__
     construct.__signature__ = signature
-    return construct
+    return cast(Constructor, construct)
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
@@ -98,31 +104,33 @@ class AllConvResNet(keras.Model):
 
     Example:
 
-    >>> model = AllConvResNet((32, 32, 3), 10, stem=Stem(16), stages=[Stage(1, 16), Stage(1, 32, 2)])
-    >>> model.compile(Momentum(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> model = acr.AllConvResNet((32, 32, 3), 10, stem=acr.Stem(16), stages=[acr.Stage(1, 16), acr.Stage(1, 32, 2)])
+    >>> model.compile(acr.Momentum(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> model.predict(np.zeros((2, 32, 32, 3)), verbose=0).shape
+    (2, 10)
     """
 
     @_with_arguments_of_weights
     def __init__(
         self,
-        input_shape=(32, 32, 3),
-        num_classes=10,
-        stem=CIFAR_STEM,
-        stages=CIFAR_STAGES,
-        block="residual",
-        final_activation=None,
-        use_bias=False,
-        normalization=None,
-        initialization="near_identity",
-        trainable_head=False,
-        trainable_stem=True,
-        mirror_average=False,
-        seed=0,
-        dtype=None,
-        name="allconv_resnet",
-        weights=None,
-        **block_arguments,
-    ):
+        input_shape: Shape = (32, 32, 3),
+        num_classes: int = 10,
+        stem: Stem | Sequence[int] = CIFAR_STEM,
+        stages: Sequence[Stage | Sequence[int]] = CIFAR_STAGES,
+        block: str = "residual",
+        final_activation: Activation | None = None,
+        use_bias: bool = False,
+        normalization: Literal["batch"] | None = None,
+        initialization: Any = "near_identity",
+        trainable_head: bool = False,
+        trainable_stem: bool = True,
+        mirror_average: bool = False,
+        seed: int = 0,
+        dtype: Any = None,
+        name: str = "allconv_resnet",
+        weights: StrPath | None = None,
+        **block_arguments: Any,
+    ) -> None:
         arguments = {key: value for key, value in locals().items() if key in _OWN_ARGUMENTS} | block_arguments
         del arguments["weights"]  # a configuration describes the network, and not its weights
         _check_arguments(block, block_arguments)
@@ -164,7 +172,7 @@ class AllConvResNet(keras.Model):
         if weights is not None:
             _load_weights(self, weights)
 
-    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+    def save(self, filepath: StrPath, overwrite: bool = True, zipped: bool | None = None, **kwargs: Any) -> None:
         """Saves the network as a `.keras` file, see `keras.Model.save`. HDF5, which would not be read, is refused."""
         if str(filepath).endswith((".h5", ".hdf5")):
             raise BadInput(
@@ -172,11 +180,11 @@ class AllConvResNet(keras.Model):
             )
         super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**self._config, **frozen_config(self)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Config, custom_objects: dict[str, Any] | None = None) -> Self:
         return from_config(cls, config, custom_objects)
 
 
@@ -213,7 +221,7 @@ def _load_weights(model, weights):
         )
 
 
-def whiten_stem(model, images, sample=5_000):
+def whiten_stem(model: AllConvResNet, images: np.ndarray, sample: int = 5_000) -> None:
     """Sets the kernel of a network's first convolution to `initializers.patch_whitening`.
 
     Args:
@@ -226,7 +234,8 @@ def whiten_stem(model, images, sample=5_000):
 
     Example:
 
-    >>> model = acr.cifar_resnet(10, stem=(27, 3, 1, 1), trainable_stem=False)
+    >>> images, _ = acr.load_data("digits").arrays("train")
+    >>> model = acr.AllConvResNet(stem=(9, 3, 1, 1), stages=[(1, 16, 2)], trainable_stem=False)
     >>> acr.whiten_stem(model, images)
     """
     stem = model.get_layer("stem")
@@ -234,7 +243,7 @@ def whiten_stem(model, images, sample=5_000):
     stem.kernel.assign(patch_whitening(images, stem.kernel_size[0], stem.filters))
 
 
-def cifar_resnet(num_classes=10, **kwargs):
+def cifar_resnet(num_classes: int = 10, **kwargs: Any) -> AllConvResNet:
     """Returns the network of table 1 for 32x32 images: 55 convolutions, 13,538,736 trainable parameters.
 
     Args:
@@ -246,15 +255,16 @@ def cifar_resnet(num_classes=10, **kwargs):
 
     Example:
 
-    >>> model = cifar_resnet(10)
-    >>> he = cifar_resnet(10, initialization="he")
-    >>> trained_head = cifar_resnet(10, trainable_head=True)
-    >>> twin = cifar_resnet(10, normalization="batch", initialization="he")
+    >>> acr.cifar_resnet(10).count_params()
+    13541296
+    >>> he = acr.cifar_resnet(10, initialization="he")
+    >>> trained_head = acr.cifar_resnet(10, trainable_head=True)
+    >>> twin = acr.cifar_resnet(10, normalization="batch", initialization="he")
     """
     return AllConvResNet(**{"num_classes": num_classes, "name": "cifar_resnet", **kwargs})
 
 
-def imagenet_resnet(num_classes=1000, widths=IMAGENET_WIDTHS, **kwargs):
+def imagenet_resnet(num_classes: int = 1000, widths: Sequence[int] = IMAGENET_WIDTHS, **kwargs: Any) -> AllConvResNet:
     """Returns the 34-layer network of section 4.2 for 224x224 images: 35,673,120 trainable parameters.
 
     It has a 7x7 stem of stride 2, an average pooling of stride 2 where He et al. have a max pooling, and stages of 3,
@@ -271,8 +281,10 @@ def imagenet_resnet(num_classes=1000, widths=IMAGENET_WIDTHS, **kwargs):
 
     Example:
 
-    >>> model = imagenet_resnet(1000)
-    >>> plain = imagenet_resnet(1000, widths=(64, 128, 256, 512))
+    >>> model = acr.imagenet_resnet(1000)
+    >>> plain = acr.imagenet_resnet(1000, widths=(64, 128, 256, 512))
+    >>> sum(int(np.prod(weight.shape)) for weight in plain.trainable_weights)
+    21095616
     """
     table = {"input_shape": (224, 224, 3), "stem": imagenet_stem(widths[0]), "stages": imagenet_stages(widths)}
     return AllConvResNet(**{"num_classes": num_classes, "name": "imagenet_resnet", **table, **kwargs})

@@ -1,11 +1,13 @@
 """The optimizer of Hardt & Ma, TF1's momentum with coupled weight decay, and Muon for short trainings."""
 
 import contextlib
+from typing import Any, Self
 
 import keras
 from keras import ops
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.types import Config, Tensor
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
@@ -39,11 +41,21 @@ class Momentum(keras.optimizers.Optimizer):
 
     Example:
 
-    >>> optimizer = Momentum(StepDecay(0.05, [30_000, 50_000], 0.1), weight_decay=1e-4)
+    >>> optimizer = acr.Momentum(acr.StepDecay(0.05, [30_000, 50_000], 0.1), weight_decay=1e-4)
+    >>> optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    >>> model = acr.AllConvResNet(stages=[(1, 16, 2)])
     >>> model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     """
 
-    def __init__(self, learning_rate=0.05, momentum=0.9, weight_decay=0.0, nesterov=False, name="momentum", **kwargs):
+    def __init__(
+        self,
+        learning_rate: Any = 0.05,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        name: str = "momentum",
+        **kwargs: Any,
+    ) -> None:
         if not 0 <= momentum < 1:
             raise BadInput(f"momentum must be at least 0 and below 1. Received: momentum={momentum}")
         if not weight_decay >= 0:
@@ -53,7 +65,7 @@ class Momentum(keras.optimizers.Optimizer):
         self.own_weight_decay = weight_decay  # Keras would apply an attribute `weight_decay` itself, decoupled
         self.excluded_paths, self.excluded_names, self.loaded = [], [], False
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
         if self.loaded:  # variables have the same paths in a loaded model, but they are other objects
@@ -62,7 +74,7 @@ class Momentum(keras.optimizers.Optimizer):
         super().build(variables)
         self.velocities = self.add_optimizer_variables(variables, "velocity")
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Any) -> None:
         velocity = self.velocities[self._get_variable_index(variable)]
         with after(gradient):
             gradient = ops.cast(gradient, variable.dtype)
@@ -72,7 +84,9 @@ class Momentum(keras.optimizers.Optimizer):
             update = gradient + self.momentum * velocity if self.nesterov else velocity
             self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * update)
 
-    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+    def exclude_from_weight_decay(
+        self, var_list: list[keras.Variable] | None = None, var_names: list[str] | None = None
+    ) -> None:
         """Excludes variables from the weight decay. It must be called before the optimizer is built.
 
         Args:
@@ -83,11 +97,11 @@ class Momentum(keras.optimizers.Optimizer):
         self.excluded_paths = [variable.path for variable in var_list or ()]
         self.excluded_names, self.loaded = list(var_names or ()), False
 
-    def weight_decay_of(self, variable):
+    def weight_decay_of(self, variable: keras.Variable) -> float:
         """Returns the weight decay of a variable, which is 0 if `exclude_from_weight_decay` excluded it."""
         return self.own_weight_decay if self._use_weight_decay(variable) else 0.0
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "momentum": self.momentum,
@@ -98,7 +112,7 @@ class Momentum(keras.optimizers.Optimizer):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Config, custom_objects: dict[str, Any] | None = None) -> Self:
         rest = {key: value for key, value in config.items() if key not in ("excluded_paths", "excluded_names")}
         optimizer = super().from_config(rest, custom_objects)
         optimizer.excluded_paths = list(config.get("excluded_paths", ()))
@@ -139,21 +153,22 @@ class Muon(Momentum):
 
     Example:
 
-    >>> optimizer = Muon(LinearDecay(0.02, 10_000), weight_decay=0.1)
+    >>> optimizer = acr.Muon(acr.LinearDecay(0.02, 10_000), weight_decay=0.1)
+    >>> model = acr.AllConvResNet(stages=[(1, 16, 2)])
     >>> model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     """
 
     def __init__(
         self,
-        learning_rate=0.02,
-        momentum=0.9,
-        weight_decay=0.0,
-        nesterov=True,
-        kernel_norm=None,
-        vector_scale=1.0,
-        name="muon",
-        **kwargs,
-    ):
+        learning_rate: Any = 0.02,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        nesterov: bool = True,
+        kernel_norm: float | None = None,
+        vector_scale: float = 1.0,
+        name: str = "muon",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate, momentum, weight_decay, nesterov, name, **kwargs)
         if kernel_norm is not None and not kernel_norm > 0:
             raise BadInput(f"kernel_norm must be positive or None. Received: kernel_norm={kernel_norm}")
@@ -161,7 +176,7 @@ class Muon(Momentum):
             raise BadInput(f"vector_scale must be positive. Received: vector_scale={vector_scale}")
         self.kernel_norm, self.vector_scale = kernel_norm, vector_scale
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Any) -> None:
         velocity = self.velocities[self._get_variable_index(variable)]
         with after(gradient):
             gradient = ops.cast(gradient, variable.dtype)
@@ -181,7 +196,7 @@ class Muon(Momentum):
                 norm = self.kernel_norm * min(matrix.shape) ** 0.5
                 self.assign(variable, new * (norm / ops.norm(ops.reshape(new, (-1,)))))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "kernel_norm": self.kernel_norm, "vector_scale": self.vector_scale}
 
 

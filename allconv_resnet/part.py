@@ -7,13 +7,15 @@ comes from Python, from the command line or from a JSON file.
 import dataclasses
 import functools
 import re
-from typing import Annotated
+from typing import Annotated, TypeVar, dataclass_transform
 
 import pydantic
 from annotated_types import Ge, Gt, Lt
 from pydantic.dataclasses import dataclass
 
 from allconv_resnet.errors import BadInput
+
+T = TypeVar("T")
 
 LARGEST = 2**40  # steps, images and seeds beyond it overflow 64-bit products
 LARGEST_SIZE = 2**16
@@ -41,7 +43,8 @@ Minutes = Annotated[float, Ge(0), Lt(2**31)]
 Name = Annotated[str, pydantic.AfterValidator(_not_blank)]
 
 
-def part(cls):
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def part(cls: type[T]) -> type[T]:
     """Makes a class a frozen dataclass whose constructor raises `BadInput` if a value does not fit its annotation.
 
     A method `__post_init__` may check fields against each other. It raises `BadInput` itself.

@@ -1,10 +1,14 @@
 """Learning-rate schedules: those of Hardt & Ma, section 4, a linear decay, and a warm-up for any schedule."""
 
+from collections.abc import Sequence
+from typing import Self
+
 import keras
 from keras import ops
 from keras.optimizers import schedules
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.types import Config, Tensor
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
@@ -24,18 +28,18 @@ class StepDecay(schedules.LearningRateSchedule):
 
     Example:
 
-    >>> float(StepDecay(0.05, [30_000, 50_000], 0.1)(30_000))
+    >>> float(acr.StepDecay(0.05, [30_000, 50_000], 0.1)(30_000))
     0.004999999888241291
     """
 
-    def __init__(self, initial, boundaries, factor=0.1):
+    def __init__(self, initial: float, boundaries: Sequence[int], factor: float = 0.1) -> None:
         super().__init__()
         boundaries = [int(boundary) for boundary in boundaries]
         if boundaries != sorted(set(boundaries)) or any(boundary <= 0 for boundary in boundaries):
             raise BadInput(f"boundaries must be positive and increase. Received: boundaries={boundaries}")
         self.initial, self.boundaries, self.factor = float(initial), boundaries, float(factor)
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         """Returns the learning rate of `step`, an integer scalar, as a float32 scalar."""
         rate = ops.convert_to_tensor(self.initial, "float32")
         for j, boundary in enumerate(self.boundaries, start=1):
@@ -43,7 +47,7 @@ class StepDecay(schedules.LearningRateSchedule):
             rate = ops.where(step >= boundary, ops.cast(self.initial * self.factor**j, "float32"), rate)
         return rate
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"initial": self.initial, "boundaries": self.boundaries, "factor": self.factor}
 
 
@@ -64,12 +68,12 @@ class EpochExponentialDecay(schedules.ExponentialDecay):
 
     Example:
 
-    >>> schedule = EpochExponentialDecay(0.1, 0.94, epochs_per_decay=2, steps_per_epoch=1_281_167 / 256)
+    >>> schedule = acr.EpochExponentialDecay(0.1, 0.94, epochs_per_decay=2, steps_per_epoch=1_281_167 / 256)
     >>> schedule.decay_steps
     10009
     """
 
-    def __init__(self, initial, factor, epochs_per_decay, steps_per_epoch):
+    def __init__(self, initial: float, factor: float, epochs_per_decay: float, steps_per_epoch: float) -> None:
         decay_steps = int(epochs_per_decay * steps_per_epoch)
         if decay_steps < 1:
             raise BadInput(
@@ -79,7 +83,7 @@ class EpochExponentialDecay(schedules.ExponentialDecay):
         super().__init__(float(initial), decay_steps, float(factor), staircase=True)
         self.epochs_per_decay, self.steps_per_epoch = float(epochs_per_decay), float(steps_per_epoch)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "initial": self.initial_learning_rate,
             "factor": self.decay_rate,
@@ -101,16 +105,16 @@ class LinearDecay(schedules.PolynomialDecay):
 
     Example:
 
-    >>> float(LinearDecay(0.5, 8)(4))
+    >>> float(acr.LinearDecay(0.5, 8)(4))
     0.25
     """
 
-    def __init__(self, initial, steps):
+    def __init__(self, initial: float, steps: int) -> None:
         if steps < 1:
             raise BadInput(f"steps must be positive. Received: steps={steps}")
         super().__init__(float(initial), int(steps), end_learning_rate=0.0)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"initial": self.initial_learning_rate, "steps": self.decay_steps}
 
 
@@ -127,23 +131,23 @@ class WarmUp(schedules.LearningRateSchedule):
 
     Example:
 
-    >>> float(WarmUp(LinearDecay(0.5, 8), 4)(0))
+    >>> float(acr.WarmUp(acr.LinearDecay(0.5, 8), 4)(0))
     0.125
     """
 
-    def __init__(self, schedule, steps):
+    def __init__(self, schedule: schedules.LearningRateSchedule, steps: int) -> None:
         super().__init__()
         if steps < 1:
             raise BadInput(f"steps must be positive. Received: steps={steps}")
         self.schedule, self.steps = schedule, int(steps)
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         """Returns the learning rate of `step`, an integer scalar, as a float32 scalar."""
         return self.schedule(step) * ops.minimum((ops.cast(step, "float32") + 1) / self.steps, 1.0)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"schedule": schedules.serialize(self.schedule), "steps": self.steps}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(schedules.deserialize(config["schedule"]), config["steps"])

@@ -97,7 +97,7 @@ def test_a_new_block_type_is_a_class_and_a_line(scaled, tmp_path):
 ACTIVATIONS = ["tanh", keras.activations.gelu, keras.layers.LeakyReLU(0.3), keras.layers.PReLU("ones")]
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=["tanh", "gelu", "LeakyReLU", "PReLU"])
 def test_the_configuration_of_a_block_gives_the_same_block(activation):
     block = acr.ResidualBlock(8, 2, activation, None, (3, 1), True, "batch", keras.initializers.HeNormal(), 5, name="b")
     x = RNG.standard_normal((2, 6, 6, 4)).astype("float32")

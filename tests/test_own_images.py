@@ -1,4 +1,4 @@
-"""README's commands for one's own images, on a folder that is written out of real CIFAR-10."""
+"""The commands of the page about one's own images, on a folder that is written out of real CIFAR-10."""
 
 import os
 import re
@@ -18,13 +18,13 @@ from allconv_resnet.training import run_directory
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def commands_of_the_readme():
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Your own images")[1].split("\n## ")[0]
-    return re.search(r"```\n(.*?)```", section, re.DOTALL)[1]
+def commands_of_the_page():
+    page = (ROOT / "docs" / "train" / "own-images.md").read_text(encoding="utf-8")
+    return re.search(r"```sh\n(.*?)```", page, re.DOTALL)[1]
 
 
 @pytest.mark.slow
-def test_from_a_folder_to_answers_by_the_commands_of_the_readme(prepared, tmp_path):
+def test_from_a_folder_to_answers_by_the_commands_of_the_page(prepared, tmp_path):
     source = load_data("cifar10", prepared)
     for split, count in (("train", 1_000), ("test", 200)):
         images, labels = source.arrays(split)
@@ -32,7 +32,7 @@ def test_from_a_folder_to_answers_by_the_commands_of_the_readme(prepared, tmp_pa
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    script = commands_of_the_readme().replace("8501", str(port))
+    script = commands_of_the_page().replace("8501", str(port))
     assert "$HOME/photos" in script
     command = tmp_path / "bin" / "allconv-resnet"
     command.parent.mkdir()

@@ -48,7 +48,7 @@ def test_every_command_is_one_of_this_project(page, pytestconfig):
     trainings = [training for section in page.sections for training in section.trainings]
     commands = [entry.command for entry in (*trainings, *page.measurements)]
     for command in (*commands, *(c for comparison in page.comparisons for c in comparison.commands.values())):
-        script = re.match(r"(?:taskset -c 0 )?python (\S+\.py)", command)
+        script = re.match(r"(?:taskset -c 0 |KERAS_BACKEND=jax )?python (\S+\.py)", command)
         if script:
             assert (pytestconfig.rootpath / script[1]).is_file(), command
         else:

@@ -45,3 +45,18 @@ def test_a_link_carries_no_more_than_it_can(scaling):
 def test_a_pause_makes_weights_fresher(scaling):
     paused = scaling.simulate(2, 1, compute=1.0, size=1.0, bandwidth=1e6, steps=4_000, pause=1.0)
     assert paused["mean"] == pytest.approx(0.5, abs=0.03)  # half of the other's cycle
+
+
+@pytest.mark.parametrize("task, factory", [("cifar", "cifar_resnet"), ("imagenet", "imagenet_resnet")])
+def test_the_roofline_counts_the_operations_and_weights_of_the_networks(scaling, task, factory):
+    import roofline
+
+    import allconv_resnet as acr
+
+    trained = getattr(acr, factory)().trainable_variables
+    assert roofline.parameters(task) == sum(int(variable.value.shape.num_elements()) for variable in trained)
+    operations, moved, seconds, _ = roofline.step(task, 128, 3.35e12)
+    assert operations.sum() == 3 * 128 * roofline.networks.operations(task)
+    assert (operations <= seconds * roofline.PEAK * (1 + 1e-9)).all() and (
+        moved <= seconds * 3.35e12 * (1 + 1e-9)
+    ).all()

@@ -30,7 +30,6 @@ def run(*command, **environment):
     [
         ["train_cifar.py", "--help"],
         ["train_imagenet.py", "--help"],
-        ["allconv_resnet_command.py", "--help"],
         ["allconv_resnet_command.py", "predict", "--help"],
         ["allconv_resnet_command.py", "theory", "linear", "--help"],
     ],
@@ -119,3 +118,23 @@ def test_settings_of_keras_that_networks_cannot_have(settings, command, tmp_path
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "image_data_format channels_last and floatx float32" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_program_of_a_user_can_be_as_quiet_as_the_commands():
+    program = "import allconv_resnet as acr; {}; acr.AllConvResNet(stages=[(1, 16, 2)]); acr.load_data('digits')"
+    quiet = run("-c", program.format("acr.quiet()"))
+    assert quiet.returncode == 0 and quiet.stderr == ""
+    assert "oneDNN" in run("-c", program.format("acr.quiet()"), TF_CPP_MIN_LOG_LEVEL="0").stderr
+    assert "oneDNN" in run("-c", program.format("pass")).stderr  # importing the package hides nothing
+
+
+@pytest.mark.slow
+def test_training_and_evaluation_print_their_own_lines_alone(tmp_path):
+    done = run("train_cifar.py", "--recipe", "digits", "--steps", "2", "--run-dir", tmp_path / "run")
+    assert done.returncode == 0 and done.stdout == ""
+    first, *_, last = done.stderr.splitlines()
+    assert first.startswith("digits: from step 0 to 2, ") and last.startswith("Exported to ")
+    assert len(done.stderr.splitlines()) == 4
+    done = run("allconv_resnet_command.py", "evaluate", tmp_path / "run")
+    assert done.stderr == "" and done.stdout.startswith("step 2: test loss ")

@@ -1,25 +1,29 @@
 """The batch-normalized network of Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498)."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.initializers import patch_whitening
 from allconv_resnet.layers import Configured, standardize
 from allconv_resnet.mirror import PoolingOverMirrorImages, WithMirrorImages
+from allconv_resnet.types import Shape, Tensor
 
 
 def airbench(
-    num_classes=10,
-    widths=(64, 256, 256),
-    mirror_average=True,
-    input_shape=(32, 32, 3),
-    seed=0,
-    dtype=None,
-    images=None,
-):
+    num_classes: int = 10,
+    widths: Sequence[int] = (64, 256, 256),
+    mirror_average: bool = True,
+    input_shape: Shape = (32, 32, 3),
+    seed: int = 0,
+    dtype: Any = None,
+    images: np.ndarray | None = None,
+) -> keras.Model:
     """Returns the network of airbench94, with 1,971,352 trainable parameters.
 
     A 2x2 convolution, which is not trained, whitens the patches. Three groups follow. Each has two 3x3 convolutions
@@ -45,7 +49,11 @@ def airbench(
 
     Example:
 
+    >>> from allconv_resnet import baselines
+    >>> images, _ = acr.load_data("digits").arrays("train")
     >>> model = baselines.airbench(num_classes=10, images=images)
+    >>> model.output_shape
+    (None, 10)
     """
     if min(input_shape[:2]) < 26:
         raise BadInput(f"airbench needs images of at least 26x26 pixels. Received: input_shape={input_shape}")
@@ -103,16 +111,22 @@ class Bias(Configured):
 
     Returns:
         Float tensor of the same shape.
+
+    Example:
+
+    >>> from allconv_resnet import baselines
+    >>> baselines.Bias(speed=64.0)(np.ones((2, 8, 8, 16))).shape
+    TensorShape([2, 8, 8, 16])
     """
 
-    def __init__(self, speed=1.0, **kwargs):
+    def __init__(self, speed: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.speed = speed
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.bias = self.add_weight((input_shape[-1],), name="bias", initializer="zeros")
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         return x + ops.cast(self.speed**0.5 * self.bias, x.dtype)
 
 

@@ -1,14 +1,22 @@
 """All-CNN-C of Springenberg et al. 2014 (arXiv 1412.6806), table 1."""
 
 import itertools
+from typing import Any
 
 import keras
 from keras import layers
 
 from allconv_resnet.baselines.ends import average
+from allconv_resnet.types import Shape
 
 
-def all_cnn_c(num_classes=10, input_shape=(32, 32, 3), dropout=(0.2, 0.5), seed=0, dtype=None):
+def all_cnn_c(
+    num_classes: int = 10,
+    input_shape: Shape = (32, 32, 3),
+    dropout: tuple[float, float] = (0.2, 0.5),
+    seed: int = 0,
+    dtype: Any = None,
+) -> keras.Model:
     """Returns All-CNN-C: nine convolutions with biases, two of stride 2 instead of pooling; 1,369,738 parameters.
 
     The paper does not give its initialization. Here the kernels are initialized as by Glorot & Bengio. The biases of
@@ -27,7 +35,9 @@ def all_cnn_c(num_classes=10, input_shape=(32, 32, 3), dropout=(0.2, 0.5), seed=
 
     Example:
 
-    >>> model = baselines.all_cnn_c(num_classes=10)
+    >>> from allconv_resnet import baselines
+    >>> baselines.all_cnn_c(num_classes=10).count_params()
+    1369738
     """
     seeds = itertools.count(seed * 10_000)
     policy = keras.dtype_policies.get(dtype)

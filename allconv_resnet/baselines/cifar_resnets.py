@@ -1,6 +1,7 @@
 """The CIFAR ResNet of He et al. 2015 (arXiv 1512.03385), section 4.2."""
 
 import itertools
+from typing import Any, Literal
 
 import keras
 from keras import layers, ops
@@ -8,9 +9,17 @@ from keras import layers, ops
 from allconv_resnet.baselines.ends import classify, normalize
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import Configured, convolution
+from allconv_resnet.types import Shape, Tensor
 
 
-def resnet(num_classes=10, depth=20, normalization="batch", input_shape=(32, 32, 3), seed=0, dtype=None):
+def resnet(
+    num_classes: int = 10,
+    depth: int = 20,
+    normalization: Literal["batch"] | None = "batch",
+    input_shape: Shape = (32, 32, 3),
+    seed: int = 0,
+    dtype: Any = None,
+) -> keras.Model:
     """Returns the CIFAR ResNet of He et al. with `6n + 2` layers; ResNet-20 has 269,722 trainable parameters.
 
     The shortcuts are those of option A: the identity, with stride 2 and zeros for the new channels.
@@ -31,7 +40,10 @@ def resnet(num_classes=10, depth=20, normalization="batch", input_shape=(32, 32,
 
     Example:
 
-    >>> model = baselines.resnet(num_classes=10, depth=110)
+    >>> from allconv_resnet import baselines
+    >>> model = baselines.resnet(num_classes=10, depth=20)
+    >>> sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    269722
     """
     if depth < 8 or (depth - 2) % 6:
         raise BadInput(f"depth must be 6n + 2 with n at least 1. Received: depth={depth}")
@@ -67,12 +79,18 @@ class IdentityShortcut(Configured):
 
     Returns:
         Float tensor `[n, ceil(h / 2), ceil(w / 2), 2 c]`.
+
+    Example:
+
+    >>> from allconv_resnet import baselines
+    >>> baselines.IdentityShortcut()(np.ones((2, 32, 32, 16))).shape
+    TensorShape([2, 16, 16, 32])
     """
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         channels = x.shape[-1]
         return ops.pad(x[:, ::2, ::2], [(0, 0), (0, 0), (0, 0), (channels // 2, channels - channels // 2)])
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         n, height, width, channels = input_shape
         return (n, height and -(-height // 2), width and -(-width // 2), 2 * channels)

@@ -1,6 +1,7 @@
 """DenseNet-BC of Huang et al. 2016 (arXiv 1608.06993), with bottlenecks and compression."""
 
 import itertools
+from typing import Any
 
 import keras
 from keras import layers
@@ -8,9 +9,17 @@ from keras import layers
 from allconv_resnet.baselines.ends import classify, normalize
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import convolution
+from allconv_resnet.types import Shape
 
 
-def densenet_bc(num_classes=10, depth=100, growth=12, input_shape=(32, 32, 3), seed=0, dtype=None):
+def densenet_bc(
+    num_classes: int = 10,
+    depth: int = 100,
+    growth: int = 12,
+    input_shape: Shape = (32, 32, 3),
+    seed: int = 0,
+    dtype: Any = None,
+) -> keras.Model:
     """Returns DenseNet-BC with compression 1/2: 769,162 trainable parameters at depth 100 and growth 12.
 
     Args:
@@ -29,7 +38,10 @@ def densenet_bc(num_classes=10, depth=100, growth=12, input_shape=(32, 32, 3), s
 
     Example:
 
-    >>> model = baselines.densenet_bc(num_classes=10, depth=100, growth=12)
+    >>> from allconv_resnet import baselines
+    >>> model = baselines.densenet_bc(num_classes=10, depth=22, growth=12)
+    >>> model.output_shape
+    (None, 10)
     """
     if depth < 10 or (depth - 4) % 6:
         raise BadInput(f"depth must be 6m + 4 with m at least 1. Received: depth={depth}")

@@ -6,13 +6,21 @@ draws nothing. Both run eagerly, inside tf.data, and on JAX. They import Keras t
 augmentations, and the command line shows recipes without Keras.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from allconv_resnet.part import Border, part
+from allconv_resnet.types import Tensor
 
 
 class Batch(NamedTuple):
-    """The batch that an augmentation draws for."""
+    """The batch that an augmentation draws for.
+
+    Example:
+
+    >>> from allconv_resnet.data.augment import Batch
+    >>> Batch(seed=0, step=5, count=128, image_size=(32, 32, 3)).count
+    128
+    """
 
     seed: int
     """Seed of the recipe."""
@@ -20,7 +28,7 @@ class Batch(NamedTuple):
     """Integer or int64 scalar."""
     count: int
     """Number of images in the batch."""
-    image_size: tuple
+    image_size: tuple[int, int, int]
     """Height, width and channels."""
     rows: object = None
     """Integer tensor `[count]`: which images of the dataset make the batch. None for records."""
@@ -30,7 +38,20 @@ class Batch(NamedTuple):
 
 @part
 class CropAndFlip:
-    """Pads images with zeros, crops them at a random place, and mirrors half of them (Hardt & Ma, section 4.1)."""
+    """Pads images with zeros, crops them at a random place, and mirrors half of them (Hardt & Ma, section 4.1).
+
+    Example:
+
+    >>> import numpy as np
+    >>> from allconv_resnet.data.augment import CropAndFlip
+    >>> images = np.arange(16).reshape(1, 4, 4, 1)
+    >>> moved = CropAndFlip(padding=2).apply(images, offsets=np.array([[2, 4]]), flips=np.array([False]))
+    >>> np.asarray(moved)[0, :, :, 0]
+    array([[ 2,  3,  0,  0],
+           [ 6,  7,  0,  0],
+           [10, 11,  0,  0],
+           [14, 15,  0,  0]])
+    """
 
     padding: Border = 4
     """Pixels of zeros on each side before the random crop. The 2016 TensorFlow model had 2."""
@@ -41,7 +62,7 @@ class CropAndFlip:
     reflect: bool = False
     """Continue images beyond their edges by mirrored pixels in place of zeros."""
 
-    def draw(self, random, batch):
+    def draw(self, random: Any, batch: "Batch") -> tuple[Tensor, ...]:
         """Draws the places of the crops, and which of them are mirrored.
 
         Args:
@@ -60,7 +81,7 @@ class CropAndFlip:
         flips = random.integers((count,), (2 * seed + 1, step), 2) == 1
         return offsets, flips if self.flip else flips & False
 
-    def apply(self, images, offsets, flips):
+    def apply(self, images: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
         """Pads the images, crops each back to its size at its own offset, and mirrors some of them.
 
         Args:
@@ -95,15 +116,27 @@ class CropAndFlip:
 
 @part
 class Cutout:
-    """Sets a square of each standardized image to its mean, which is 0 (DeVries & Taylor 2017, "Cutout")."""
+    """Sets a square of each standardized image to its mean, which is 0 (DeVries & Taylor 2017, "Cutout").
+
+    Example:
+
+    >>> import numpy as np
+    >>> from allconv_resnet.data.augment import Cutout
+    >>> images = np.ones((1, 4, 4, 1), "float32")
+    >>> np.asarray(Cutout(2).apply(images, np.array([[1, 1]], "int32")))[0, :, :, 0]
+    array([[0., 0., 1., 1.],
+           [0., 0., 1., 1.],
+           [1., 1., 1., 1.],
+           [1., 1., 1., 1.]], dtype=float32)
+    """
 
     cutout: Border = 0
     """Side in pixels of a square that is set to the image's mean and may reach beyond the edge. 0, as in the paper,
     means no square."""
 
-    after_standardization: ClassVar = True
+    after_standardization: ClassVar[bool] = True
 
-    def draw(self, random, batch):
+    def draw(self, random: Any, batch: "Batch") -> tuple[Tensor, ...]:
         """Returns the squares' centres, int32 `[count, 2]`. The arguments are those of `CropAndFlip.draw`."""
         from keras import ops
 
@@ -113,7 +146,7 @@ class Cutout:
         places = random.uniform((batch.count, 2), (-1 - batch.seed, batch.step))
         return (ops.cast(places * ops.convert_to_tensor(batch.image_size[:2], "float32"), "int32"),)
 
-    def apply(self, images, centres=None):
+    def apply(self, images: Tensor, centres: Tensor | None = None) -> Tensor:
         """Sets the squares to zero.
 
         Args:

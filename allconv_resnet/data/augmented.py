@@ -4,9 +4,12 @@ import tensorflow as tf
 
 from allconv_resnet.data.augment import Batch, CropAndFlip, Cutout, standardize_and_augment
 from allconv_resnet.data.pipeline import TensorFlowDraws
+from allconv_resnet.types import Dataset
 
 
-def augmented(dataset, padding=4, flip=True, reflect=False, cutout=0, seed=0):
+def augmented(
+    dataset: Dataset, padding: int = 4, flip: bool = True, reflect: bool = False, cutout: int = 0, seed: int = 0
+) -> Dataset:
     """Returns a dataset for `fit` whose images are augmented as in training, and standardized.
 
     Every image has its own random crop, and every epoch has other ones.
@@ -26,8 +29,13 @@ def augmented(dataset, padding=4, flip=True, reflect=False, cutout=0, seed=0):
 
     Example:
 
-    >>> train = keras.utils.image_dataset_from_directory("pictures", image_size=(32, 32))
-    >>> model.fit(acr.augmented(train), epochs=20)
+    >>> import tensorflow as tf
+    >>> images, labels = acr.load_data("digits").arrays("train")
+    >>> batches = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(2_000).batch(64)
+    >>> train = acr.augmented(batches, padding=2)  # for model.fit(train, epochs=20)
+    >>> images, labels = next(iter(train))
+    >>> images.shape, images.dtype
+    (TensorShape([64, 32, 32, 3]), tf.float32)
     """
     augmentations = CropAndFlip(padding, flip, reflect=reflect), Cutout(cutout)
 

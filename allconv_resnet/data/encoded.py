@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from allconv_resnet.data import jpeg
+from allconv_resnet.data import jpeg, orientation
 from allconv_resnet.data.arrays import of_kind
 from allconv_resnet.data.augment import Batch
-from allconv_resnet.data.pipeline import TensorFlowDraws, without_padding
+from allconv_resnet.data.pipeline import TensorFlowDraws, untuned, without_padding
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
 
@@ -70,6 +70,14 @@ class EncodedSource(abc.ABC):
         """Returns the contents of a file, a string scalar, from a string scalar of `Files.images`."""
         return image
 
+    def orientations(self, images):
+        """Returns the EXIF orientations of the files of a batch, int32 `[n]`, or None if they are not read yet.
+
+        Args:
+            images: String tensor `[n]`, see `Files.images`.
+        """
+        return orientation.orientation(images)
+
     def as_kind(self, kind):
         return of_kind(self, kind)
 
@@ -100,15 +108,15 @@ class EncodedSource(abc.ABC):
         data, batch_size = recipe.data, recipe.run.batch_size
         share, first_step = batch_size // workers, tf.cast(first_step, tf.int64)
 
-        def prepare(image, position):
+        def prepare(image, position, turned=None):
             contents = self.contents(image)
             window_key, flip_key = ([tf.cast(2 * recipe.seed + stream, tf.int64), position] for stream in (0, 1))
-            header = jpeg.header(contents)
+            header = jpeg.header(contents, turned)
             window = jpeg.random_window(header[0], data.smallest_crop, window_key)
             image = jpeg.decode_window(contents, window, data.image_size[:2], data.image_size[2], header)
             if data.flip:
                 flip = tf.random.stateless_uniform([], flip_key) < 0.5
-                image = tf.cond(flip, lambda: image[:, ::-1], lambda: image)
+                image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
             image = standardize(image[None])
             for augmentation in data.augmentations():
                 drawn = augmentation.draw(TensorFlowDraws, Batch(recipe.seed, position, 1, data.image_size))
@@ -117,7 +125,7 @@ class EncodedSource(abc.ABC):
 
         def batch(step, files):
             positions = step * batch_size + worker * share + tf.range(share, dtype=tf.int64)
-            return decode_batch(files, positions, prepare, data)
+            return decode_batch(files, positions, prepare, data, self.orientations(files.images))
 
         return _mapped(self.training_files(recipe, first_step, worker, workers).enumerate(first_step), batch)
 
@@ -137,15 +145,16 @@ class EncodedSource(abc.ABC):
         """
         data = recipe.data
 
-        def prepare(image, _):
+        def prepare(image, _, turned=None):
             contents = self.contents(image)
-            header = jpeg.header(contents)
+            header = jpeg.header(contents, turned)
             window = jpeg.centre_window(header[0], data.image_size[:2], data.centre)
             image = jpeg.decode_window(contents, window, data.image_size[:2], data.image_size[2], header)
             return standardize(image[None])[0]
 
         def batch(_, files):
-            return decode_batch(files, tf.range(files.images.shape[0], dtype=tf.int64), prepare, data)
+            positions = tf.range(files.images.shape[0], dtype=tf.int64)
+            return decode_batch(files, positions, prepare, data, self.orientations(files.images))
 
         batches = _mapped(self.evaluation_files(split, recipe, worker, workers).enumerate(), batch)
         return batches if padded else without_padding(batches)
@@ -153,10 +162,10 @@ class EncodedSource(abc.ABC):
 
 def _mapped(dataset, batch):
     # The images of a batch are decoded in parallel, see decode_batch. Two batches at a time keep all cores busy.
-    return dataset.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
+    return untuned(dataset.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2))
 
 
-def decode_batch(files, positions, prepare, data):
+def decode_batch(files, positions, prepare, data, orientations=None):
     """Decodes and prepares the images of a batch in parallel.
 
     Images that cannot be decoded are named on standard error.
@@ -164,9 +173,11 @@ def decode_batch(files, positions, prepare, data):
     Args:
         files: `Files` of n images.
         positions: int64 tensor `[n]`, positions of the images in the run.
-        prepare: Function (string scalar of `Files.images`, its position) -> float32 image of `image_size`.
+        prepare: Function (string scalar of `Files.images`, its position[, its orientation]) -> float32 image of
+            `image_size`.
         data: Data part of a recipe: `image_size`, `num_classes` and `bad_images`, which says whether images that cannot
             be decoded are skipped or raise an error.
+        orientations: int32 tensor `[n]` that `prepare` gets, or None.
 
     Returns:
         float32 images `[n, h, w, c]`, int64 labels `[n]`, and float32 weights `[n]`. An image that cannot be decoded is
@@ -180,9 +191,10 @@ def decode_batch(files, positions, prepare, data):
 
     # Only tf.data can skip an operation that fails, so each batch is a dataset of its own.
     places = tf.range(count)
-    images = tf.data.Dataset.from_tensor_slices((places, files.images, positions))
+    known = () if orientations is None else (orientations,)
+    images = tf.data.Dataset.from_tensor_slices((places, files.images, positions, *known))
     images = images.map(
-        lambda place, image, position: (place, prepare(image, position)),
+        lambda place, *image: (place, prepare(*image)),
         num_parallel_calls=min(count, DECODED_AT_ONCE),
         deterministic=True,
     ).ignore_errors()

@@ -174,6 +174,9 @@ class FileSource(EncodedSource):
             if not self.examples(split):
                 raise BadInput(f"The {split} split of {self.name} has no images")
 
+    def orientations(self, images):
+        return None
+
     def contents(self, image):
         return tf.io.read_file(image)
 

@@ -17,11 +17,12 @@ def is_png(contents):
     return tf.strings.substr(contents, 0, len(PNG)) == PNG
 
 
-def header(contents):
+def header(contents, turned=None):
     """Returns what the beginning of a JPEG or PNG file states: the shape of the upright image, and its orientation.
 
     Args:
         contents: String scalar, the contents of the file.
+        turned: int32 scalar, the orientation of the file, if it is known already.
 
     Returns:
         int32 tensor `[3]`: height, width (pixels) and 3 channels; int32 scalar, see `orientation.orientation`.
@@ -30,7 +31,7 @@ def header(contents):
         tf.errors.InvalidArgumentError: if the file is neither, or does not state a size.
     """
     size = tf.cond(is_png(contents), lambda: png_size(contents), lambda: tf.io.extract_jpeg_shape(contents)[:2])
-    turned = orientation.orientation(contents)
+    turned = orientation.orientation(contents) if turned is None else turned
     return orientation.upright_shape(tf.concat([size, [3]], axis=0), turned), turned
 
 
@@ -104,13 +105,12 @@ def decode_window(contents, window, size, channels=3, found=None):
         tf.errors.InvalidArgumentError: if the file is neither a JPEG nor a PNG file that can be decoded.
     """
     shape, turned = header(contents) if found is None else found
-    kind = tf.where(is_png(contents), 0, tf.where(turned == 1, 1, 2))
-    decoders = [
+    image = tf.cond(
+        is_png(contents),
         lambda: _png_window(contents, window, size, channels),
-        lambda: _jpeg_window(contents, window, size, channels),
-        lambda: _turned_window(contents, window, size, channels, shape, turned),
-    ]
-    return tf.ensure_shape(tf.switch_case(kind, decoders), (*size, channels))
+        lambda: _jpeg_window(contents, window, size, channels, shape, turned),
+    )
+    return tf.ensure_shape(image, (*size, channels))
 
 
 def decode_image(contents, channels=3):
@@ -137,15 +137,17 @@ def _png_window(contents, window, size, channels):
     return tf.image.resize(image, size, antialias=True)
 
 
-def _turned_window(contents, window, size, channels, shape, turned):
-    place = orientation.stored_window(window, shape, turned)
-    stored = _jpeg_window(contents, place, orientation.upright_shape(tf.constant(size), turned), channels)
-    return orientation.turn_upright(stored, turned)
-
-
-def _jpeg_window(contents, window, size, channels):
-    # Every operation costs a few thousandths of an image's time, even those of the cases that are not taken.
+def _jpeg_window(contents, window, size, channels, shape, turned):
+    # Every operation costs a thousandth of an image's time, even those of the cases that are not taken.
     # libjpeg's less exact methods were tried and are not faster.
+    window, size = tf.cond(
+        turned == 1,
+        lambda: (window, tf.constant(size)),
+        lambda: (
+            orientation.stored_window(window, shape, turned),
+            orientation.upright_shape(tf.constant(size), turned),
+        ),
+    )
     factor = tf.reduce_min(window[2:] // size)
     halvings = tf.reduce_sum(tf.cast(factor >= tf.constant(SCALES[1:]), tf.int32))
     window = tf.bitwise.right_shift(window, halvings)  # in pixels of the shrunken image
@@ -154,4 +156,5 @@ def _jpeg_window(contents, window, size, channels):
         return tf.raw_ops.DecodeAndCropJpeg(contents=contents, crop_window=window, channels=channels, ratio=scale)
 
     image = tf.switch_case(halvings, [lambda scale=scale: shrunk(scale) for scale in SCALES])
-    return tf.raw_ops.ResizeBilinear(images=image[None], size=size, half_pixel_centers=True)[0]
+    image = tf.raw_ops.ResizeBilinear(images=image[None], size=size, half_pixel_centers=True)[0]
+    return orientation.turn_upright(image, turned)

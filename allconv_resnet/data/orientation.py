@@ -13,7 +13,7 @@ MOST_ENTRIES = 64  # of a directory; the standard sorts them, and the orientatio
 
 
 def orientation(contents):
-    """Returns the EXIF orientation of a JPEG file, an int32 scalar from 1 to 8. It is 1 if the file states none.
+    """Returns the EXIF orientation of JPEG files, an int32 tensor of numbers from 1 to 8: 1 for files that state none.
 
     | orientation | the stored image becomes upright by |
     |---|---|
@@ -22,41 +22,37 @@ def orientation(contents):
     | 5, 7 | mirroring it at its main diagonal; at the other diagonal |
     | 6, 8 | a quarter turn clockwise; counterclockwise |
 
+    A loop costs as much for a batch as for one file, so that batches should be passed whole.
+
     Args:
-        contents: String scalar, the contents of the file. A file of another kind has the orientation 1.
+        contents: String tensor of any shape, the contents of the files. Files of another kind have the orientation 1.
     """
-    # Most files begin with a JFIF segment and go on with a table, which is seen without a loop.
-    length = tf.strings.length(contents)
-    first = tf.strings.substr(contents, tf.minimum([0, 20], length), [6, 2])
-    nothing_else = tf.reduce_all(first == [b"\xff\xd8\xff\xe0\x00\x10", b"\xff\xdb"])
-    return tf.cond(nothing_else, lambda: tf.constant(1), lambda: _search(contents, length))
+    files = tf.reshape(contents, [-1])
+    lengths = tf.strings.length(files)
 
+    def part(places, size):
+        return tf.strings.substr(files, tf.minimum(places, lengths), tf.fill(tf.shape(places), size))
 
-def _search(contents, length):
-    """Returns the orientation in the first Exif segment of a file, or 1 if it has none."""
+    def heads(places):
+        """Returns the markers and lengths of the segments that begin at some places, and which are Exif segments."""
+        pairs = tf.io.decode_raw(part(places, 4), tf.uint16, little_endian=False, fixed_length=4)
+        markers, sizes = tf.unstack(tf.cast(pairs, tf.int32), axis=1)
+        return markers, sizes, (markers == 0xFFE1) & (part(places + 4, 6) == b"Exif\0\0")
 
-    def head(place):
-        return tf.cast(tf.io.decode_raw(tf.strings.substr(contents, place, 4), tf.uint8), tf.int32)
+    def skip(places, _):
+        """Skips application segments and comments before the Exif segment."""
+        markers, sizes, exif = heads(places)
+        named = (markers >= 0xFFE0) & (markers <= 0xFFEF) | (markers == 0xFFFE)
+        skipped = named & ~exif & (places + 4 <= lengths)
+        return tf.where(skipped, places + 2 + sizes, places), tf.reduce_any(skipped)
 
-    def skippable(place, found):
-        """Whether an application segment or a comment begins at `place`, and no Exif segment has been found."""
-
-        def check():
-            marker = head(place)
-            named = (marker[1] >= 0xE0) & (marker[1] <= 0xEF) | (marker[1] == 0xFE)
-            return (marker[0] == 0xFF) & named
-
-        return tf.cond((found == 0) & (place + 4 <= length), check, lambda: tf.constant(False))
-
-    def skip(place, _):
-        marker = head(place)
-        exif = (marker[1] == 0xE1) & (tf.strings.substr(contents, tf.minimum(place + 4, length), 6) == b"Exif\0\0")
-        return tf.where(exif, place, place + 2 + 256 * marker[2] + marker[3]), tf.where(exif, place, 0)
-
-    _, found = tf.while_loop(skippable, skip, [tf.constant(2), tf.constant(0)])
-    return tf.cond(
-        found > 0, lambda: _stated(tf.strings.substr(contents, found, LARGEST_SEGMENT)), lambda: tf.constant(1)
+    places, _ = tf.while_loop(lambda _, more: more, skip, [tf.fill(tf.shape(files), 2), tf.constant(True)])
+    rows = tf.where(heads(places)[2])
+    segments = tf.strings.substr(
+        tf.gather_nd(files, rows), tf.gather_nd(places, rows), tf.fill(tf.shape(rows)[:1], LARGEST_SEGMENT)
     )
+    stated = tf.map_fn(_stated, segments, fn_output_signature=tf.TensorSpec([], tf.int32))
+    return tf.reshape(tf.tensor_scatter_nd_update(tf.ones_like(places), rows, stated), tf.shape(contents))
 
 
 def _stated(segment):

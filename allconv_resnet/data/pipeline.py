@@ -66,7 +66,7 @@ def training_batches(images, labels, recipe, first_step=0, worker=0, workers=1):
         return x, tf.gather(labels, indices)
 
     steps = tf.data.Dataset.range(first_step, tf.int64.max)
-    return steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+    return untuned(steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2))
 
 
 def example_indices(seed, step, batch_size, examples):
@@ -121,7 +121,21 @@ def evaluation_batches(images, labels, batch_size, worker=0, workers=1, padded=F
     if not padded:
         count = -(-max(examples - worker * share, 0) // batch_size)  # Keras warns if it does not know the number
         batches = without_padding(batches).apply(tf.data.experimental.assert_cardinality(count))
-    return batches.prefetch(2)
+    return untuned(batches.prefetch(2))
+
+
+def untuned(dataset):
+    """Returns the dataset without the autotuning of tf.data: `AUTOTUNE` is the number of cores, and at most 16.
+
+    The deletion of an iterator that is tuned often sleeps until the next tuning, which can be a minute away. Every
+    evaluation has an iterator of its own.
+
+    Args:
+        dataset: `tf.data.Dataset`.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def without_padding(batches):

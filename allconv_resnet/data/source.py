@@ -15,12 +15,20 @@ To add a source, write a class with the members of `Source` and give `load_data`
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from allconv_resnet.data import arrays, cifar_files
 from allconv_resnet.data.holdout import HOLDOUT, hold_out
 from allconv_resnet.errors import BadInput
+from allconv_resnet.types import Dataset, StrPath
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from allconv_resnet.recipes.parts.data import Images
+    from allconv_resnet.recipes.recipe import Recipe
 
 
 class Source(Protocol):
@@ -32,6 +40,15 @@ class Source(Protocol):
         label_names: Tuple with the names of the classes.
         splits: Tuple with the names of the splits.
         image_size: Tuple with the height, width and channels of all images, or None if they differ.
+
+    Example:
+
+    >>> source = acr.load_data("digits")
+    >>> source.splits, source.image_size, source.examples("train")
+    (('train', 'test'), (32, 32, 3), 1437)
+    >>> images, labels, weights = next(iter(source.evaluation_batches("test", acr.recipes.DIGITS)))
+    >>> images.shape, labels.shape
+    (TensorShape([64, 32, 32, 3]), TensorShape([64]))
     """
 
     name: str
@@ -40,7 +57,7 @@ class Source(Protocol):
     splits: tuple[str, ...]
     image_size: tuple[int, int, int] | None
 
-    def as_kind(self, kind):
+    def as_kind(self, kind: str) -> "Source":
         """Returns the source as one of another kind, which only some sources can be.
 
         Args:
@@ -50,7 +67,7 @@ class Source(Protocol):
             BadInput: if the source is of its own kind alone.
         """
 
-    def check(self, data, splits):
+    def check(self, data: "Images", splits: Sequence[str]) -> None:
         """Makes sure that splits fit a recipe.
 
         Args:
@@ -61,13 +78,13 @@ class Source(Protocol):
             BadInput: if a split does not fit. The message says what was expected and what the split has.
         """
 
-    def examples(self, split):
+    def examples(self, split: str) -> int:
         """Returns the number of images in a split."""
 
-    def labels(self, split):
+    def labels(self, split: str) -> "np.ndarray":
         """Returns the labels of a split, an integer array `[n]`."""
 
-    def divide(self, split, held, name):
+    def divide(self, split: str, held: "np.ndarray", name: str) -> "Source":
         """Returns the source with some images of a split in a new split.
 
         Args:
@@ -76,7 +93,7 @@ class Source(Protocol):
             name: Name of the new split.
         """
 
-    def training_batches(self, recipe, first_step=0, worker=0, workers=1):
+    def training_batches(self, recipe: "Recipe", first_step: Any = 0, worker: int = 0, workers: int = 1) -> Dataset:
         """Returns an endless dataset of batches of the recipe's `train_split`, from that of `first_step` on.
 
         Args:
@@ -90,7 +107,9 @@ class Source(Protocol):
             float32 weights `[n]`, with n = `batch_size / workers`.
         """
 
-    def evaluation_batches(self, split, recipe, worker=0, workers=1, padded=False):
+    def evaluation_batches(
+        self, split: str, recipe: "Recipe", worker: int = 0, workers: int = 1, padded: bool = False
+    ) -> Dataset:
         """Returns a dataset of the images of a split, once and in order, in batches of the recipe's size.
 
         Args:
@@ -106,7 +125,7 @@ class Source(Protocol):
         """
 
 
-def load_data(name, data_dir=None):
+def load_data(name: str, data_dir: StrPath | None = None) -> Source:
     """Returns the source with a name. Splits are read when they are first used.
 
     A name that begins with `/`, `./`, `../` or `~` is a path, and so is one with a `/` of a file or folder that exists.
@@ -123,6 +142,13 @@ def load_data(name, data_dir=None):
 
     Raises:
         BadInput: if there is no such source, or it cannot be read.
+
+    Example:
+
+    >>> source = acr.load_data("digits")
+    >>> images, labels = source.arrays("test")
+    >>> images.shape, images.dtype, labels.shape
+    ((360, 32, 32, 3), dtype('uint8'), (360,))
     """
     if name == arrays.EMBEDDED:
         return arrays.digits()
@@ -156,7 +182,13 @@ def _existing(name):
     return path
 
 
-def load_for_recipe(data, splits, data_dir=None, seed=0, source=None):
+def load_for_recipe(
+    data: "Images",
+    splits: Sequence[str],
+    data_dir: StrPath | None = None,
+    seed: int = 0,
+    source: "Source | None" = None,
+) -> Source:
     """Returns the source of a recipe after checking that it fits the recipe.
 
     Args:
@@ -171,6 +203,14 @@ def load_for_recipe(data, splits, data_dir=None, seed=0, source=None):
 
     Raises:
         BadInput: if there is no such source, it cannot be read, or it does not fit the recipe.
+
+    Example:
+
+    >>> from allconv_resnet.data.source import load_for_recipe
+    >>> data = acr.recipes.DIGITS.replace(holdout=0.1).data
+    >>> source = load_for_recipe(data, ["train", "holdout"])
+    >>> source.examples("train"), source.examples("holdout")
+    (1293, 144)
     """
     source = load_data(data.dataset, data_dir) if source is None else source
     source = source.as_kind(data.kind)

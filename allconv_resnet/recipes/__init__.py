@@ -1,7 +1,22 @@
 """The experiments, one `Recipe` each: those of the paper, those it is compared with, and small ones for a CPU."""
 
-from allconv_resnet.recipes.compared import *
-from allconv_resnet.recipes.compared import COMPARED, SIXTY_MINUTES, SMALL_4000, SMALL_ABLATIONS, TWENTY_MINUTES
+from allconv_resnet.recipes.compared import (
+    AIRBENCH_60,
+    ALL_CNN_C,
+    BATCH_NORM,
+    COMPARED,
+    DENSENET_BC,
+    HE_INITIALIZATION,
+    NO_IDENTITY,
+    RESNET20,
+    RESNET110,
+    SIXTY_MINUTES,
+    SMALL_4000,
+    SMALL_ABLATIONS,
+    STANDARD,
+    TRAINED_HEAD,
+    TWENTY_MINUTES,
+)
 from allconv_resnet.recipes.paper import (
     CIFAR10,
     CIFAR10_SHORT,
@@ -11,11 +26,26 @@ from allconv_resnet.recipes.paper import (
     IMAGENET_TINY,
     IMAGENETS,
 )
-from allconv_resnet.recipes.parts import *
+from allconv_resnet.recipes.parts import (
+    KINDS,
+    Airbench,
+    AllCnn,
+    AllConv,
+    Arrays,
+    DenseNet,
+    Epochs,
+    Linear,
+    Momentum,
+    Muon,
+    Records,
+    ResNet,
+    Run,
+    Steps,
+)
 from allconv_resnet.recipes.recipe import Recipe
 from allconv_resnet.recipes.small import CIFAR10_FAST, CIFAR10_FIXED_NORM, CIFAR10_SMALL, CIFAR10_WIDE, DIGITS
 
-SMALL_IMAGES = (
+SMALL_IMAGES: tuple[Recipe, ...] = (
     CIFAR10,
     CIFAR100,
     CIFAR10_SHORT,
@@ -31,5 +61,52 @@ SMALL_IMAGES = (
 )
 """The recipes of train_cifar.py. The first is the default."""
 
-RECIPES = {recipe.name: recipe for recipe in (*SMALL_IMAGES, *IMAGENETS)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*SMALL_IMAGES, *IMAGENETS)}
 """All recipes by name, as in `--recipe NAME`."""
+
+__all__ = [
+    "AIRBENCH_60",
+    "ALL_CNN_C",
+    "BATCH_NORM",
+    "CIFAR10",
+    "CIFAR10_FAST",
+    "CIFAR10_FIXED_NORM",
+    "CIFAR10_SHORT",
+    "CIFAR10_SMALL",
+    "CIFAR10_WIDE",
+    "CIFAR100",
+    "COMPARED",
+    "DENSENET_BC",
+    "DIGITS",
+    "HE_INITIALIZATION",
+    "IMAGENET",
+    "IMAGENETS",
+    "IMAGENET_PLAIN",
+    "IMAGENET_TINY",
+    "KINDS",
+    "NO_IDENTITY",
+    "RECIPES",
+    "RESNET20",
+    "RESNET110",
+    "SIXTY_MINUTES",
+    "SMALL_4000",
+    "SMALL_ABLATIONS",
+    "SMALL_IMAGES",
+    "STANDARD",
+    "TRAINED_HEAD",
+    "TWENTY_MINUTES",
+    "Airbench",
+    "AllCnn",
+    "AllConv",
+    "Arrays",
+    "DenseNet",
+    "Epochs",
+    "Linear",
+    "Momentum",
+    "Muon",
+    "Recipe",
+    "Records",
+    "ResNet",
+    "Run",
+    "Steps",
+]

@@ -1,7 +1,10 @@
 """Networks that the paper compares with and ablations of its claims, at full length and within a time budget."""
 
+from typing import Any
+
 from allconv_resnet.recipes.paper import CIFAR10
 from allconv_resnet.recipes.parts import Airbench, Linear, Momentum
+from allconv_resnet.recipes.recipe import Recipe
 from allconv_resnet.recipes.small import CIFAR10_FAST, CIFAR10_SMALL
 
 EPOCH = 391  # steps of 128 images in an epoch of the 50,000 images of CIFAR
@@ -56,7 +59,7 @@ TRAINED_HEAD = CIFAR10.replace(name="cifar10-trained-head", trainable_head=True)
 NO_IDENTITY = HE_INITIALIZATION.replace(name="cifar10-no-identity", shortcut=None)
 """HE_INITIALIZATION without identity shortcuts: each block has only two convolutions and one ReLU."""
 
-COMPARED = (
+COMPARED: tuple[Recipe, ...] = (
     ALL_CNN_C,
     RESNET20,
     RESNET110,
@@ -73,7 +76,7 @@ kernels, and each image is standardized by itself, whereas the papers subtract a
 """
 
 
-def _within(minutes, recipe, steps, **changes):
+def _within(minutes: int, recipe: Recipe, steps: int, **changes: Any) -> Recipe:
     """Returns a recipe with fewer steps. Its learning rate falls at the same fractions of them, and it is tested eight
     times.
     """
@@ -82,7 +85,7 @@ def _within(minutes, recipe, steps, **changes):
     return recipe.replace(name=name, steps=steps, boundaries=drops, evaluate_every=-(-steps // 8), **changes)
 
 
-TWENTY_MINUTES = (
+TWENTY_MINUTES: tuple[Recipe, ...] = (
     _within(20, CIFAR10_SMALL, 12_000),
     _within(20, RESNET20, 3_450),
     # Without normalization and clipping the loss was NaN at step 5 with a rate of 0.1. With clipping, the loss fell
@@ -114,7 +117,7 @@ AIRBENCH_60 = CIFAR10_FAST.replace(
 has 720 steps, and also Lookahead, six views of each test image, and one bias that stops learning after 3 epochs.
 """
 
-SIXTY_MINUTES = (CIFAR10_FAST, _within(60, RESNET20, 18_000), AIRBENCH_60)
+SIXTY_MINUTES: tuple[Recipe, ...] = (CIFAR10_FAST, _within(60, RESNET20, 18_000), AIRBENCH_60)
 """Networks with the same budget: 60 minutes on two cores of an AMD EPYC (Zen 4 or 5) in bfloat16."""
 
 SMALL_4000 = CIFAR10_SMALL.replace(
@@ -124,7 +127,7 @@ SMALL_4000 = CIFAR10_SMALL.replace(
 
 TWICE_AS_DEEP = ((2, 48, 2), (4, 96, 2), (4, 192, 2))  # twice the blocks of CIFAR10_SMALL
 
-SMALL_ABLATIONS = (
+SMALL_ABLATIONS: tuple[Recipe, ...] = (
     SMALL_4000.replace(name="small-4000-near-identity", initialization="near_identity"),
     SMALL_4000.replace(name="small-4000-standard", initialization="standard"),
     SMALL_4000.replace(name="small-4000-trained-head", trainable_head=True),

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from allconv_resnet import memory
 from allconv_resnet.errors import BadInput
@@ -19,6 +19,11 @@ from allconv_resnet.recipes.parts.network import AllConv, Network
 from allconv_resnet.recipes.parts.optimizer import Momentum, Optimizer
 from allconv_resnet.recipes.parts.run import Run
 from allconv_resnet.recipes.parts.schedule import Schedule, Steps
+from allconv_resnet.types import StrPath
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
 
 POLICIES = {"auto": None, "float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -28,7 +33,16 @@ MAY_CHANGE = ("steps", "patience", "log_every", "evaluate_every", "checkpoint_ev
 
 @part
 class Recipe:
-    """An experiment, made of parts. Sections and tables are those of Hardt & Ma (arXiv 1611.04231)."""
+    """An experiment, made of parts. Sections and tables are those of Hardt & Ma (arXiv 1611.04231).
+
+    Example:
+
+    >>> recipe = acr.recipes.CIFAR10.replace(steps=1_000, boundaries=(500,), optimizer="muon")
+    >>> recipe.run.steps, recipe.optimizer.kind, recipe.network.stages
+    (1000, 'muon', ((9, 64, 1), (9, 128, 2), (9, 256, 2)))
+    >>> acr.recipes.Recipe.from_dict(recipe.to_dict()) == recipe
+    True
+    """
 
     name: Name
     """Name of the experiment."""
@@ -42,12 +56,12 @@ class Recipe:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`float32`, `bfloat16` (with float32 weights), or `auto`, which is bfloat16 if the hardware has it."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.schedule.check(self.run)
         if self.run.patience and not self.data.holdout:
             raise BadInput(f"patience needs --holdout to choose by. Received: patience={self.run.patience}, holdout=0")
 
-    def replace(self, **changes):
+    def replace(self, **changes: Any) -> Self:
         """Returns the recipe with some fields changed.
 
         Args:
@@ -68,7 +82,7 @@ class Recipe:
             raise BadInput(_no_such_field(recipe, unknown[0]))
         return _replaced(recipe, changes)
 
-    def with_kind(self, name, kind):
+    def with_kind(self, name: str, kind: str) -> Self:
         """Returns the recipe with another kind of a part, see `replace`.
 
         Args:
@@ -90,17 +104,17 @@ class Recipe:
             new = _replaced(new, {field: values[field] for field in shared})
         return dataclasses.replace(self, **{name: new})
 
-    def fields(self):
+    def fields(self) -> dict[str, Any]:
         """Returns all fields of the parts by their short names, as a flat dictionary."""
         names = (*parts.KINDS, "run")
         return {key: value for name in names for key, value in flat_fields(getattr(self, name)).items()}
 
-    def flat(self):
+    def flat(self) -> dict[str, Any]:
         """Returns the whole recipe as a flat dictionary: its own fields, the kinds of its parts, and their fields."""
         kinds = {name: getattr(self, name).kind for name in parts.KINDS}
         return {"name": self.name, **kinds, **self.fields(), "seed": self.seed, "precision": self.precision}
 
-    def build_model(self, images=None):
+    def build_model(self, images: "np.ndarray | None" = None) -> "keras.Model":
         """Returns the network with its initial weights in the recipe's precision (for `auto`, Keras's dtype policy).
 
         Args:
@@ -115,7 +129,7 @@ class Recipe:
         memory.require(self._received("network"), weights=4 * weights)
         return self._build(images)
 
-    def sizes(self):
+    def sizes(self) -> tuple[int, int]:
         """Returns the number of the network's weights, and of the values of its layers for one image.
 
         Raises:
@@ -135,7 +149,7 @@ class Recipe:
         freeze(model, self.run.start.freeze)
         return model
 
-    def require_memory(self, devices=1, accelerators=False):
+    def require_memory(self, devices: int = 1, accelerators: bool = False) -> None:
         """Raises `BadInput` if one step of training certainly needs more memory than this machine has.
 
         What is counted is a lower bound: the weights, their velocities and gradients, the outputs of the layers for the
@@ -160,11 +174,11 @@ class Recipe:
         names = ("batch_size", "image_size", "padding", "num_classes", "stem", "stages", "kernel_sizes", "depth")
         return ", ".join(f"{name}={asked[name]}" for name in (*names, "growth") if name in asked)
 
-    def build_schedule(self):
+    def build_schedule(self) -> "keras.optimizers.schedules.LearningRateSchedule":
         """Returns the learning rate as a Keras schedule, a function of the step."""
         return self.schedule.build(self.run)
 
-    def build_optimizer(self, **arguments):
+    def build_optimizer(self, **arguments: Any) -> "keras.optimizers.Optimizer":
         """Returns the recipe's Keras optimizer with its schedule.
 
         The optimizer does not clip gradients, see `Optimizer.arguments`. For `fit` on one device pass
@@ -175,7 +189,7 @@ class Recipe:
         """
         return self.optimizer.build(self.build_schedule(), **arguments)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Returns the recipe in the form of config.json: a dictionary for each part with its kind, and no tuples."""
         content = {}
         for field in dataclasses.fields(self):
@@ -188,7 +202,7 @@ class Recipe:
         return content
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Any) -> Self:
         """Returns the recipe that `to_dict` of this or an older version has written.
 
         Args:
@@ -214,7 +228,7 @@ class Recipe:
         return from_json(cls, {**values, **content})
 
     @classmethod
-    def read(cls, path):
+    def read(cls, path: StrPath) -> Self:
         """Returns the recipe in a JSON file, for instance the config.json of a run.
 
         Args:
@@ -229,8 +243,15 @@ class Recipe:
             raise BadInput(f"{path} cannot be read as a recipe: {str(error).splitlines()[0]}") from error
 
 
-def kinds_with(field):
-    """Returns the kinds of parts that have a field, as a list of pairs such as `("data", "arrays")`."""
+def kinds_with(field: str) -> list[tuple[str, str]]:
+    """Returns the kinds of parts that have a field, as a list of pairs such as `("data", "arrays")`.
+
+    Example:
+
+    >>> from allconv_resnet.recipes.recipe import kinds_with
+    >>> kinds_with("depth")
+    [('network', 'resnet'), ('network', 'densenet_bc')]
+    """
     return [
         (name, kind)
         for name, table in parts.KINDS.items()

@@ -16,48 +16,54 @@ def draw_curves(runs, title, path):
         path: Path of the PNG.
     """
     figure, axes = new_figure(7, 4)
+    seeds = f"{len(runs)} seeds and their range" if len(runs) > 1 else f"seed {runs[0].recipe['seed']}"
     for split, color in (("train", "C0"), ("test", "C3")):
-        seeds = [[(line["step"], 100 * line["error"]) for line in run.lines if line["split"] == split] for run in runs]
-        steps, errors = at_common_steps(seeds)
+        points = [[(line["step"], 100 * line["error"]) for line in run.lines if line["split"] == split] for run in runs]
+        steps, errors = at_common_steps(points)
         if len(steps):
             label = f"{split}: {mean(errors[-1])} % at step {steps[-1]:,.0f}"
             axes.plot(steps, errors.mean(axis=1), color=color, label=label)
             axes.fill_between(steps, errors.min(axis=1), errors.max(axis=1), color=color, alpha=0.2)
-    axes.set(xlabel="step", ylabel="error (%)", ylim=(0, None), title=f"{title}, {len(runs)} seeds and their range")
+    axes.set(xlabel="step", ylabel="error (%)", ylim=(0, None), title=f"{title}, {seeds}")
     axes.grid(alpha=0.3)
     axes.legend()
     save_figure(figure, path, dpi=120)
 
 
-def draw_comparison(found, title, path):
-    """Draws the test errors of several trainings against processor time, means as lines and ranges as bands.
+def draw_comparison(found, title, path, against="processor minutes"):
+    """Draws the test errors of several trainings, means as lines and ranges as bands.
 
     Args:
         found: Dictionary from the name of each training to its runs. A training whose logs have no processor time is
-            left out.
+            left out of a figure against it.
         title: Title of the figure.
         path: Path of the PNG.
+        against: `"processor minutes"` or `"steps"`, the horizontal axis.
     """
     figure, axes = new_figure(7, 4 + 0.2 * len(found))
     for number, (name, runs) in enumerate(found.items()):
         seeds = [
             [
-                (line["step"], minutes, 100 * line["error"])
+                (line["step"], place, 100 * line["error"])
                 for line in run.lines
-                if line["split"] == "test" and (minutes := run.processor_minutes(line["step"])) is not None
+                if line["split"] == "test" and (place := _place(run, line["step"], against)) is not None
             ]
             for run in runs
         ]
-        steps, minutes, errors = at_common_steps(seeds, columns=2)
+        steps, places, errors = at_common_steps(seeds, columns=2)
         if len(steps):
             label = f"{name}: {mean(errors[-1])} % at step {steps[-1]:,.0f}, n = {len(runs)}"
-            color, minutes = f"C{number}", minutes.mean(axis=1)
-            axes.plot(minutes, errors.mean(axis=1), "o-", ms=3, color=color, label=label)
-            axes.fill_between(minutes, errors.min(axis=1), errors.max(axis=1), color=color, alpha=0.2)
-    axes.set(xlabel="processor minutes", ylabel="test error (%)", xlim=(0, None), ylim=(0, None), title=title)
+            color, places = f"C{number}", places.mean(axis=1)
+            axes.plot(places, errors.mean(axis=1), "o-", ms=3, color=color, label=label)
+            axes.fill_between(places, errors.min(axis=1), errors.max(axis=1), color=color, alpha=0.2)
+    axes.set(xlabel=against, ylabel="test error (%)", xlim=(0, None), ylim=(0, None), title=title)
     axes.grid(alpha=0.3)
     figure.legend(fontsize="small", loc="outside lower center")  # inside the axes it would cover the slow ones
     save_figure(figure, path, dpi=120)
+
+
+def _place(run, step, against):
+    return step if against == "steps" else run.processor_minutes(step)
 
 
 def draw_ratios(rows, title, axis, path):

@@ -44,7 +44,9 @@ class Section(NamedTuple):
         trainings: Tuple of `Training`, one for each row.
         figure: Path of a PNG, relative to the page, in which the test errors of all trainings of the section are drawn
             together. If it is None, the page shows the curves of each training that has several seeds.
+        against: `"processor minutes"` or `"steps"`, the horizontal axis of that figure.
         notes: Tuple of sentences, in Markdown. They become a list below the table.
+        curves: Names of trainings whose curves are drawn although they have only one run.
         show_single_runs: Whether the page also shows the `curves.png` that the run of a one-run training drew.
     """
 
@@ -52,7 +54,9 @@ class Section(NamedTuple):
     text: str
     trainings: tuple[Training, ...]
     figure: str | None = None
+    against: str = "processor minutes"
     notes: tuple[str, ...] = ()
+    curves: tuple[str, ...] = ()
     show_single_runs: bool = False
 
 

@@ -36,6 +36,10 @@ class Run:
         test = self.last("test")
         return test is not None and test["step"] >= self.recipe["steps"]
 
+    def diverged_at(self):
+        """Returns the step at which the loss was no longer finite and the run ended, or None."""
+        return self.sessions[-1].get("not_finite_at")
+
     def minutes(self):
         """Returns the time of the training steps, from the images per second of each line."""
         train = [line for line in self.lines if line["split"] == "train"]

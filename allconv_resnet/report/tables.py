@@ -2,9 +2,11 @@
 
 from urllib.parse import quote
 
+from allconv_resnet.data.holdout import HOLDOUT
 from allconv_resnet.report.figures import mean
 
 NOT_RUN = "*not run*"
+HELD_OUT = "held-out error"
 COLUMNS = (
     "training",
     "what",
@@ -12,6 +14,7 @@ COLUMNS = (
     "steps",
     "train loss",
     "train error",
+    HELD_OUT,
     "test error",
     "minutes",
     "processor minutes",
@@ -35,8 +38,14 @@ def training_row(training, runs, directory):
     unfinished = len(runs) - len(counted)
     n = str(len(counted)) if len(counted) >= training.seeds else f"{len(counted)} of {training.seeds}"
     links = [link(run.path.name, run.path, directory) for run in counted]
-    links += [link("curves", directory / training.name / "curves.png", directory)] if len(counted) > 1 else []
-    train, test = ([line for run in counted if (line := run.last(split))] for split in ("train", "test"))
+    links += (
+        [link("curves", directory / training.name / "curves.png", directory)]
+        if sum(bool(run.lines) for run in counted) > 1
+        else []
+    )
+    train, held_out, test = (
+        [line for run in counted if (line := run.last(split))] for split in ("train", HOLDOUT, "test")
+    )
     return (
         f"`{training.name}`",
         what,
@@ -44,7 +53,8 @@ def training_row(training, runs, directory):
         steps(counted),
         mean([line["loss"] for line in train], 3),
         mean([100 * line["error"] for line in train]),
-        mean([100 * line["error"] for line in test]),
+        mean([100 * line["error"] for line in held_out]),
+        describe_test_errors(counted, test),
         mean([run.minutes() for run in counted], 1),
         mean([minutes for run in counted if (minutes := run.processor_minutes()) is not None], 1),
         "; ".join(dict.fromkeys(where(session) for run in counted for session in run.sessions)),
@@ -52,14 +62,38 @@ def training_row(training, runs, directory):
     )
 
 
+def training_table(trainings, found, directory):
+    """Returns the table of some trainings, in Markdown. Errors on held-out images are shown if a run has them.
+
+    Args:
+        trainings: Sequence of `Training`.
+        found: Dictionary from the name of each training to its runs.
+        directory: Path of the page.
+    """
+    rows = [COLUMNS, *(training_row(training, found.get(training.name, []), directory) for training in trainings)]
+    place = COLUMNS.index(HELD_OUT)
+    if all(row[place] in ("-", NOT_RUN) for row in rows[1:]):
+        rows = [(*row[:place], *row[place + 1 :]) for row in rows]
+    return markdown(rows)
+
+
 def finished(runs):
-    """Returns the runs that have finished, or all of them if none has."""
-    return [run for run in runs if run.finished()] or runs
+    """Returns the runs that have finished or diverged, or all of them if none has."""
+    return [run for run in runs if run.finished() or run.diverged_at()] or runs
+
+
+def describe_test_errors(runs, lines):
+    """Returns the mean test error of some lines of logs in percent, and at which steps some of the runs diverged."""
+    diverged = sorted({run.diverged_at() for run in runs if run.diverged_at()})
+    if not diverged:
+        return mean([100 * line["error"] for line in lines])
+    at = " to ".join(f"{step:,}" for step in dict.fromkeys((diverged[0], diverged[-1])))
+    return "; ".join([mean([100 * line["error"] for line in lines])] * bool(lines) + [f"diverged at step {at}"])
 
 
 def steps(runs):
     """Returns how many steps runs have done, and of how many if they are not yet at the end."""
-    done = sorted({run.lines[-1]["step"] if run.lines else 0 for run in runs})
+    done = sorted({run.diverged_at() or (run.lines[-1]["step"] if run.lines else 0) for run in runs})
     planned = max(run.recipe["steps"] for run in runs)
     text = " to ".join(f"{step:,}" for step in dict.fromkeys((done[0], done[-1])))
     return text if done[0] == planned else f"{text} of {planned:,}"

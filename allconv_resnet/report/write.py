@@ -10,7 +10,7 @@ from allconv_resnet.report.figures import draw_comparison, draw_curves, draw_rat
 from allconv_resnet.report.json_logs import comparison_ratios, comparison_section, measurement_section
 from allconv_resnet.report.page import Section, Training, neutral_page
 from allconv_resnet.report.runs import find_runs
-from allconv_resnet.report.tables import COLUMNS, finished, link, markdown, training_row
+from allconv_resnet.report.tables import finished, link, training_table
 
 MARKER = "<!-- Written by allconv-resnet report. Edit page.py or the logs, not this file. -->"
 
@@ -76,21 +76,23 @@ def _other_trainings(page, found):
 
 def _training_section(section, found, directory):
     """Returns a section's title, text, table and notes, in Markdown."""
-    rows = [training_row(training, found.get(training.name, []), directory) for training in section.trainings]
+    table = training_table(section.trainings, found, directory)
     notes = "".join(f"- {note}\n" for note in section.notes)
-    return "\n\n".join(part for part in (f"## {section.title}", section.text, markdown([COLUMNS, *rows])) if part) + (
+    return "\n\n".join(part for part in (f"## {section.title}", section.text, table) if part) + (
         f"\n{notes}" if notes else ""
     )
 
 
 def _show(section, found, directory, figures):
     """Yields the images of a section, in Markdown, and appends to `figures` the calls that draw them."""
-    counted = {name: finished(runs) for name, runs in found.items()}
+    counted = {name: [run for run in finished(runs) if run.lines] for name, runs in found.items()}
+    counted = {name: runs for name, runs in counted.items() if runs}
     if section.figure and len(counted) > 1:
-        figures.append(functools.partial(draw_comparison, counted, section.title, directory / section.figure))
-        yield f"![{section.title}: test error against processor time]({section.figure})\n"
+        path = directory / section.figure
+        figures.append(functools.partial(draw_comparison, counted, section.title, path, section.against))
+        yield f"![{section.title}: test error against {section.against}]({section.figure})\n"
     for name, runs in counted.items():
-        several = len(runs) > 1
+        several = len(runs) > 1 or name in section.curves
         curves = (directory / name if several else runs[0].path) / "curves.png"
         if several:
             figures.append(functools.partial(draw_curves, runs, name, curves))

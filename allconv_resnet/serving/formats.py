@@ -52,7 +52,7 @@ def export_file(model, path, kind, images=None):
         try:
             whole.export(str(file), format=kind, verbose=False, **({} if images is None else _quantization(images)))
         except ImportError as error:
-            raise BadInput(f"--format {kind} needs: pip install 'allconv_resnet[{kind}]' ({error})") from error
+            raise BadInput(f"--format {kind} needs, in the checkout: pip install -e '.[{kind}]' ({error})") from error
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with files.replacing(path) as partial:

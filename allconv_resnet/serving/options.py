@@ -9,8 +9,8 @@ from allconv_resnet.errors import BadInput
 
 
 @dataclass(frozen=True)
-class ServeOptions:
-    """Options of a server. Anyone who can reach the port can send anything, so everything that is sent has a limit."""
+class ModelOptions:
+    """What is served."""
 
     name: str = "model"
     """The name of the export in the address: /v1/models/NAME:predict."""
@@ -21,6 +21,11 @@ class ServeOptions:
     poll_seconds: float = 2.0
     """Seconds between two looks for new and removed versions. 0 means that only SIGHUP looks for them."""
 
+
+@dataclass(frozen=True)
+class AddressOptions:
+    """Where the server listens."""
+
     host: str = "127.0.0.1"
     """Address to listen on. 0.0.0.0 means every network of the machine."""
     port: int = 8501
@@ -29,6 +34,12 @@ class ServeOptions:
     """Port for TensorFlow Serving's gRPC, usually 8500. Not set: no gRPC."""
     unix_socket: Path | None = None
     """Unix socket to listen on, instead of the address and the port."""
+
+
+@dataclass(frozen=True)
+class AccessOptions:
+    """Who may ask, and what is noted."""
+
     certificate: Path | None = None
     """PEM file of a certificate and those that sign it. The server then speaks HTTPS."""
     certificate_key: Path | None = None
@@ -40,10 +51,20 @@ class ServeOptions:
     request_log: Path | None = None
     """File to which a line of JSON is added for every request. "-" means standard output."""
 
+
+@dataclass(frozen=True)
+class ComputingOptions:
+    """How the network computes."""
+
     threads: int = os.cpu_count() or 1
     """Number of requests, or batches of them, that the network computes at the same time."""
     batch: int = 1
     """Most images in a batch of several requests, which came while the network was busy. 1 turns batching off."""
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """Limits on what strangers may take."""
 
     max_body_mb: float = 32.0
     """Largest body of a request, in millions of bytes."""
@@ -68,6 +89,11 @@ class ServeOptions:
     stop_seconds: float = 10.0
     """Seconds after which the process has ended when it is told to stop. Requests in progress may finish until then."""
 
+
+@dataclass(frozen=True)
+class ServeOptions(LimitOptions, ComputingOptions, AccessOptions, AddressOptions, ModelOptions):
+    """Options of a server. Anyone who can reach the port can send anything, so everything that is sent has a limit."""
+
     def __post_init__(self):
         if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
             raise BadInput(f"name must be made of letters, digits, -, _ and dots. Received: name={self.name!r}")
@@ -89,3 +115,18 @@ class ServeOptions:
             number = isinstance(value, int | float) and field.name not in ("port", "grpc_port", "poll_seconds")
             if number and not 0 < value < float("inf"):
                 raise BadInput(f"{field.name} must be positive and finite. Received: {field.name}={value}")
+
+
+@dataclass(frozen=True)
+class ServeGroups:
+    """The same options in the groups of the help."""
+
+    models: ModelOptions = ModelOptions()
+    address: AddressOptions = AddressOptions()
+    access: AccessOptions = AccessOptions()
+    computing: ComputingOptions = ComputingOptions()
+    limits: LimitOptions = LimitOptions()
+
+    def options(self):
+        """Returns the options as `ServeOptions`, which checks them."""
+        return ServeOptions(**{name: value for group in vars(self).values() for name, value in vars(group).items()})

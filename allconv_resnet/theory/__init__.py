@@ -6,16 +6,6 @@ of them, and `commands` has the experiments of `allconv-resnet theory`. Modules 
 allconv_resnet` takes no longer than `import keras`.
 """
 
-from importlib import import_module
+import lazy_loader
 
-__all__ = ["expressivity", "gradients", "isometry", "landscape", "linear"]
-
-
-def __getattr__(name):
-    if name in __all__:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,6 +4,8 @@
 `predict_labels` evaluates it, `theorem_parameters` is the number of weights that the theorem states, and
 `MemorizationReport` says what was built. Import this module before `keras.saving.load_model` reads such a model: it
 registers the layers.
+
+The examples assume `from allconv_resnet.theory.expressivity import *`, `import keras` and `import numpy as np`.
 """
 
 from allconv_resnet.theory.hardt_ma.memorization import (

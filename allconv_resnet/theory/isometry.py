@@ -5,6 +5,8 @@
 in closed form, or the spectrum of finitely many layers. `weight_scale_for` and `IsometricNormal` go back from c to
 weights, and `outliers` predicts the singular values that lie outside the spectrum. `simulate_network` draws random
 networks, and `jacobian_singular_values` measures any Keras model.
+
+The examples assume `from allconv_resnet.theory.isometry import *`, `import keras` and `import numpy as np`.
 """
 
 from allconv_resnet.theory.tarnowski.activations import ACTIVATIONS, Activation, gaussian_means

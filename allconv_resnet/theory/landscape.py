@@ -7,6 +7,8 @@ are stationary only nearly (theorem 3). `last_block` writes a network of this pr
 `certify_network` measures the same alternatives for any Keras network. `ResidualWithLinearPath`, `projected_sgd` and
 `fit_projected` are section 4: an architecture whose training ends no worse than the best linear predictor, with the
 regret bound at every step.
+
+The examples assume `from allconv_resnet.theory.landscape import *`, `import keras` and `import numpy as np`.
 """
 
 from allconv_resnet.theory.shamir.approximate_points import excess_of_point, excess_of_points, smallest_eigenvalue

@@ -6,6 +6,8 @@ with equation 2.3 corrected); `gradient_lower_bound_anywhere` and `certified_ris
 `singular_critical_point` shows where they end. `train_linear` runs gradient descent with and without the identity in
 the parameterization; `initial_factors` are the starts that the literature compares. Everything is NumPy and SciPy in
 float64.
+
+The examples assume `from allconv_resnet.theory.linear import *`, `import keras` and `import numpy as np`.
 """
 
 from allconv_resnet.theory.hardt_ma.critical_points import (

@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from allconv_resnet import files
+from allconv_resnet import files, pretrained
 from allconv_resnet.data.source import load_for_recipe
 from allconv_resnet.errors import BadInput
 from allconv_resnet.progress import say
@@ -35,9 +35,10 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel",
     """Exports the network of a run, with a model card and the names of the classes.
 
     Args:
-        run_dir: Path of the run directory.
+        run_dir: Path of the run directory, or the name of a network that comes with the package.
         checkpoint: Which checkpoint, see `weights.load_model`.
-        output_dir: Path of the directory of all versions, or None for `run_dir/export`. The version is the step, or one
+        output_dir: Path of the directory of all versions, or None for `run_dir/export`, which is not possible for a
+            network of the package. The version is the step, or one
             more than the newest version if that is larger, so that the newest version is always the last export.
         kind: `"savedmodel"`, `"onnx"` or `"litert"`.
         quantize: `"int8"` or None. The ranges are those of training images.
@@ -52,6 +53,9 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel",
     """
     if quantize and kind != "litert":
         raise BadInput(f"--quantize needs --format litert. Received: quantize={quantize}, format={kind}")
+    if output_dir is None and str(run_dir) in pretrained.names():
+        raise BadInput(f"{run_dir} comes with the package, which is not written to: export needs --output-dir")
+    run_dir = pretrained.find(run_dir)
     recipe = run_directory.read_recipe(run_dir)
     centre = recipe.data.centre
     if centre is None:

@@ -7,9 +7,10 @@ from allconv_resnet.errors import BadInput
 from allconv_resnet.training import run_directory
 from allconv_resnet.training.run_directory import MODEL
 from allconv_resnet.training.weights import load_model
+from allconv_resnet.types import StrPath
 
 
-def load(source):
+def load(source: StrPath) -> keras.Model:
     """Returns a trained network with its weights and the names of its classes.
 
     Args:
@@ -26,9 +27,10 @@ def load(source):
 
     Example:
 
-    >>> model = acr.load("runs/digits")
-    >>> model.label_names
-    ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
+    >>> model = acr.load("cifar10-fast")
+    >>> model.label_names[:3]
+    ('airplane', 'automobile', 'bird')
+    >>> logits = model(acr.standardize(np.zeros((1, 32, 32, 3), "uint8")))
     """
     path = files.expand(source, "source")
     if path.suffix in (".h5", ".hdf5"):

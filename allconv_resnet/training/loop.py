@@ -9,6 +9,7 @@ from allconv_resnet.data.holdout import HOLDOUT
 from allconv_resnet.data.source import load_for_recipe
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.progress import Progress, duration, say
+from allconv_resnet.recipes.recipe import Recipe
 from allconv_resnet.training import adaptation, engines, run_directory, run_state
 from allconv_resnet.training.checkpoints import Checkpoints, steps_on_disk
 from allconv_resnet.training.engines.engine import SUMS, means
@@ -16,21 +17,22 @@ from allconv_resnet.training.evaluate import follow_job
 from allconv_resnet.training.initialize import describe_transfer, initialize
 from allconv_resnet.training.reports import Metrics, best_line, describe_evaluation, plot_curves, summary
 from allconv_resnet.training.stop_signal import StopSignal
+from allconv_resnet.types import StrPath
 
 DRAW_SECONDS = 30  # shortest time between two drawings of the curves, which take as long as 50 steps on a GPU
 
 
 def train(
-    recipe,
-    run_dir,
-    data_dir=None,
-    strategy="auto",
-    replicas=None,
-    peer_timeout=300,
-    minutes=None,
-    overwrite=False,
-    given=None,
-):
+    recipe: Recipe,
+    run_dir: StrPath,
+    data_dir: StrPath | None = None,
+    strategy: str = "auto",
+    replicas: int | None = None,
+    peer_timeout: int = 300,
+    minutes: float | None = None,
+    overwrite: bool = False,
+    given: set[str] | None = None,
+) -> int | None:
     """Trains a recipe to its last step. It begins the run in a directory, or continues it.
 
     Args:
@@ -53,6 +55,16 @@ def train(
         BadInput: if the arguments, the data and the run directory do not fit each other. Nothing has been written then.
         RunFailed: if the loss is not finite, the run directory can no longer be written to, or another machine cannot
             be reached.
+
+    Example: three steps on the digits, which need no download.
+
+    >>> import tempfile
+    >>> from allconv_resnet.training.loop import train
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     stopped_by = train(acr.recipes.DIGITS.replace(steps=3), f"{directory}/run", strategy="one")
+    ...     model = acr.load(f"{directory}/run")
+    >>> stopped_by is None, model.label_names[:3]
+    (True, ('0', '1', '2'))
     """
     run_dir, data_dir = files.expand(run_dir, "run_dir"), files.expand(data_dir, "data_dir", bucket=True)
     if engines.is_evaluator(strategy):
@@ -145,6 +157,7 @@ def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
         bad = engine.first_bad_step()  # waits for the device
         clock.add((step - before) * recipe.run.batch_size, time.perf_counter() - began)
         if bad:
+            run.mark_session(not_finite_at=bad)
             raise RunFailed(
                 f"The loss is not finite at step {bad}, with learning rate {float(schedule(bad - 1)):g}: "
                 f"the last checkpoint before it is kept; a lower learning rate may help"

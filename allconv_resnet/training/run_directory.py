@@ -167,6 +167,11 @@ class RunDirectory:
             files.copy_damaged(path)
         files.write_json(path, {"sessions": [*sessions, {"first_step": first_step, **environment}]})
 
+    def mark_session(self, **facts):
+        """Adds facts about how this session ended to its entry in environment.json."""
+        *earlier, last = read_sessions(self.path)
+        files.write_json(self.path / "environment.json", {"sessions": [*earlier, {**last, **facts}]})
+
     def finish(self, model):
         """Writes the trained network, a Keras model, to model.keras."""
         with files.replacing(self.path / MODEL) as temporary:

@@ -158,3 +158,11 @@ def test_validation_data_of_fit_count_every_image_once(examples):
     history = model.fit(x, labels, epochs=1, batch_size=6, validation_data=batches, verbose=0).history
     logits = model.predict(x, verbose=0)
     assert history["val_loss"] == [pytest.approx(float(loss(labels, logits)), rel=1e-5)]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_iterators_are_not_tuned(padded):
+    """The deletion of a tuned iterator often sleeps, up to a minute, and every evaluation deletes one."""
+    evaluation = pipeline.evaluation_batches(IMAGES, LABELS, 12, padded=padded)
+    for dataset in (pipeline.training_batches(IMAGES, LABELS, RECIPE), evaluation):
+        assert dataset.options().autotune.enabled is False

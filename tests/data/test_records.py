@@ -97,6 +97,12 @@ def test_skipped_images_are_not_decoded(data, monkeypatch):
     assert 0 < len(decoded) <= 6 * 6  # the batch, and those that are made ahead of it
 
 
+def test_iterators_are_not_tuned(data):
+    evaluations = [data.evaluation_batches(TEST, RECIPE, padded=padded) for padded in (False, True)]
+    for dataset in (data.training_batches(RECIPE), *evaluations):
+        assert dataset.options().autotune.enabled is False
+
+
 def test_evaluation_shows_every_image_once(data):
     batches = [
         [x.numpy() for x in batch] for batch in data.evaluation_batches(TEST, RECIPE.replace(batch_size=8), padded=True)

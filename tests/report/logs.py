@@ -33,6 +33,14 @@ def write_seeds(path, errors):
         write_run(path / f"seed{seed}", seed, error)
 
 
+def write_diverged(path, seed, at, **changes):
+    """Writes the log of a run whose loss was not finite at a step, before its first line."""
+    write_run(path, seed, 1.0, **changes)
+    (path / "metrics.jsonl").write_text("")
+    (session,) = json.loads((path / "environment.json").read_text())["sessions"]
+    (path / "environment.json").write_text(json.dumps({"sessions": [{**session, "not_finite_at": at}]}))
+
+
 def row(text, start):
     """Returns the cells of the one row of a page that starts so."""
     (line,) = [line for line in text.splitlines() if line.startswith(f"| {start}")]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from logs import row, write_run, write_seeds
+from logs import row, write_diverged, write_run, write_seeds
 from scipy import stats
 
 from allconv_resnet.report import Claim, Page, Section, Training, write_report
@@ -47,6 +47,24 @@ def test_a_claim_is_judged_by_the_interval_of_the_difference(tmp_path, errors, v
         return
     middle, half = _interval([100 * error for error in OURS], [100 * error for error in errors])
     assert cells[5] == f"{middle:+.2f} ± {half:.2f}"
+
+
+@pytest.mark.parametrize(
+    "finished, verdict", [([], "reproduces"), ([0.2], "not decided")], ids=["all diverged", "one of three finished"]
+)
+def test_a_run_that_diverged_has_the_highest_error(tmp_path, finished, verdict):
+    write_seeds(tmp_path / "ours", OURS)
+    write_seeds(tmp_path / "theirs", finished)
+    for seed in range(len(finished), 3):
+        write_diverged(tmp_path / "theirs" / f"seed{seed}", seed, at=seed + 2)
+    text = write_report(tmp_path, PAGE).read_text()
+    cells = row(text, "Ours is better.")
+    assert cells[4:] == [f"`theirs` diverged in {3 - len(finished)} of 3", "", verdict]
+    training = row(text, "`theirs`")
+    assert training[2] == "3" and training[6].endswith(f"diverged at step {len(finished) + 2} to 4")
+    swapped = Page("# Results", PAGE.sections, (Claim("Theirs is better.", "table 2", "theirs", "ours"),))
+    opposite = {"reproduces": "**does not reproduce**", "not decided": "not decided"}[verdict]
+    assert row(write_report(tmp_path, swapped).read_text(), "Theirs is better.")[6] == opposite
 
 
 def test_the_interval_is_welchs():

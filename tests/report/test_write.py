@@ -1,5 +1,6 @@
 """The page of a directory: every figure of its tables follows from the logs."""
 
+import json
 import shutil
 
 import pytest
@@ -47,6 +48,27 @@ def test_trainings_are_summed_up_over_their_seeds(tmp_path):
     assert (tmp_path / "digits" / "curves.png").stat().st_size > 5000
     assert "](digits/curves.png)" in text
     assert "\n\n- One try failed.\n" in text
+
+
+def test_the_curves_of_one_run_are_drawn_where_the_page_asks_for_them(tmp_path):
+    write_run(tmp_path / "digits" / "seed0", 0, 0.2)
+    write_run(tmp_path / "small" / "seed0", 0, 0.3)
+    section = PAGE.sections[0]._replace(curves=("small",))
+    text = write_report(tmp_path, Page("# Results\n", (section,))).read_text()
+    assert "](small/curves.png)" in text and "](digits/curves.png)" not in text
+    assert (tmp_path / "small" / "curves.png").stat().st_size > 5000
+
+
+def test_errors_on_held_out_images_are_shown_where_there_are_some(tmp_path):
+    write_run(tmp_path / "digits", 0, 0.2)
+    write_run(tmp_path / "small", 0, 0.3)
+    assert "held-out error" not in write_report(tmp_path).read_text()
+    with open(tmp_path / "small" / "metrics.jsonl", "a") as log:
+        log.write(json.dumps({"step": 40, "split": "holdout", "loss": 1.0, "error": 0.25}) + "\n")
+    text = write_report(tmp_path).read_text()
+    assert "| train error | held-out error | test error |" in text
+    assert row(text, "`small`")[5:8] == ["15.00", "25.00", "30.00"]
+    assert row(text, "`digits`")[5:8] == ["10.00", "-", "20.00"]
 
 
 def test_trainings_of_one_section_are_drawn_together(tmp_path):

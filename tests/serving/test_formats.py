@@ -186,7 +186,7 @@ def test_a_format_that_cannot_be_written(finished, tmp_path, capsys, monkeypatch
 
     monkeypatch.setattr(module_utils, "tf2onnx", module_utils.LazyModule("tf2onnx"))
     assert command("export", finished, "--format", "onnx", "--output-dir", tmp_path) == 2
-    assert "pip install 'allconv_resnet[onnx]'" in capsys.readouterr().err
+    assert "pip install -e '.[onnx]'" in capsys.readouterr().err
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
     assert formats.SUFFIXES.keys() == RUNTIMES.keys()
 

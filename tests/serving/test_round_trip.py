@@ -1,4 +1,4 @@
-"""The README's one command: train -> export -> serve -> predict."""
+"""The one command of the page about serving: train -> export -> serve -> predict."""
 
 import os
 import subprocess
@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-def test_the_round_trip_of_the_readme(tmp_path):
-    assert "PATH=$PWD/.venv/bin:$PATH examples/round_trip.sh" in (ROOT / "README.md").read_text()
+def test_the_round_trip_of_the_page(tmp_path):
+    assert "PATH=$PWD/.venv/bin:$PATH examples/round_trip.sh" in (ROOT / "docs" / "use" / "serve.md").read_text()
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         [ROOT / "examples" / "round_trip.sh", tmp_path / "run"],

@@ -23,7 +23,9 @@ WITHOUT_EXAMPLES = ("embedding", "memorized_points", "random_matrices", "separat
 def test_docstring_examples_run(name):
     if name.endswith("stacked_blocks") and keras.backend.backend() == "jax":
         pytest.skip("the examples show shapes of TensorFlow")
-    results = doctest.testmod(import_module(name), extraglobs={"np": np}, optionflags=doctest.NORMALIZE_WHITESPACE)
+    results = doctest.testmod(
+        import_module(name), extraglobs={"np": np, "keras": keras}, optionflags=doctest.NORMALIZE_WHITESPACE
+    )
     assert results.failed == 0
     assert results.attempted > 0 or name.endswith(WITHOUT_EXAMPLES)
 

@@ -34,7 +34,8 @@ def test_details_are_those_of_the_network(runs, tmp_path, capsys):
     assert command("evaluate", runs[0], "--details", tmp_path / "details") == 0
     error = float(capsys.readouterr().out.split("test error ")[1].split("%")[0])
     images, labels = acr.load_data("digits").arrays("test")
-    predicted = acr.load(runs[0]).predict(acr.standardize(images), verbose=0).argmax(1)
+    logits = acr.load(runs[0]).predict(acr.standardize(images), verbose=0)
+    predicted = logits.argmax(1)
     assert 5 < error < 95  # there are both kinds of images
     rows = table(tmp_path / "details" / "predictions.csv")
     assert [int(row["image"]) for row in rows] == list(range(360))
@@ -46,6 +47,10 @@ def test_details_are_those_of_the_network(runs, tmp_path, capsys):
         own = labels == int(row["class"])
         assert (int(row["images"]), int(row["wrong"])) == (own.sum(), (predicted[own] != int(row["class"])).sum())
         assert float(row["error"]) == pytest.approx(int(row["wrong"]) / int(row["images"]), abs=1e-6)
+    with np.load(tmp_path / "details" / "logits.npz") as kept:
+        assert kept["logits"].dtype == np.float16
+        np.testing.assert_allclose(kept["logits"], logits, rtol=2e-3, atol=1e-3)
+        np.testing.assert_array_equal(kept["labels"], labels)
     for name in ("confusion.png", "mistakes.png"):
         picture = (tmp_path / "details" / name).read_bytes()
         assert picture.startswith(b"\x89PNG") and len(picture) > 10_000

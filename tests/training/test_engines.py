@@ -14,6 +14,7 @@ from training.runs import ENGINES, TINY, assert_same, lines, metrics, state, wai
 from allconv_resnet import recipes
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.training.checkpoints import Checkpoints, steps_on_disk
+from allconv_resnet.training.run_directory import read_sessions
 
 # JAX compiles each run anew, and a job of three processes takes seconds to start: `make test` has the first engine
 # alone here, and the other two in test_jax.py and test_parameter_server.py; .ci/run has all three.
@@ -199,6 +200,7 @@ def test_a_loss_that_is_not_finite(start, tmp_path):
     bad = int(said.split("not finite at step ")[1].split(",")[0])
     assert steps_on_disk(run_dir / "checkpoints") == list(range(max(1, bad - 3), bad))
     assert not (run_dir / "model.keras").exists()
+    assert read_sessions(run_dir)[-1]["not_finite_at"] == bad
 
 
 @pytest.mark.parametrize("network", ["all_cnn_c", "resnet20"])

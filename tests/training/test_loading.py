@@ -205,6 +205,14 @@ def test_a_name_that_is_not_there_is_refused_with_those_that_are(packed, tmp_pat
         monkeypatch.setattr(pretrained, "HERE", tmp_path / "none")
 
 
+def test_a_network_of_the_package_is_exported_to_another_place(packed, tmp_path, capsys):
+    assert command("export", packed) == 2
+    assert f"{packed} comes with the package, which is not written to" in capsys.readouterr().err
+    assert command("export", packed, "--output-dir", tmp_path / "out") == 0
+    assert (tmp_path / "out").is_dir() and not (pretrained.HERE / packed / "export").exists()
+    assert command("export", "cifar10-none", "--output-dir", tmp_path / "out") == 2
+
+
 @pytest.mark.slow
 def test_the_wheel_has_the_packed_networks(run, tmp_path):
     root = pretrained.HERE.parent.parent

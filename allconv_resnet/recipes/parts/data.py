@@ -1,6 +1,6 @@
 """The data part of a recipe: the images, their splits and their augmentation."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -32,14 +32,20 @@ class Images:
     determined by the seed. The labels of all records are read first if the images are in records."""
 
     @property
-    def watched_split(self):
+    def watched_split(self) -> str:
         """Name of the split that is tested on during the run and determines the best checkpoint."""
         return HOLDOUT if self.holdout else self.test_split
 
 
 @part
 class Arrays(Images):
-    """Images of one size in memory (section 4.1)."""
+    """Images of one size in memory (section 4.1).
+
+    Example:
+
+    >>> acr.recipes.Arrays(dataset="cifar100", num_classes=100).watched_split
+    'test'
+    """
 
     test_split: Name = "test"
     """Name of the split that is tested on."""
@@ -48,12 +54,12 @@ class Arrays(Images):
     centre: Annotated[float, Gt(0), Le(1)] | None = 1.0
     """Fraction of the height and width of an image that evaluation shows. Serving crops larger images likewise."""
 
-    kind: ClassVar = "arrays"
+    kind: ClassVar[str] = "arrays"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_cutout(self)
 
-    def augmentations(self):
+    def augmentations(self) -> tuple[Any, ...]:
         """Returns the augmentations of training, in the order in which they are applied."""
         return (self.crop, self.erasing)
 
@@ -62,6 +68,11 @@ class Arrays(Images):
 class Records(Images):
     """JPEG and PNG files of all sizes, in folders or in record files, as tensorflow-datasets prepares ImageNet (section
     4.2).
+
+    Example:
+
+    >>> acr.recipes.Records(dataset="imagenet2012", num_classes=1000, image_size=(224, 224, 3)).watched_split
+    'validation'
     """
 
     test_split: Name = "validation"
@@ -79,12 +90,12 @@ class Records(Images):
     bad_images: Literal["skip", "fail"] = "skip"
     """Whether images that cannot be decoded are skipped (and named, and counted in the metrics) or end the run."""
 
-    kind: ClassVar = "records"
+    kind: ClassVar[str] = "records"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_cutout(self)
 
-    def augmentations(self):
+    def augmentations(self) -> tuple[Any, ...]:
         """Returns the augmentations of the standardized images, after the random crop and the mirroring."""
         return (self.erasing,)
 

@@ -1,11 +1,18 @@
 """The network part of a recipe: the paper's network, or one that the paper compares it with."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from allconv_resnet.architectures import CIFAR_STAGES, CIFAR_STEM
 from allconv_resnet.errors import BadInput
 from allconv_resnet.part import Count, Fraction, Natural, Positive, Size, part
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from allconv_resnet.recipes.parts.data import Images
 
 
 @part
@@ -15,7 +22,14 @@ class Network:
 
 @part
 class AllConv(Network):
-    """The all-convolutional residual network of Hardt & Ma (table 1)."""
+    """The all-convolutional residual network of Hardt & Ma (table 1).
+
+    Example:
+
+    >>> network = acr.recipes.AllConv(stages=((1, 16, 1), (1, 32, 2)))
+    >>> network.build(acr.recipes.Arrays(), seed=0).output_shape
+    (None, 10)
+    """
 
     stem: tuple[Size, Size, Size, Size] = tuple(CIFAR_STEM)
     """First convolution: filters, kernel size, stride, and size of the average pooling after it (1 means none)."""
@@ -48,13 +62,13 @@ class AllConv(Network):
     mirror_average: bool = False
     """Whether inference averages the logits over an image and its mirror image. The paper does not."""
 
-    kind: ClassVar = "allconv_resnet"
+    kind: ClassVar[str] = "allconv_resnet"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.stages:
             raise BadInput(f"stages must not be empty. Received: stages={self.stages}")
 
-    def fits(self, length):
+    def fits(self, length: int) -> bool:
         """Returns whether the strides divide what is left of a height or width of `length` pixels at each stage."""
         *_, stride, pool = self.stem
         length = -(-length // stride) // pool
@@ -64,7 +78,7 @@ class AllConv(Network):
             length //= stride
         return True
 
-    def require_size(self, image_size):
+    def require_size(self, image_size: Sequence[int]) -> None:
         """Raises `BadInput` with the nearest sizes that the strides divide if they do not divide `image_size`."""
         for length in image_size[:2]:
             if not self.fits(length):
@@ -79,7 +93,14 @@ class AllConv(Network):
                     f"stages={self.stages}"
                 )
 
-    def build(self, data, seed, dtype=None, name="allconv_resnet", images=None):
+    def build(
+        self,
+        data: "Images",
+        seed: int,
+        dtype: Any = None,
+        name: str = "allconv_resnet",
+        images: "np.ndarray | None" = None,
+    ) -> "keras.Model":
         """Returns the network.
 
         Args:
@@ -124,14 +145,16 @@ class AllConv(Network):
 class Baseline(Network):
     """Base class of the networks of other papers. Its fields are the arguments of one function."""
 
-    function: ClassVar
+    function: ClassVar[str]
     """Name of the function in `baselines`."""
-    smallest: ClassVar = 1
+    smallest: ClassVar[int] = 1
     """Smallest height and width of the images, in pixels."""
 
-    whitened_stem: ClassVar = False
+    whitened_stem: ClassVar[bool] = False
 
-    def build(self, data, seed, dtype=None, name=None, images=None):
+    def build(
+        self, data: "Images", seed: int, dtype: Any = None, name: str | None = None, images: "np.ndarray | None" = None
+    ) -> "keras.Model":
         """Returns the network. The arguments are those of `AllConv.build`, and `name` is not used."""
         from allconv_resnet import baselines
 
@@ -149,55 +172,79 @@ class Baseline(Network):
 
 @part
 class AllCnn(Baseline):
-    """All-CNN-C of Springenberg et al. 2014 (arXiv 1412.6806)."""
+    """All-CNN-C of Springenberg et al. 2014 (arXiv 1412.6806).
+
+    Example:
+
+    >>> acr.recipes.AllCnn().build(acr.recipes.Arrays(), seed=0).output_shape
+    (None, 10)
+    """
 
     dropout: tuple[Fraction, Fraction] = (0.2, 0.5)
     """Dropout rates at the input and after each convolution of stride 2."""
 
-    kind: ClassVar = "all_cnn_c"
-    smallest: ClassVar = 9
-    function: ClassVar = "all_cnn_c"
+    kind: ClassVar[str] = "all_cnn_c"
+    smallest: ClassVar[int] = 9
+    function: ClassVar[str] = "all_cnn_c"
 
 
 @part
 class ResNet(Baseline):
-    """The CIFAR ResNet of He et al. 2015 (arXiv 1512.03385)."""
+    """The CIFAR ResNet of He et al. 2015 (arXiv 1512.03385).
+
+    Example:
+
+    >>> acr.recipes.ResNet(depth=20).build(acr.recipes.Arrays(), seed=0).output_shape
+    (None, 10)
+    """
 
     depth: Count = 20
     """Number of layers, of the form 6 n + 2, such as 20, 32, 44, 56 or 110."""
     normalization: str | None = "batch"
     """Normalization: `batch` after each convolution, or None."""
 
-    kind: ClassVar = "resnet"
-    function: ClassVar = "resnet"
+    kind: ClassVar[str] = "resnet"
+    function: ClassVar[str] = "resnet"
 
 
 @part
 class DenseNet(Baseline):
-    """DenseNet-BC of Huang et al. 2016 (arXiv 1608.06993)."""
+    """DenseNet-BC of Huang et al. 2016 (arXiv 1608.06993).
+
+    Example:
+
+    >>> acr.recipes.DenseNet(depth=22).build(acr.recipes.Arrays(), seed=0).output_shape
+    (None, 10)
+    """
 
     depth: Count = 100
     """Number of layers, of the form 6 n + 4."""
     growth: Natural = 12
     """Number of channels that each layer adds."""
 
-    kind: ClassVar = "densenet_bc"
-    smallest: ClassVar = 4
-    function: ClassVar = "densenet_bc"
+    kind: ClassVar[str] = "densenet_bc"
+    smallest: ClassVar[int] = 4
+    function: ClassVar[str] = "densenet_bc"
 
 
 @part
 class Airbench(Baseline):
-    """The batch-normalized network of Jordan 2024 (arXiv 2404.00498)."""
+    """The batch-normalized network of Jordan 2024 (arXiv 2404.00498).
+
+    Example:
+
+    >>> acr.recipes.Airbench().build(acr.recipes.Arrays(), seed=0).output_shape
+    (None, 10)
+    """
 
     widths: tuple[Size, Size, Size] = (64, 256, 256)
     """Channels of the three groups of convolutions."""
     mirror_average: bool = True
     """Whether inference averages the logits over an image and its mirror image."""
 
-    kind: ClassVar = "airbench"
-    function: ClassVar = "airbench"
-    whitened_stem: ClassVar = True
+    kind: ClassVar[str] = "airbench"
+    function: ClassVar[str] = "airbench"
+    whitened_stem: ClassVar[bool] = True
 
 
 NETWORKS = {

@@ -1,8 +1,11 @@
 """The optimizer part of a recipe."""
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from allconv_resnet.part import Fraction, NotNegative, Positive, part
+
+if TYPE_CHECKING:
+    import keras
 
 
 @part
@@ -14,7 +17,7 @@ class Optimizer:
     clip_norm: Positive | None = None
     """Largest global norm of the gradient. A larger gradient is scaled down. The paper does not clip."""
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         """Returns the arguments of the Keras optimizer without the learning rate.
 
         They do not include clipping, since the train step clips the gradient of the whole batch, whereas Keras would
@@ -22,11 +25,11 @@ class Optimizer:
         """
         return {"momentum": self.momentum, "nesterov": self.nesterov, "weight_decay": self.weight_decay}
 
-    def optimizer_class(self):
+    def optimizer_class(self) -> "type[keras.optimizers.Optimizer]":
         """Returns the class of Keras optimizers. It is imported here because `--help` does without Keras."""
         raise NotImplementedError
 
-    def build(self, schedule, **more):
+    def build(self, schedule: Any, **more: Any) -> "keras.optimizers.Optimizer":
         """Returns the Keras optimizer. Its weight decay applies only to kernels.
 
         Args:
@@ -40,16 +43,22 @@ class Optimizer:
 
 @part
 class Momentum(Optimizer):
-    """Momentum as in TensorFlow 1 with coupled weight decay (section 4.1): w <- w - learning_rate v."""
+    """Momentum as in TensorFlow 1 with coupled weight decay (section 4.1): w <- w - learning_rate v.
+
+    Example:
+
+    >>> acr.recipes.Momentum(momentum=0.85).build(0.1).name
+    'momentum'
+    """
 
     nesterov: bool = False
     """Whether the update is g + momentum v instead of v."""
     weight_decay: NotNegative = 1e-4
     """Coupled weight decay on kernels: g <- g + weight_decay w."""
 
-    kind: ClassVar = "momentum"
+    kind: ClassVar[str] = "momentum"
 
-    def optimizer_class(self):
+    def optimizer_class(self) -> "type[keras.optimizers.Optimizer]":
         from allconv_resnet import optimizers
 
         return optimizers.Momentum
@@ -57,7 +66,13 @@ class Momentum(Optimizer):
 
 @part
 class Muon(Optimizer):
-    """Momentum whose updates are orthogonalized (Jordan et al. 2024)."""
+    """Momentum whose updates are orthogonalized (Jordan et al. 2024).
+
+    Example:
+
+    >>> acr.recipes.Muon(weight_decay=0.05).build(0.02).name
+    'muon'
+    """
 
     nesterov: bool = True
     """Whether the update orthogonalizes g + momentum v instead of v."""
@@ -68,12 +83,12 @@ class Muon(Optimizer):
     vector_scale: Positive = 1.0
     """Factor of the updates of one-dimensional variables."""
 
-    kind: ClassVar = "muon"
+    kind: ClassVar[str] = "muon"
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         return {**super().arguments(), "kernel_norm": self.kernel_norm, "vector_scale": self.vector_scale}
 
-    def optimizer_class(self):
+    def optimizer_class(self) -> "type[keras.optimizers.Optimizer]":
         from allconv_resnet import optimizers
 
         return optimizers.Muon

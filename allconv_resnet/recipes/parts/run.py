@@ -6,7 +6,13 @@ from allconv_resnet.recipes.parts.start import Start
 
 @part
 class Run:
-    """Initial weights, batch, steps and intervals of a run."""
+    """Initial weights, batch, steps and intervals of a run.
+
+    Example:
+
+    >>> acr.recipes.Run(batch_size=64, steps=1_000).log_every
+    100
+    """
 
     start: Start = Start()
     batch_size: Int32 = 128

@@ -1,11 +1,16 @@
 """The schedule part of a recipe: the learning rate as a function of the step."""
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Gt, Le, Lt
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.part import LARGEST, Count, Int32, Natural32, part
+
+if TYPE_CHECKING:
+    import keras
+
+    from allconv_resnet.recipes.parts.run import Run
 
 LARGEST_RATE = 1e6
 Rate = Annotated[float, Gt(0), Lt(2 * LARGEST_RATE)]
@@ -22,10 +27,10 @@ class Schedule:
     warmup_steps: Natural32 = 0
     """Number of steps in which the learning rate rises linearly to that of the schedule."""
 
-    depends_on_steps: ClassVar = False
+    depends_on_steps: ClassVar[bool] = False
     """Whether the learning rates of the first steps depend on the number of steps of the run."""
 
-    def build(self, run):
+    def build(self, run: "Run") -> "keras.optimizers.schedules.LearningRateSchedule":
         """Returns the Keras schedule.
 
         Args:
@@ -36,26 +41,32 @@ class Schedule:
         schedule = self.without_warmup(run)
         return schedules.WarmUp(schedule, self.warmup_steps) if self.warmup_steps else schedule
 
-    def check(self, run):
+    def check(self, run: "Run") -> None:
         """Raises `BadInput` if the schedule does not fit the run part of the recipe."""
 
 
 @part
 class Steps(Schedule):
-    """The learning rate falls at given steps (CIFAR, section 4.1)."""
+    """The learning rate falls at given steps (CIFAR, section 4.1).
+
+    Example:
+
+    >>> float(acr.recipes.Steps(learning_rate=0.5, boundaries=(10,)).build(acr.recipes.Run())(0))
+    0.5
+    """
 
     boundaries: tuple[Int32, ...] = (30_000, 50_000)
     """Steps from which on the learning rate is lower. Without any it is constant."""
     decay_factor: Factor = 0.1
     """Factor by which the learning rate is multiplied at each boundary."""
 
-    kind: ClassVar = "steps"
+    kind: ClassVar[str] = "steps"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if list(self.boundaries) != sorted(set(self.boundaries)):
             raise BadInput(f"boundaries must increase. Received: boundaries={self.boundaries}")
 
-    def without_warmup(self, run):
+    def without_warmup(self, run: "Run") -> "keras.optimizers.schedules.LearningRateSchedule":
         from allconv_resnet import schedules
 
         return schedules.StepDecay(self.learning_rate, self.boundaries, self.decay_factor)
@@ -63,7 +74,14 @@ class Steps(Schedule):
 
 @part
 class Epochs(Schedule):
-    """The learning rate falls every few epochs (ImageNet, section 4.2)."""
+    """The learning rate falls every few epochs (ImageNet, section 4.2).
+
+    Example:
+
+    >>> schedule = acr.recipes.Epochs(epoch_images=50_000).build(acr.recipes.Run(batch_size=100))
+    >>> schedule.decay_steps
+    1000
+    """
 
     decay_factor: Factor = 0.94
     """Factor by which the learning rate is multiplied at each decay."""
@@ -72,9 +90,9 @@ class Epochs(Schedule):
     epoch_images: Count = 1_281_167
     """Number of images in an epoch."""
 
-    kind: ClassVar = "epochs"
+    kind: ClassVar[str] = "epochs"
 
-    def check(self, run):
+    def check(self, run: "Run") -> None:
         steps = self.decay_epochs * self.epoch_images / run.batch_size
         if not 1 <= steps < LARGEST:
             problem = "is shorter than one step" if steps < 1 else f"must be fewer than {LARGEST} steps"
@@ -83,7 +101,7 @@ class Epochs(Schedule):
                 f"epoch_images={self.epoch_images}, batch_size={run.batch_size}"
             )
 
-    def without_warmup(self, run):
+    def without_warmup(self, run: "Run") -> "keras.optimizers.schedules.LearningRateSchedule":
         from allconv_resnet import schedules
 
         steps_per_epoch = self.epoch_images / run.batch_size
@@ -94,12 +112,18 @@ class Epochs(Schedule):
 
 @part
 class Linear(Schedule):
-    """The learning rate falls linearly to 0, which it reaches after the last step."""
+    """The learning rate falls linearly to 0, which it reaches after the last step.
 
-    kind: ClassVar = "linear"
-    depends_on_steps: ClassVar = True
+    Example:
 
-    def without_warmup(self, run):
+    >>> float(acr.recipes.Linear(learning_rate=0.5).build(acr.recipes.Run(steps=100))(50))
+    0.25
+    """
+
+    kind: ClassVar[str] = "linear"
+    depends_on_steps: ClassVar[bool] = True
+
+    def without_warmup(self, run: "Run") -> "keras.optimizers.schedules.LearningRateSchedule":
         from allconv_resnet import schedules
 
         return schedules.LinearDecay(self.learning_rate, run.steps)

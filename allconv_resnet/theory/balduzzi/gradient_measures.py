@@ -1,25 +1,45 @@
 """Gradient norms, Jacobian spectra and correlations of gradients of a network at initialization."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allconv_resnet.theory.balduzzi.matrix_networks import initial_blocks, kernel_gradient
 
 
 @dataclass(frozen=True)
 class GradientMeasures:
-    """What `measure_gradients` finds for one network."""
+    """The result of `measure_gradients` for one network.
 
-    backward_growth: float  # |dL/dh_0| / |dL/dh_depth|, by which the blocks change the norm of a gradient
-    weight_gradient: float  # norm of the gradient of the loss with respect to all kernels (and gains) of the blocks
-    largest: float  # singular values of the Jacobian of the blocks at one input
+    Attributes:
+        backward_growth: Float, |dL/dh_0| / |dL/dh_depth|, by which the blocks change the norm of a gradient.
+        weight_gradient: Float, norm of the gradient of the loss with respect to all kernels (and gains) of the blocks.
+        largest: Float, the largest singular value of the Jacobian of the blocks at one input.
+        median: Float, the median singular value.
+        smallest: Float, the smallest singular value, 0 where it is within the rounding error of the largest one.
+        correlation: Float, mean cosine of the input gradients of one output at pairs of close inputs.
+    """
+
+    backward_growth: float
+    weight_gradient: float
+    largest: float
     median: float
-    smallest: float  # 0 where it is within the rounding error of the largest one
-    correlation: float  # mean cosine of the input gradients of one output at pairs of close inputs
+    smallest: float
+    correlation: float
 
 
-def measure_gradients(variant, depth, h, labels, size, normalization=None, distance=0.1, seed=0):
+def measure_gradients(
+    variant: str,
+    depth: int,
+    h: ArrayLike,
+    labels: ArrayLike,
+    size: int,
+    normalization: Literal["batch"] | None = None,
+    distance: float = 0.1,
+    seed: int = 0,
+) -> GradientMeasures:
     """Returns gradient norms, Jacobian spectrum and correlation of gradients of a network at initialization.
 
     The loss L is the mean cross-entropy of a random projection of the channels' means, as in the networks of Hardt &

@@ -7,15 +7,17 @@ statistics of one batch, which are then fixed as in inference.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allconv_resnet import initializers
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.checks import positive_integer
 
-VARIANTS = ("near_identity", "standard", "he", "fixup", "skipinit", "plain")
+VARIANTS: tuple[str, ...] = ("near_identity", "standard", "he", "fixup", "skipinit", "plain")
 _EPSILON = 1e-3  # of Keras's batch normalization
 
 
@@ -27,8 +29,8 @@ class Block:
     second: np.ndarray
     gain: float
     identity: bool
-    shifts: list  # means that batch normalization subtracts, two arrays [n]
-    scales: list  # factors by which it multiplies, two arrays [n]
+    shifts: list[np.ndarray]  # means that batch normalization subtracts, two arrays [n]
+    scales: list[np.ndarray]  # factors by which it multiplies, two arrays [n]
 
     def forward(self, h):
         """Returns the output for a batch `[b, n]`, the hidden activations, and which neurons are active."""
@@ -52,7 +54,9 @@ class Block:
         return self.identity * J + self.gain * self.scales[1][:, None] * branch
 
 
-def initial_blocks(variant, depth, h, size, normalization=None, seed=0):
+def initial_blocks(
+    variant: str, depth: int, h: ArrayLike, size: int, normalization: Literal["batch"] | None = None, seed: int = 0
+) -> list[Block]:
     """Returns the blocks of a network at initialization, and the hidden states of a batch.
 
     Args:

@@ -3,8 +3,11 @@
 An experiment's module imports Keras and the theorems only when it runs, so that `--help` is shown at once.
 """
 
-import argparse
+import sys
 from importlib import import_module
+
+from allconv_resnet import usage
+from allconv_resnet.errors import BadInput
 
 THEORY = {
     "linear": "linear residual networks: small optima, gradient bounds, descent (Hardt & Ma, section 2)",
@@ -22,19 +25,25 @@ def theory_command(arguments):
         arguments: List of strings, the arguments after `theory`.
 
     Returns:
-        0, the exit status.
-    """
-    names = "\n".join(f"  {name:14}{summary}" for name, summary in THEORY.items())
-    parser = argparse.ArgumentParser(
-        "allconv-resnet theory",
-        description="Experiments with the theorems about residual networks.",
-        epilog=f"experiments:\n{names}\n\n`allconv-resnet theory NAME --help` lists the options of one of them.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("name", choices=THEORY, metavar="NAME", help="one of the experiments below")
-    name = parser.parse_args(arguments[:1]).name
-    import tyro
+        The exit status: 0, or 2 if no name was given.
 
-    command = import_module(f"allconv_resnet.theory.commands.{name}")
-    command.run(tyro.cli(command.Options, prog=f"allconv-resnet theory {name}", args=arguments[1:]))
+    Raises:
+        BadInput: if there is no such experiment.
+    """
+    name, rest = arguments[:1], arguments[1:]
+    if name in ([], ["-h"], ["--help"]):
+        text = usage.page(
+            "allconv-resnet theory",
+            "NAME",
+            "Runs experiments with the theorems about residual networks, and writes their figures and numbers.",
+            "allconv-resnet theory linear --output-dir figures",
+            {"Experiments": THEORY},
+            "`allconv-resnet theory NAME --help` lists the options of one of them.",
+        )
+        print(text, file=sys.stdout if name else sys.stderr)
+        return 0 if name else 2
+    if name[0] not in THEORY:
+        raise BadInput(f"The experiments of allconv-resnet theory are {', '.join(THEORY)}. Received: {name[0]}")
+    command, program = import_module(f"allconv_resnet.theory.commands.{name[0]}"), f"allconv-resnet theory {name[0]}"
+    command.run(usage.parse(command.Options, rest, program, f"{program} --output-dir figures"))
     return 0

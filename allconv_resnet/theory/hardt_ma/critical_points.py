@@ -4,7 +4,10 @@ The theorem needs `norm(A) < 1` only to keep every factor `I + A_j` away from si
 proof gives a bound in terms of the smallest singular values of the factors, which holds at every `A`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import checks
@@ -12,7 +15,7 @@ from allconv_resnet.theory.hardt_ma.factorization import product
 from allconv_resnet.theory.hardt_ma.linear_risk import gradient, risk
 
 
-def gradient_lower_bound_anywhere(A, R, cov):
+def gradient_lower_bound_anywhere(A: ArrayLike, R: ArrayLike, cov: ArrayLike) -> float:
     """Returns a lower bound of `||grad f(A)||_F^2` that holds for residual weights of any norm.
 
     The bound is `4 lambda f(A) sum_i prod_{j != i} smin(I + A_j)^2`, where `lambda` is the smallest eigenvalue of `cov`
@@ -47,7 +50,7 @@ def gradient_lower_bound_anywhere(A, R, cov):
     return float(4 * smallest * value * clearance(A))
 
 
-def certified_risk(A, R, cov):
+def certified_risk(A: ArrayLike, R: ArrayLike, cov: ArrayLike) -> float:
     """Returns an upper bound of the excess risk at `A` that needs nothing but the gradient and the factors.
 
     The bound is `||grad f(A)||_F^2` divided by `4 lambda sum_i prod_{j != i} smin(I + A_j)^2`, see
@@ -78,7 +81,7 @@ def certified_risk(A, R, cov):
     return float(rest + (size / room if room > 0 else 0.0 if value == 0 else np.inf))
 
 
-def singular_critical_point(R, kept, depth):
+def singular_critical_point(R: ArrayLike, kept: Sequence[int], depth: int) -> np.ndarray:
     """Returns a critical point with two singular factors that is a global minimum only if `kept` has every direction.
 
     With `R = U diag(s) V^T` and D the projection to the coordinates in `kept`, the first factor is `V D V^T`, the last

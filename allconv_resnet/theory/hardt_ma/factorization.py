@@ -8,8 +8,11 @@ integer. Here it need not be: a step that reaches the end of one leg continues o
 depth of at least 1 in exact proportion.
 """
 
+from typing import Literal
+
 import numpy as np
 import scipy
+from numpy.typing import ArrayLike
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import checks
@@ -19,20 +22,44 @@ METHODS = ("polar", "svd")
 _TOLERANCE = 1e-9
 
 
-def product(A):
-    """Returns the product `(I + A[-1]) ... (I + A[0])`, `[d, d]`, of residual weights `A`, `[depth, d, d]`."""
+def product(A: np.ndarray) -> np.ndarray:
+    """Returns the product `(I + A[-1]) ... (I + A[0])` of residual factors (section 2).
+
+    Args:
+        A: Float64 array `[depth, d, d]`, the residual weights; `A[0]` acts first.
+
+    Returns:
+        Float64 array `[d, d]`.
+
+    Example:
+
+    >>> product(np.ones((2, 1, 1)))  # (1 + 1) (1 + 1)
+    array([[4.]])
+    """
     P = np.eye(A.shape[-1])
     for factor in A:
         P = P + factor @ P
     return P
 
 
-def norm(A):
-    """Returns the largest spectral norm of the residual weights `A`, `[depth, d, d]` (section 2)."""
+def norm(A: np.ndarray) -> float:
+    """Returns the largest spectral norm of residual weights (section 2).
+
+    Args:
+        A: Float64 array `[depth, d, d]`, the residual weights.
+
+    Returns:
+        A nonnegative float.
+
+    Example:
+
+    >>> norm(np.array([[[0.5]], [[-2.0]]]))
+    2.0
+    """
     return float(np.linalg.norm(A, ord=2, axis=(-2, -1)).max())
 
 
-def gamma(R):
+def gamma(R: ArrayLike) -> float:
     """Returns `max(|log smax(R)|, |log smin(R)|)`, the gamma of theorem 2.1.
 
     Args:
@@ -52,7 +79,7 @@ def gamma(R):
     return _log_stretch(_singular_value_decomposition(R)[1])
 
 
-def norm_bound(R, depth):
+def norm_bound(R: ArrayLike, depth: int) -> float:
     """Returns the bound on the norm of some global optimum, `2 (sqrt(pi) + sqrt(3 gamma))^2 / depth` (theorem 2.1).
 
     Args:
@@ -83,7 +110,7 @@ def norm_bound(R, depth):
     return float(2 * (np.sqrt(np.pi) + np.sqrt(3 * stretch)) ** 2 / depth)
 
 
-def add_flipped_dimension(R):
+def add_flipped_dimension(R: ArrayLike) -> np.ndarray:
     """Returns `diag(R, -1)`, which has a positive determinant and the same `gamma` if `det R < 0`.
 
     A network of this size computes `R` on its first `d` coordinates and flips the sign of the last one.
@@ -96,11 +123,16 @@ def add_flipped_dimension(R):
 
     Raises:
         BadInput: if `R` is not square or not finite.
+
+    Example:
+
+    >>> add_flipped_dimension([[-3.0]]).tolist()
+    [[-3.0, 0.0], [0.0, -1.0]]
     """
     return scipy.linalg.block_diag(checks.square_matrix(R), -1.0)
 
 
-def factorize(R, depth, method="polar", augment=False):
+def factorize(R: ArrayLike, depth: int, method: Literal["polar", "svd"] = "polar", augment: bool = False) -> np.ndarray:
     """Returns residual weights of small norm whose product is `R`, a global optimum (theorem 2.1).
 
     The method `"polar"` decomposes `R = Q S` into a rotation and a positive definite matrix, and every factor rotates

@@ -7,6 +7,7 @@ The network is the product `P(A) = (I + A[-1]) ... (I + A[0])`, and its targets 
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import checks
@@ -14,7 +15,7 @@ from allconv_resnet.theory.hardt_ma.factorization import norm, product
 from allconv_resnet.theory.hardt_ma.linear_training import product_gradient
 
 
-def risk(A, R, cov):
+def risk(A: ArrayLike, R: ArrayLike, cov: ArrayLike) -> float:
     """Returns the risk `f(A) = ||(P(A) - R) cov^(1/2)||_F^2` of a linear residual network (claim 2.3).
 
     Args:
@@ -36,7 +37,7 @@ def risk(A, R, cov):
     return float(_excess_risk(*_check_arguments(A, R, cov)))
 
 
-def gradient(A, R, cov):
+def gradient(A: ArrayLike, R: ArrayLike, cov: ArrayLike) -> np.ndarray:
     """Returns the gradient of `risk` with respect to every factor (lemma 2.4).
 
     `df/dA_i = 2 ((I+A_l) ... (I+A_{i+1}))^T E cov ((I+A_{i-1}) ... (I+A_1))^T` with `E = P(A) - R`. The products
@@ -62,7 +63,7 @@ def gradient(A, R, cov):
     return product_gradient(np.eye(len(R)) + A, R, cov)
 
 
-def gradient_lower_bound(A, R, cov):
+def gradient_lower_bound(A: ArrayLike, R: ArrayLike, cov: ArrayLike) -> float:
     """Returns a lower bound of `||grad f(A)||_F^2` for `norm(A) < 1`: equation (2.3), corrected.
 
     The bound is `4 l (1-t)^(2(l-1)) smin(cov) f(A)` with `l` the depth and `t = norm(A)`. The
@@ -93,7 +94,7 @@ def gradient_lower_bound(A, R, cov):
     return float(4 * depth * _shrinkage(A) ** (2 * (depth - 1)) * _smallest_eigenvalue(cov) * _excess_risk(A, R, cov))
 
 
-def gradient_lower_bound_as_printed(A, R, cov):
+def gradient_lower_bound_as_printed(A: ArrayLike, R: ArrayLike, cov: ArrayLike) -> float:
     """Returns the right-hand side of equation (2.3) as the paper prints it, **which is not a bound**.
 
     The paper prints `4 l (1-t)^(l-1) smin(cov)^2 f(A)`. The exponent of `1-t` is half of the correct one, and that of
@@ -111,6 +112,13 @@ def gradient_lower_bound_as_printed(A, R, cov):
 
     Raises:
         BadInput: as in `gradient_lower_bound`.
+
+    Example: the gradient is smaller than the printed bound.
+
+    >>> A, R, cov = np.full((3, 1, 1), -0.5), np.eye(1), np.eye(1)
+    >>> printed, squared_norm = gradient_lower_bound_as_printed(A, R, cov), np.sum(gradient(A, R, cov) ** 2)
+    >>> round(float(printed / squared_norm), 6)
+    4.0
     """
     A, R, cov = _check_arguments(A, R, cov)
     depth = len(A)

@@ -1,8 +1,10 @@
 """Gradient descent on a deep linear network whose factors are `I + A_i` or `A_i` (Hardt & Ma, section 2)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.theory import checks
@@ -13,16 +15,31 @@ INITIALIZATIONS = ("identity", "near_identity", "zero_asymmetric", "standard")
 
 @dataclass(frozen=True)
 class LinearTraining:
-    """The result of `train_linear`. Entry 0 of `risk` and of `gradient_norm` belongs to the starting point."""
+    """The result of `train_linear`. Entry 0 of `risk` and of `gradient_norm` belongs to the starting point.
 
-    A: np.ndarray  # [depth, d, d], the final weights
-    risk: np.ndarray  # [steps + 1], the excess risk ||(P - R) cov^(1/2)||_F^2
-    gradient_norm: np.ndarray  # [steps + 1], Frobenius norm over all weights
+    Attributes:
+        A: Float64 array `[depth, d, d]`, the final weights.
+        risk: Float64 array `[steps + 1]`, the excess risk ||(P - R) cov^(1/2)||_F^2.
+        gradient_norm: Float64 array `[steps + 1]`, Frobenius norm over all weights.
+        learning_rate: Float, the learning rate of every step.
+    """
+
+    A: np.ndarray
+    risk: np.ndarray
+    gradient_norm: np.ndarray
     learning_rate: float
 
 
 def train_linear(
-    R, cov, depth, parameterization="residual", *, steps=200, learning_rate=None, deviation=0.0, seed=0
+    R: ArrayLike,
+    cov: ArrayLike,
+    depth: int,
+    parameterization: Literal["residual", "standard"] = "residual",
+    *,
+    steps: int = 200,
+    learning_rate: float | None = None,
+    deviation: float = 0.0,
+    seed: int = 0,
 ) -> LinearTraining:
     """Minimizes the risk of a deep linear network by gradient descent, in one of two parameterizations.
 
@@ -92,7 +109,7 @@ def train_linear(
     return LinearTraining(A, risks, norms, float(learning_rate))
 
 
-def initial_factors(initialization, depth, d, seed=0, deviation=0.01):
+def initial_factors(initialization: str, depth: int, d: int, seed: int = 0, deviation: float = 0.01) -> np.ndarray:
     """Returns the factors of a linear network from which gradient descent starts.
 
     Gradient descent on `A_i` is the same as on the factors `I + A_i`, so that only the start distinguishes residual

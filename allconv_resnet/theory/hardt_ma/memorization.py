@@ -8,10 +8,13 @@ one (see `sweep`). Both start from a whitened random projection (see `embedding`
 import itertools
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.checks import positive_integer
@@ -40,25 +43,43 @@ _PROJECTIONS = 2  # number of random projections that are tried
 
 @dataclass(frozen=True)
 class MemorizationReport:
-    """Size and precision of a network built by `memorize`, which stores it as `model.report`."""
+    """The result of `memorize`, which stores it as `model.report`: the size and precision of the network.
+
+    Attributes:
+        points: Integer, number of points.
+        distinct_points: Integer, number of different points among them.
+        classes: Integer, number of classes.
+        construction: `"points"` or `"sweep"`.
+        outputs: `"logits"` or `"unit"`.
+        width: Integer, width of the network.
+        blocks: Integer, number of residual blocks.
+        neurons: Integer, hidden ReLUs of all blocks.
+        parameters: Integer, all weights of the model, including the projection and the last layers.
+        theorem_parameters: Integer, `theorem_parameters(points, classes, dimension)`, which also has a projection.
+        smallest_margin: Float, "points": min (|z_i| - largest <u_i, later point>) / |z_i|; "sweep": min |p - b| / max
+            |p|.
+        precision: String, precision of the arithmetic, "float32" or "float64".
+        input_precision: String, precision to which the network first rounds the points.
+        rounding: Float, upper bound of the distance of a point to its surrogate; labels cannot change below 1.
+    """
 
     points: int
     distinct_points: int
     classes: int
-    construction: str  # "points" or "sweep"
-    outputs: str  # "logits" or "unit"
+    construction: str
+    outputs: str
     width: int
     blocks: int
-    neurons: int  # hidden ReLUs of all blocks
-    parameters: int  # all weights of the model, including the projection and the last layers
-    theorem_parameters: int  # `theorem_parameters(points, classes, dimension)`, which also has a projection
-    smallest_margin: float  # "points": min (|z_i| - largest <u_i, later point>) / |z_i|; "sweep": min |p - b| / max |p|
-    precision: str  # precision of the arithmetic, "float32" or "float64"
-    input_precision: str  # precision to which the network first rounds the points
-    rounding: float  # upper bound of the distance of a point to its surrogate; labels cannot change below 1
+    neurons: int
+    parameters: int
+    theorem_parameters: int
+    smallest_margin: float
+    precision: str
+    input_precision: str
+    rounding: float
 
 
-def theorem_parameters(n, num_classes, dimension):
+def theorem_parameters(n: int, num_classes: int, dimension: int) -> int:
     """Returns the number of weights of theorem 3.2, `O(n log n + r^2)`, with all unspecified constants set to 1.
 
     There are `d k` weights in the first layer, `ceil(n/k)` blocks of `2 k^2 + k` weights with `k = ceil(log n)`, and
@@ -87,17 +108,17 @@ def theorem_parameters(n, num_classes, dimension):
 
 
 def memorize(
-    x,
-    labels,
-    width,
+    x: ArrayLike,
+    labels: ArrayLike,
+    width: int,
     *,
-    construction="points",
-    outputs="logits",
-    num_classes=None,
-    precision="auto",
-    seed=0,
-    progress=None,
-):
+    construction: Literal["points", "sweep"] = "points",
+    outputs: Literal["logits", "unit"] = "logits",
+    num_classes: int | None = None,
+    precision: Literal["auto", "float32", "float64"] = "auto",
+    seed: int = 0,
+    progress: Callable[[str, int, int], object] | None = None,
+) -> keras.Model:
     """Returns a residual network that fits any labels of any distinct points (theorem 3.2, without its assumptions).
 
     The construction takes `O(n^2 width)` operations and `O(n width)` memory. With `precision="auto"` the network
@@ -199,7 +220,9 @@ def memorize(
     )
 
 
-def predict_labels(model, x, batch_size=4096, progress=None):
+def predict_labels(
+    model: keras.Model, x: ArrayLike, batch_size: int = 4096, progress: Callable[[str, int, int], object] | None = None
+) -> np.ndarray:
     """Returns the label of every point, the `argmax` of the logits.
 
     Unlike `model.predict`, it does not round float64 points to float32, which can change labels. Its default batches
@@ -213,6 +236,12 @@ def predict_labels(model, x, batch_size=4096, progress=None):
 
     Returns:
         Int64 array `[n]`.
+
+    Example:
+
+    >>> x = np.array([[0.0], [1.0], [2.0]])
+    >>> predict_labels(memorize(x, [1, 0, 1], width=2), x)
+    array([1, 0, 1])
     """
     x = np.asarray(x)
     labels = np.empty(len(x), np.int64)

@@ -18,14 +18,18 @@ smallest eigenvalue -t has |G|^2 = t^2 + t kappa (lemma 2 of the paper), and t <
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.shamir.certificates import check_predictor
 from allconv_resnet.theory.shamir.curvature import coupling
-from allconv_resnet.theory.shamir.eigenvalues import extreme_eigenvalues
+from allconv_resnet.theory.shamir.eigenvalues import ExtremeEigenvalues, extreme_eigenvalues
+from allconv_resnet.theory.shamir.predictors import Problem
 
 
-def smallest_eigenvalue(problem, W, V, features, seed=0):
+def smallest_eigenvalue(
+    problem: Problem, W: ArrayLike, V: ArrayLike, features: ArrayLike, seed: int = 0
+) -> ExtremeEigenvalues:
     """Returns the ends of the spectrum of the Hessian of F in (W, V), by products of the Hessian with vectors.
 
     Args:
@@ -57,7 +61,9 @@ def smallest_eigenvalue(problem, W, V, features, seed=0):
     return extreme_eigenvalues(product, W.size + V.size, seed=seed)
 
 
-def excess_of_point(problem, W, V, features, U, smallest):
+def excess_of_point(
+    problem: Problem, W: ArrayLike, V: ArrayLike, features: ArrayLike, U: ArrayLike, smallest: float
+) -> float:
     """Returns an upper bound of F - F_lin(U) from the gradient and the smallest eigenvalue of the Hessian at a point.
 
     Args:
@@ -94,7 +100,9 @@ def excess_of_point(problem, W, V, features, U, smallest):
     return float(near + np.linalg.norm(basis.T @ U @ V, "nuc") * G)
 
 
-def excess_of_points(epsilon, mu, size, radius, kappa, outputs=1):
+def excess_of_points(
+    epsilon: float | np.ndarray, mu: float, size: int, radius: float, kappa: float, outputs: int = 1
+) -> float | np.ndarray:
     """Returns the bound of theorem 3 with its constants, for all points that are stationary up to epsilon.
 
     At every point with |grad F| <= epsilon, a smallest eigenvalue of at least -sqrt(mu epsilon), |W|_F <= size,

@@ -10,32 +10,52 @@ the branch f_theta is. `certify` tells what shows it. The paper has one output. 
 directions of the output on which the loss does not depend are taken out first (`Problem.directions`).
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.shamir.curvature import ROUNDING, Direction, negative_curvature, root_mean_square
-from allconv_resnet.theory.shamir.linear_optimum import linear_optimum
+from allconv_resnet.theory.shamir.linear_optimum import LinearOptimum, linear_optimum
+from allconv_resnet.theory.shamir.predictors import Problem
 
 GOOD, ESCAPES = "at least as good as linear", "escapes along a direction"
 MOVING, RESTING = "gradient too large to be stationary", "nearly stationary"
 
 
 class Certificate(NamedTuple):
-    """The result of `certify`."""
+    """The result of `certify`.
 
-    verdict: str  # see `certify`
-    objective: float  # F at the point
-    linear: float  # F_lin of the linear predictor
-    gradient_norm: float  # norm of the gradient of F in (W, V)
-    relative_gradient: float  # the same, divided by the largest norm that slopes and features of this size can have
-    gradient_bound: float  # lower bound of the norm, `gradient_lower_bound`
-    excess_bound: float  # upper bound of F - F_lin that follows from the gradient, and from G where W loses rank
+    Attributes:
+        verdict: String, see `certify`.
+        objective: Float, F at the point.
+        linear: Float, F_lin of the linear predictor.
+        gradient_norm: Float, norm of the gradient of F in (W, V).
+        relative_gradient: Float, the same, divided by the largest norm that slopes and features of this size can have.
+        gradient_bound: Float, lower bound of the norm, `gradient_lower_bound`.
+        excess_bound: Float, upper bound of F - F_lin that follows from the gradient, and from G where W loses rank.
+        direction: `Direction` of negative curvature, or None.
+    """
+
+    verdict: str
+    objective: float
+    linear: float
+    gradient_norm: float
+    relative_gradient: float
+    gradient_bound: float
+    excess_bound: float
     direction: Direction | None
 
 
-def gradient_lower_bound(problem, W, V, features, U, form="tight"):
+def gradient_lower_bound(
+    problem: Problem,
+    W: ArrayLike,
+    V: ArrayLike,
+    features: ArrayLike,
+    U: ArrayLike,
+    form: Literal["tight", "paper"] = "tight",
+) -> float:
     """Returns a lower bound of the norm of the gradient of F in (W, V), from the excess over `U` (Shamir, theorem 1).
 
     Let s_i and u_i be the singular values and left singular vectors of W, c_i = u_i^T U V and g_i = u_i^T G. For any
@@ -109,7 +129,16 @@ def _splits(problem, W, V, features, U):
     return distances, terms.sum() - np.append(0.0, np.cumsum(terms)), ROUNDING * size
 
 
-def certify(problem, W, V, features, best=None, tolerance=1e-8, stationary=1e-6, curved=1e-6):
+def certify(
+    problem: Problem,
+    W: ArrayLike,
+    V: ArrayLike,
+    features: ArrayLike,
+    best: LinearOptimum | None = None,
+    tolerance: float = 1e-8,
+    stationary: float = 1e-6,
+    curved: float = 1e-6,
+) -> Certificate:
     """Certifies that a point is as good as a linear predictor, is not stationary, or is a strict saddle.
 
     Args:

@@ -12,23 +12,33 @@ point if the loss depends on fewer outputs than x has entries. Shamir's theorem 
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.theory.shamir.predictors import Problem
 
 ROUNDING = 1e-14  # |a^T G c| below this share of rms(l') rms(f) is zero up to rounding
 
 
 class Direction(NamedTuple):
-    """A unit direction in (W, V) along which F decreases to second order."""
+    """The result of `negative_curvature`: a unit direction in (W, V) along which F decreases to second order.
 
-    W: np.ndarray  # [m, d]
-    V: np.ndarray  # [d, k]
-    curvature: float  # second derivative of F along it, negative
-    slope: float  # first derivative of F along it, zero or negative
-    relative_curvature: float  # |curvature| divided by a bound of the second derivatives along such directions
+    Attributes:
+        W: Float64 array `[m, d]`.
+        V: Float64 array `[d, k]`.
+        curvature: Float, second derivative of F along it, negative.
+        slope: Float, first derivative of F along it, zero or negative.
+        relative_curvature: Float, |curvature| divided by a bound of the second derivatives along such directions.
+    """
+
+    W: np.ndarray
+    V: np.ndarray
+    curvature: float
+    slope: float
+    relative_curvature: float
 
 
-def negative_curvature(problem, W, V, features):
+def negative_curvature(problem: Problem, W: ArrayLike, V: ArrayLike, features: ArrayLike) -> Direction | None:
     """Returns a direction of negative curvature at a point, or None if there is none of the form above.
 
     The direction exists at every point with E[l' f(x)^T] != 0 at which W b = 0 for some b, up to directions of the
@@ -100,7 +110,9 @@ def coupling(problem, W, V, features):
     return a, basis @ vectors[:, 0], inputs[0], sizes[0], max(values[0], 0.0), max(values[-1], 0.0)
 
 
-def escape(problem, W, V, features, direction, step=1.0):
+def escape(
+    problem: Problem, W: ArrayLike, V: ArrayLike, features: ArrayLike, direction: Direction, step: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, float, float]:
     """Takes a step along a direction of negative curvature that decreases F by at least |curvature| step^2 / 4.
 
     Args:
@@ -116,6 +128,15 @@ def escape(problem, W, V, features, direction, step=1.0):
 
     Raises:
         BadInput: if no step longer than 1e-9 decreases F enough, which rounding prevents if the curvature is tiny.
+
+    Example: from the saddle at zero.
+
+    >>> from allconv_resnet.theory.landscape import Problem
+    >>> problem, features = Problem([[1.0], [2.0]], [2.0, 4.0]), np.array([[1.0], [-1.0]])
+    >>> direction = negative_curvature(problem, [[0.0]], [[0.0]], features)
+    >>> W, V, step, decrease = escape(problem, np.zeros((1, 1)), np.zeros((1, 1)), features, direction)
+    >>> decrease > 0
+    True
     """
     W, V, features = problem.checked(W, V, features)
     start = problem.objective(W, V, features)

@@ -1,5 +1,6 @@
 """The two ends of the spectrum of a Hessian from its products with vectors, by SciPy's Lanczos method, and checked."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,15 +12,24 @@ DENSE = 40  # smaller operators are written as matrices, since ARPACK needs room
 
 
 class ExtremeEigenvalues(NamedTuple):
-    """The result of `extreme_eigenvalues`."""
+    """The result of `extreme_eigenvalues`.
 
-    smallest: float  # Rayleigh quotient v.Hv of `vector`, never below the smallest eigenvalue
-    residual: float  # |Hv - smallest v|: an eigenvalue lies within this distance of `smallest`
-    largest: float  # Rayleigh quotient at the other end, never above the largest eigenvalue
-    vector: np.ndarray  # [size] unit vector v
+    Attributes:
+        smallest: Float, Rayleigh quotient v.Hv of `vector`, never below the smallest eigenvalue.
+        residual: Float, |Hv - smallest v|: an eigenvalue lies within this distance of `smallest`.
+        largest: Float, Rayleigh quotient at the other end, never above the largest eigenvalue.
+        vector: Float64 array `[size]`, unit vector v.
+    """
+
+    smallest: float
+    residual: float
+    largest: float
+    vector: np.ndarray
 
 
-def extreme_eigenvalues(product, size, tolerance=1e-5, restarts=300, seed=0):
+def extreme_eigenvalues(
+    product: Callable[[np.ndarray], np.ndarray], size: int, tolerance: float = 1e-5, restarts: int = 300, seed: int = 0
+) -> ExtremeEigenvalues:
     """Returns the smallest and the largest eigenvalue of a symmetric operator.
 
     The method is ARPACK's implicitly restarted Lanczos method (`scipy.sparse.linalg.eigsh`), first for the eigenvalue

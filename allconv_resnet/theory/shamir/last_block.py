@@ -17,15 +17,22 @@ from allconv_resnet.errors import BadInput
 
 
 class LastBlock(NamedTuple):
-    """The result of `last_block`: the logits of the network are W (x + V f)."""
+    """The result of `last_block`: the logits of the network are W (x + V f).
 
-    x: np.ndarray  # [n, d] pooled input of the last block
-    W: np.ndarray  # [m, d] head
-    V: np.ndarray  # [d, k] kernel of the block's second convolution
-    features: np.ndarray  # [n, k] f
+    Attributes:
+        x: Float64 array `[n, d]`, pooled input of the last block.
+        W: Float64 array `[m, d]`, head.
+        V: Float64 array `[d, k]`, kernel of the block's second convolution.
+        features: Float64 array `[n, k]`, f.
+    """
+
+    x: np.ndarray
+    W: np.ndarray
+    V: np.ndarray
+    features: np.ndarray
 
 
-def last_block(model, images, batch_size=256):
+def last_block(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> LastBlock:
     """Returns the last block of a network in the form W (x + V f).
 
     Args:

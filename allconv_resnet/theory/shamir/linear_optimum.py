@@ -8,18 +8,26 @@ from scipy.sparse.linalg import LinearOperator, cg
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.shamir.losses import SQUARED
+from allconv_resnet.theory.shamir.predictors import Problem
 
 
 class LinearOptimum(NamedTuple):
-    """The result of `linear_optimum`."""
+    """The result of `linear_optimum`.
 
-    U: np.ndarray  # [m, d]
-    value: float  # F_lin(U)
-    gap: float  # upper bound of F_lin(U) - minimum of F_lin over the ball |U|_F <= radius
-    radius: float  # the radius that was asked for; without one, 2 |U|_F
+    Attributes:
+        U: Float64 array `[m, d]`.
+        value: Float, F_lin(U).
+        gap: Float, upper bound of F_lin(U) - minimum of F_lin over the ball |U|_F <= radius.
+        radius: Float, the radius that was asked for; without one, 2 |U|_F.
+    """
+
+    U: np.ndarray
+    value: float
+    gap: float
+    radius: float
 
 
-def linear_optimum(problem, radius=None, tolerance=1e-10):
+def linear_optimum(problem: Problem, radius: float | None = None, tolerance: float = 1e-10) -> LinearOptimum:
     """Returns the linear predictor with the smallest average loss.
 
     For the squared loss the method is the singular value decomposition of x. For other losses it is Newton's, with

@@ -1,9 +1,12 @@
 """A residual network with a direct linear path from the input to the output (Shamir, arXiv 1804.06739, section 4)."""
 
+from typing import Any, Self
+
 import keras
 from keras import layers
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.types import Config
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
@@ -18,6 +21,7 @@ class ResidualWithLinearPath(keras.Model):
         branch: Keras model f_theta with one real input and one real output of any shape, which are flattened.
         outputs: Positive integer, number of predictions.
         name: String, name of the model.
+        **kwargs: Arguments of `keras.Model`, such as `trainable`.
 
     Call arguments:
         x: Float tensor of the input shape of the branch.
@@ -37,7 +41,9 @@ class ResidualWithLinearPath(keras.Model):
     (None, 1)
     """
 
-    def __init__(self, branch, outputs=1, name="residual_with_linear_path", **kwargs):
+    def __init__(
+        self, branch: keras.Model, outputs: int = 1, name: str = "residual_with_linear_path", **kwargs: Any
+    ) -> None:
         if len(branch.inputs) != 1 or len(branch.outputs) != 1:
             raise BadInput(
                 f"A residual branch must have one input and one output. "
@@ -59,15 +65,15 @@ class ResidualWithLinearPath(keras.Model):
         self._outputs_count = outputs
 
     @property
-    def branch(self):
+    def branch(self) -> keras.Model:
         """The model f_theta."""
         return next(layer for layer in self.layers if isinstance(layer, keras.Model))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         branch = keras.saving.serialize_keras_object(self.branch)
         return {"branch": branch, "outputs": self._outputs_count, "name": self.name}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Config, custom_objects: dict[str, Any] | None = None) -> Self:
         branch = keras.saving.deserialize_keras_object(config["branch"], custom_objects)
         return cls(**{**config, "branch": branch})

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import expit, log_softmax, softmax
 
 from allconv_resnet.errors import BadInput
@@ -23,14 +24,19 @@ class Loss:
         value: Callable `(p, y) -> [n]` of predictions p `[n, m]` and targets y `[n, ...]`.
         gradient: Callable `(p, y) -> [n, m]`, the gradient of the value with respect to p.
         hessian_product: Callable `(p, y, v) -> [n, m]`, the product of the Hessian with respect to p and v `[n, m]`.
+
+    Example:
+
+    >>> LOSSES["squared"].value(np.array([[3.0]]), np.array([[1.0]]))
+    array([2.])
     """
 
     name: str
-    value: Callable
-    gradient: Callable
-    hessian_product: Callable
+    value: Callable[..., np.ndarray]
+    gradient: Callable[..., np.ndarray]
+    hessian_product: Callable[..., np.ndarray]
 
-    def check_targets(self, y, outputs):
+    def check_targets(self, y: ArrayLike, outputs: int) -> np.ndarray:
         """Returns the targets as an array in the form that the loss needs.
 
         Args:
@@ -91,7 +97,7 @@ CROSS_ENTROPY = Loss(  # -log softmax(p)[y] with a label y
     gradient=lambda p, y: softmax(p, axis=1) - _one_hot(p, y),
     hessian_product=_softmax_hessian_product,
 )
-LOSSES = {loss.name: loss for loss in (SQUARED, LOGISTIC, CROSS_ENTROPY)}
+LOSSES: dict[str, Loss] = {loss.name: loss for loss in (SQUARED, LOGISTIC, CROSS_ENTROPY)}
 
 
 def get(loss, y=None, outputs=1):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import autodiff
@@ -20,24 +21,49 @@ from allconv_resnet.theory.shamir.predictors import Problem
 
 
 class NetworkCertificate(NamedTuple):
-    """The result of `certify_network`."""
+    """The result of `certify_network`.
 
-    verdict: str  # see `certify_network`
-    objective: float  # mean loss of the network on the data
-    linear: float  # mean loss of the best linear predictor
-    gradient_norm: float  # norm of the gradient in all trainable weights
-    relative_gradient: float  # gradient_norm^2 / (2 largest objective): the share that one short gradient step removes
-    smallest: float  # smallest eigenvalue of the Hessian, an upper bound of it
-    residual: float  # an eigenvalue lies within this distance of `smallest`
-    largest: float  # largest eigenvalue of the Hessian, a lower bound of it
-    direction: list  # arrays like the trainable weights, a unit direction of curvature `smallest` and slope <= 0
-    step: float  # length of the step along the direction that was tried; 0 if the curvature is not negative
-    decrease: float  # decrease of the objective by this step, measured
+    Attributes:
+        verdict: String, see `certify_network`.
+        objective: Float, mean loss of the network on the data.
+        linear: Float, mean loss of the best linear predictor.
+        gradient_norm: Float, norm of the gradient in all trainable weights.
+        relative_gradient: Float, gradient_norm^2 / (2 largest objective): the share that one short gradient step
+            removes.
+        smallest: Float, smallest eigenvalue of the Hessian, an upper bound of it.
+        residual: Float, an eigenvalue lies within this distance of `smallest`.
+        largest: Float, largest eigenvalue of the Hessian, a lower bound of it.
+        direction: List of arrays like the trainable weights, a unit direction of curvature `smallest` and slope at most
+            0.
+        step: Float, length of the step along the direction that was tried; 0 if the curvature is not negative.
+        decrease: Float, decrease of the objective by this step, measured.
+    """
+
+    verdict: str
+    objective: float
+    linear: float
+    gradient_norm: float
+    relative_gradient: float
+    smallest: float
+    residual: float
+    largest: float
+    direction: list[np.ndarray]
+    step: float
+    decrease: float
 
 
 def certify_network(
-    model, x, y, loss="cross_entropy", linear=None, tolerance=1e-8, stationary=1e-6, curved=1e-2, batch_size=256, seed=0
-):
+    model: keras.Model,
+    x: ArrayLike,
+    y: ArrayLike,
+    loss: str = "cross_entropy",
+    linear: float | None = None,
+    tolerance: float = 1e-8,
+    stationary: float = 1e-6,
+    curved: float = 1e-2,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> NetworkCertificate:
     """Certifies that a network is as good as a linear predictor, is not stationary, or is at a strict saddle.
 
     Args:

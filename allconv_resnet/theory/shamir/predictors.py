@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.shamir import losses
@@ -49,7 +50,7 @@ class Problem:
     d: int = field(init=False)
     directions: np.ndarray = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         x = np.asarray(self.x)
         if x.dtype.kind not in "fiub":
             raise BadInput(f"x must be real. Received: x of dtype {x.dtype}")
@@ -67,24 +68,26 @@ class Problem:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-    def linear(self, U):
+    def linear(self, U: np.ndarray) -> float:
         """Returns F_lin(U) as a float, for U `[m, d]`."""
         return float(self.loss.value(self.x @ U.T, self.y).mean())
 
-    def linear_gradient(self, U):
+    def linear_gradient(self, U: np.ndarray) -> np.ndarray:
         """Returns the gradient of F_lin at U, `[m, d]`."""
         return self.loss.gradient(self.x @ U.T, self.y).T @ self.x / self.n
 
-    def objective(self, W, V, features):
+    def objective(self, W: np.ndarray, V: np.ndarray, features: np.ndarray) -> float:
         """Returns F(W, V) as a float, for W `[m, d]`, V `[d, k]` and features `[n, k]`."""
         return float(self.loss.value(self.predictions(W, V, features), self.y).mean())
 
-    def gradient(self, W, V, features):
+    def gradient(self, W: np.ndarray, V: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the gradients of F with respect to W, `[m, d]`, and V, `[d, k]`."""
         slope = self.slopes(W, V, features) / self.n
         return slope.T @ (self.x + features @ V.T), W.T @ (slope.T @ features)
 
-    def hessian_product(self, W, V, features, directions):
+    def hessian_product(
+        self, W: np.ndarray, V: np.ndarray, features: np.ndarray, directions: tuple[np.ndarray, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Returns the product of the Hessian of F in (W, V) with `directions`, a pair like (W, V), as such a pair."""
         dW, dV = directions
         predictions, h = self.predictions(W, V, features), self.x + features @ V.T
@@ -92,15 +95,15 @@ class Problem:
         change = self.loss.hessian_product(predictions, self.y, h @ dW.T + moved @ W.T) / self.n
         return change.T @ h + slope.T @ moved, (dW.T @ slope.T + W.T @ change.T) @ features
 
-    def slopes(self, W, V, features):
+    def slopes(self, W: np.ndarray, V: np.ndarray, features: np.ndarray) -> np.ndarray:
         """Returns the derivatives of the loss of each example with respect to the prediction, `[n, m]`."""
         return self.loss.gradient(self.predictions(W, V, features), self.y)
 
-    def predictions(self, W, V, features):
+    def predictions(self, W: np.ndarray, V: np.ndarray, features: np.ndarray) -> np.ndarray:
         """Returns the predictions p(x), `[n, m]`."""
         return (self.x + features @ V.T) @ W.T
 
-    def checked(self, W, V, features):
+    def checked(self, W: ArrayLike, V: ArrayLike, features: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns W, V and the features as float64 arrays.
 
         Args:
@@ -124,7 +127,7 @@ class Problem:
         return W, V, features
 
 
-def features_of(branch, x, batch_size=1024):
+def features_of(branch: keras.Model, x: ArrayLike, batch_size: int = 1024) -> np.ndarray:
     """Returns the flattened outputs of a residual branch f_theta on a sample.
 
     Args:

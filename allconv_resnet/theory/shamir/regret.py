@@ -8,29 +8,53 @@ learning rates eta_t, any T and any sequence theta_1, theta_2, ...,
 (Zinkevich 2003). For a* = (u, 0), the objectives F_t(a*) = F_lin(u) do not depend on theta.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import autodiff
 from allconv_resnet.theory.checks import positive_integer
-from allconv_resnet.theory.shamir.linear_optimum import linear_optimum
-from allconv_resnet.theory.shamir.predictors import features_of
+from allconv_resnet.theory.shamir.linear_optimum import LinearOptimum, linear_optimum
+from allconv_resnet.theory.shamir.linear_path import ResidualWithLinearPath
+from allconv_resnet.theory.shamir.predictors import Problem, features_of
 
 
 class Regret(NamedTuple):
-    """A run of projected gradient descent. The theorem states `average <= linear + bound` at every step."""
+    """The result of `projected_sgd`. The theorem states `average <= linear + bound` at every step.
 
-    average: np.ndarray  # [T] running mean of F(w_t, v_t, theta_t) on the examples of each step
-    linear: np.ndarray  # [T] running mean of the best linear predictor of the ball, on the same examples
-    bound: np.ndarray  # [T] the regret bound, divided by the number of steps
-    objective: np.ndarray  # [T] F at each step
-    W: np.ndarray  # [m, d] last iterate
-    V: np.ndarray  # [m, k] last iterate
+    Attributes:
+        average: Float64 array `[T]`, running mean of F(w_t, v_t, theta_t) on the examples of each step.
+        linear: Float64 array `[T]`, running mean of the best linear predictor of the ball, on the same examples.
+        bound: Float64 array `[T]`, the regret bound, divided by the number of steps.
+        objective: Float64 array `[T]`, F at each step.
+        W: Float64 array `[m, d]`, last iterate.
+        V: Float64 array `[m, k]`, last iterate.
+    """
+
+    average: np.ndarray
+    linear: np.ndarray
+    bound: np.ndarray
+    objective: np.ndarray
+    W: np.ndarray
+    V: np.ndarray
 
 
-def projected_sgd(problem, features, steps, radius, batch_size=None, learning_rate=None, seed=0, best=None):
+Features = Callable[[int, Any, Any, np.ndarray], np.ndarray]
+"""A function `(t, W, V, rows) -> [len(rows), k]`, the features of the branch at step t on some of the examples."""
+
+
+def projected_sgd(
+    problem: Problem,
+    features: Features,
+    steps: int,
+    radius: float,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    best: LinearOptimum | None = None,
+) -> Regret:
     """Runs projected (stochastic) gradient descent on (w, v) and computes the regret bound at every step.
 
     Args:
@@ -98,7 +122,7 @@ def projected_sgd(problem, features, steps, radius, batch_size=None, learning_ra
     return Regret(np.cumsum(objective) / count, np.cumsum(linear) / count, bound, objective, W, V)
 
 
-def adversary(problem, bank):
+def adversary(problem: Problem, bank: Sequence[np.ndarray]) -> Features:
     """Returns features for `projected_sgd` that maximize the objective at the current (W, V).
 
     Args:
@@ -127,7 +151,17 @@ def adversary(problem, bank):
     return features
 
 
-def fit_projected(model, problem, steps, radius, theta="descend", theta_rate=0.01, batch_size=None, seed=0, best=None):
+def fit_projected(
+    model: ResidualWithLinearPath,
+    problem: Problem,
+    steps: int,
+    radius: float,
+    theta: Literal["descend", "ascend", "fixed"] = "descend",
+    theta_rate: float = 0.01,
+    batch_size: int | None = None,
+    seed: int = 0,
+    best: LinearOptimum | None = None,
+) -> Regret:
     """Trains a `ResidualWithLinearPath`: projected gradient descent on (w, v), plain gradient steps on theta.
 
     Args:

@@ -10,12 +10,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
 from numpy.polynomial.hermite_e import hermegauss
 from numpy.polynomial.legendre import leggauss
+from numpy.typing import ArrayLike
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import autodiff
@@ -33,13 +34,20 @@ class Activation:
         name: String, for messages and tables.
         function: Callable from a float tensor to a float tensor of the same shape.
         kinks: Set of floats, points where the derivative jumps. Missing ones are added when a mean is computed.
+
+    Example:
+
+    >>> square = Activation("square", keras.ops.square)
+    >>> value, slope = square(np.array([3.0]))
+    >>> value.item(), slope.item()
+    (9.0, 6.0)
     """
 
     name: str
-    function: Callable
-    kinks: set = field(default_factory=set)
+    function: Callable[..., Any]
+    kinks: set[float] = field(default_factory=set)
 
-    def __call__(self, h):
+    def __call__(self, h: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Returns the values and the derivatives.
 
         Args:
@@ -65,7 +73,10 @@ class Activation:
         return value, slope
 
 
-ACTIVATIONS = {
+ActivationLike = str | Callable[..., Any] | Activation
+"""A name in `ACTIVATIONS`, a function written with `keras.ops`, or an `Activation`."""
+
+ACTIVATIONS: dict[str, Activation] = {
     "linear": Activation("linear", lambda h: 1.0 * h),
     "relu": Activation("relu", ops.relu, {0.0}),
     "leaky_relu": Activation(
@@ -111,7 +122,16 @@ def get(activation):
 
 
 class GaussianMeans(NamedTuple):
-    """Means over h ~ N(0, variance) of products of h, phi = phi(h) and d = phi'(h), which name the fields."""
+    """The result of `gaussian_means`: means over h ~ N(0, variance) of phi = phi(h), d = phi'(h) and their products.
+
+    Attributes:
+        phi: Float, E[phi(h)].
+        phi_phi: Float, E[phi(h)^2].
+        d_d: Float, E[phi'(h)^2].
+        h_d: Float, E[h phi'(h)].
+        hh_dd: Float, E[h^2 phi'(h)^2].
+        h_phi_d: Float, E[h phi(h) phi'(h)].
+    """
 
     phi: float
     phi_phi: float
@@ -121,7 +141,7 @@ class GaussianMeans(NamedTuple):
     h_phi_d: float
 
 
-def gaussian_means(activation, variance):
+def gaussian_means(activation: ActivationLike, variance: float) -> GaussianMeans:
     """Returns means of an activation and its derivative over a Gaussian input, with a relative error of about 1e-10.
 
     Args:

@@ -1,14 +1,18 @@
 """An initializer that gives residual networks a chosen spectrum of their Jacobian (Tarnowski et al., 1809.08848)."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any, Self
 
 import keras
 import numpy as np
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.checks import positive_integer
+from allconv_resnet.theory.tarnowski.activations import ActivationLike
 from allconv_resnet.theory.tarnowski.mean_field import check_cumulant, weight_scale_for
+from allconv_resnet.types import Config, Tensor
 
 _cached_weight_scale_for = lru_cache(weight_scale_for)  # all layers of a network ask for the same one
 
@@ -58,15 +62,15 @@ class IsometricNormal(keras.initializers.Initializer):
 
     def __init__(
         self,
-        activation,
-        c,
-        depth,
-        bias_scale=0.0,
-        input_mean_square=1.0,
-        input_mean=0.0,
-        map_size=None,
-        seed=None,
-    ):
+        activation: ActivationLike,
+        c: float,
+        depth: int,
+        bias_scale: float = 0.0,
+        input_mean_square: float = 1.0,
+        input_mean: float = 0.0,
+        map_size: Sequence[int] | None = None,
+        seed: int | None = None,
+    ) -> None:
         check_cumulant(c)
         self.activation, self.c, self.depth = activation, c, depth
         self.bias_scale, self.input_mean_square, self.input_mean = bias_scale, input_mean_square, input_mean
@@ -74,7 +78,7 @@ class IsometricNormal(keras.initializers.Initializer):
         self.seed = seed
         self.weight_scale = _cached_weight_scale_for(activation, c, depth, bias_scale, input_mean_square, input_mean)
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Tensor:
         *spatial, inputs, _ = shape
         if self.map_size is not None and len(self.map_size) != len(spatial):
             raise BadInput(
@@ -85,7 +89,7 @@ class IsometricNormal(keras.initializers.Initializer):
         deviation = self.weight_scale / math.sqrt(inputs * math.prod(taps) * self.depth)
         return keras.random.normal(shape, stddev=deviation, dtype=dtype, seed=self.seed)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "activation": keras.saving.serialize_keras_object(self.activation),
             "c": self.c,
@@ -98,7 +102,7 @@ class IsometricNormal(keras.initializers.Initializer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**{**config, "activation": keras.saving.deserialize_keras_object(config["activation"])})
 
 

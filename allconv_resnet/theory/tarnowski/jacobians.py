@@ -1,20 +1,33 @@
 """Singular values of the Jacobian of any Keras model at an input, from the whole matrix or by Lanczos iteration."""
 
 import math
+from collections.abc import Callable
+from typing import Any, Literal
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.linalg import svdvals
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import autodiff
 from allconv_resnet.theory.tarnowski.lanczos import ends, lanczos_singular_values
+from allconv_resnet.types import Progress
 
 DENSE_ENTRIES = 10**8  # 0.8 GB in float64; the body of the CIFAR network has 5 * 10^7
 DENSE_SIDE = 512  # up to this size the whole Jacobian is not slower than Lanczos iteration
 
 
-def jacobian_singular_values(model, x, k=None, which="both", method="auto", batch_size=32, seed=0, progress=None):
+def jacobian_singular_values(
+    model: keras.Model | Callable[..., Any],
+    x: Any,
+    k: int | None = None,
+    which: Literal["largest", "smallest", "both"] = "both",
+    method: Literal["auto", "dense", "lanczos"] = "auto",
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> np.ndarray:
     """Returns singular values of the Jacobian of the output of a model with respect to its input, at one input.
 
     The Jacobian has `min(inputs, outputs)` singular values, which are only 10 for a network with 10 logits. To measure
@@ -80,9 +93,16 @@ class JacobianOperator:
 
     Raises:
         BadInput: as in `jacobian_singular_values`.
+
+    Example:
+
+    >>> network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, kernel_initializer="ones")])
+    >>> operator = JacobianOperator(network, np.zeros(3))
+    >>> operator.shape, operator.forward(np.eye(3)[:1]).tolist()
+    ((2, 3), [[1.0, 1.0]])
     """
 
-    def __init__(self, model, x):
+    def __init__(self, model: keras.Model | Callable[..., Any], x: Any) -> None:
         inputs, structure = _check_inputs(model, x)
         stops = np.cumsum([x.size for x in inputs]).tolist()
         flat = np.concatenate([x.ravel() for x in inputs])  # the dtype is the widest
@@ -104,17 +124,17 @@ class JacobianOperator:
             )
 
         output_shape, self._forward, self._backward = autodiff.linearize(function, flat)
-        self.shape = (output_shape[0], flat.size)
+        self.shape: tuple[int, int] = (output_shape[0], flat.size)
 
-    def forward(self, vectors):
+    def forward(self, vectors: ArrayLike) -> np.ndarray:
         """Returns the products J v, float64 `[b, outputs]`, for tangents v, `[b, inputs]`."""
         return np.asarray(self._forward(vectors), np.float64)
 
-    def backward(self, vectors):
+    def backward(self, vectors: ArrayLike) -> np.ndarray:
         """Returns the products J^T u, float64 `[b, inputs]`, for cotangents u, `[b, outputs]`."""
         return np.asarray(self._backward(vectors), np.float64)
 
-    def dense(self, batch_size=32, progress=None):
+    def dense(self, batch_size: int = 32, progress: Progress | None = None) -> np.ndarray:
         """Returns the Jacobian or its transpose, whichever has fewer columns, as a float64 array.
 
         Args:

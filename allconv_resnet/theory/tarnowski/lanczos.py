@@ -1,13 +1,41 @@
 """Extreme singular values of a linear operator by block Golub-Kahan-Lanczos bidiagonalization."""
 
+from typing import Literal, Protocol
+
 import numpy as np
 
 from allconv_resnet.errors import BadInput, RunFailed
+from allconv_resnet.types import Progress
 
 ENTRIES = 10**8  # of the two bases, 0.8 GB in float64
 
 
-def lanczos_singular_values(operator, k, which="both", tolerance=1e-7, seed=0, progress=None, limit=None):
+class Operator(Protocol):
+    """A linear operator that `lanczos_singular_values` takes, such as `JacobianOperator`."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Pair `(outputs, inputs)`."""
+        ...
+
+    def forward(self, vectors: np.ndarray) -> np.ndarray:
+        """Returns the products of the operator with vectors `[b, inputs]`, an array `[b, outputs]`."""
+        ...
+
+    def backward(self, vectors: np.ndarray) -> np.ndarray:
+        """Returns the products of the transposed operator with vectors `[b, outputs]`, an array `[b, inputs]`."""
+        ...
+
+
+def lanczos_singular_values(
+    operator: Operator,
+    k: int,
+    which: Literal["largest", "smallest", "both"] = "both",
+    tolerance: float = 1e-7,
+    seed: int = 0,
+    progress: Progress | None = None,
+    limit: int | None = None,
+) -> np.ndarray:
     """Returns the extreme singular values of a linear operator, from products with it alone.
 
     A Krylov space of one vector contains only one copy of a repeated singular value. This one is of a random block of

@@ -17,23 +17,39 @@ from scipy.optimize import brentq
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.checks import positive_integer
 from allconv_resnet.theory.tarnowski import activations
+from allconv_resnet.theory.tarnowski.activations import ActivationLike, GaussianMeans
 
 SMALLEST, LARGEST = math.log(1e-35), math.log(1e6)  # logarithms of the weight scales that are tried
 
 
 class MeanField(NamedTuple):
-    """The result of `mean_field`, in float64."""
+    """The result of `mean_field`, in float64.
 
-    q: np.ndarray  # [L] variance of the pre-activations
-    p: np.ndarray  # [L + 1] mean square of the activations x[0] ... x[L]
-    m: np.ndarray  # [L + 1] their mean
-    cumulants: np.ndarray  # [L] contributions of the layers to the effective cumulant, which is their sum
-    means: tuple  # [L] of `activations.GaussianMeans`
+    Attributes:
+        q: Float64 array `[L]`, variance of the pre-activations.
+        p: Float64 array `[L + 1]`, mean square of the activations x[0] ... x[L].
+        m: Float64 array `[L + 1]`, their mean.
+        cumulants: Float64 array `[L]`, contributions of the layers to the effective cumulant, which is their sum.
+        means: Tuple `[L]` of `GaussianMeans`.
+    """
+
+    q: np.ndarray
+    p: np.ndarray
+    m: np.ndarray
+    cumulants: np.ndarray
+    means: tuple[GaussianMeans, ...]
 
 
 def mean_field(
-    activation, weight_scale, bias_scale, depth, input_mean_square=1.0, input_mean=0.0, skip=1.0, mixed=False
-):
+    activation: ActivationLike,
+    weight_scale: float,
+    bias_scale: float,
+    depth: int,
+    input_mean_square: float = 1.0,
+    input_mean: float = 0.0,
+    skip: float = 1.0,
+    mixed: bool = False,
+) -> MeanField:
     """Returns the variances and means of every layer of a wide random residual network.
 
     Args:
@@ -88,8 +104,15 @@ def mean_field(
 
 
 def effective_cumulant(
-    activation, weight_scale, bias_scale, depth, input_mean_square=1.0, input_mean=0.0, skip=1.0, mixed=False
-):
+    activation: ActivationLike,
+    weight_scale: float,
+    bias_scale: float,
+    depth: int,
+    input_mean_square: float = 1.0,
+    input_mean: float = 0.0,
+    skip: float = 1.0,
+    mixed: bool = False,
+) -> float:
     """Returns the effective cumulant c, the only parameter of the universal spectrum (Tarnowski et al., section 3).
 
     Args:
@@ -122,8 +145,15 @@ def effective_cumulant(
 
 
 def weight_scale_for(
-    activation, c, depth, bias_scale=0.0, input_mean_square=1.0, input_mean=0.0, skip=1.0, mixed=False
-):
+    activation: ActivationLike,
+    c: float,
+    depth: int,
+    bias_scale: float = 0.0,
+    input_mean_square: float = 1.0,
+    input_mean: float = 0.0,
+    skip: float = 1.0,
+    mixed: bool = False,
+) -> float:
     """Returns the weight scale at which a network has the effective cumulant `c`, and thus the spectrum of this c.
 
     Args:

@@ -30,12 +30,21 @@ import math
 import numpy as np
 from scipy.optimize import brentq
 
+from allconv_resnet.theory.tarnowski.activations import ActivationLike
 from allconv_resnet.theory.tarnowski.mean_field import mean_field
 
 FINE = 16  # determinants over the first factor of four from the edge of the bulk; beyond it, one per factor of two
 
 
-def outliers(activation, weight_scale, bias_scale, depth, input_mean_square=1.0, input_mean=0.0, mixed=False):
+def outliers(
+    activation: ActivationLike,
+    weight_scale: float,
+    bias_scale: float,
+    depth: int,
+    input_mean_square: float = 1.0,
+    input_mean: float = 0.0,
+    mixed: bool = False,
+) -> np.ndarray:
     """Returns the squared singular values that lie outside the bulk.
 
     There are none if E[phi'(h) h] = 0 at all variances of h, which holds where phi is an odd function plus a constant,

@@ -3,34 +3,41 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.checks import positive_integer
 from allconv_resnet.theory.tarnowski import activations
+from allconv_resnet.theory.tarnowski.activations import ActivationLike
 from allconv_resnet.theory.tarnowski.mean_field import check_cumulant
 from allconv_resnet.theory.tarnowski.spectrum import spectral_distribution
 
 
 class Simulation(NamedTuple):
-    """The result of `simulate_network`, in float64."""
+    """The result of `simulate_network`, in float64.
 
-    q: np.ndarray  # [L] mean squares of the pre-activations of the layers
-    squared_singular_values: np.ndarray | None  # [N] squared singular values of the Jacobian, descending
+    Attributes:
+        q: Float64 array `[L]`, mean squares of the pre-activations of the layers.
+        squared_singular_values: Float64 array or None `[N]`, squared singular values of the Jacobian, descending.
+    """
+
+    q: np.ndarray
+    squared_singular_values: np.ndarray | None
 
 
 def simulate_network(
-    activation,
-    weight_scale,
-    bias_scale,
-    depth,
-    width,
-    seed=0,
-    input_mean_square=1.0,
-    input_mean=0.0,
-    jacobian=True,
-    skip=1.0,
-    mixed=False,
-):
+    activation: ActivationLike,
+    weight_scale: float,
+    bias_scale: float,
+    depth: int,
+    width: int,
+    seed: int | np.random.Generator = 0,
+    input_mean_square: float = 1.0,
+    input_mean: float = 0.0,
+    jacobian: bool = True,
+    skip: float = 1.0,
+    mixed: bool = False,
+) -> Simulation:
     """Returns the variances of a random residual network at a random input, and the spectrum of its Jacobian.
 
     Args:
@@ -81,7 +88,9 @@ def simulate_network(
     return Simulation(np.array(q), squares)
 
 
-def simulate_matrix_product(c, width, depth, seed=0, inner=None, skip=1.0):
+def simulate_matrix_product(
+    c: float, width: int, depth: int, seed: int | np.random.Generator = 0, inner: float | None = None, skip: float = 1.0
+) -> np.ndarray:
     """Returns the squared singular values of a (1 + X[L]) ... a (1 + X[1]) with independent random X.
 
     Args:
@@ -118,7 +127,14 @@ def simulate_matrix_product(c, width, depth, seed=0, inner=None, skip=1.0):
     return np.linalg.svd(product, compute_uv=False) ** 2
 
 
-def kolmogorov_smirnov(squared_singular_values, c, depth=None, inner=None, active=None, skip=1.0):
+def kolmogorov_smirnov(
+    squared_singular_values: ArrayLike,
+    c: float,
+    depth: int | None = None,
+    inner: float | None = None,
+    active: float | None = None,
+    skip: float = 1.0,
+) -> float:
     """Returns the Kolmogorov-Smirnov distance between squared singular values and their law.
 
     Args:

@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.tarnowski.finite_depth_law import FiniteDepthLaw, finite_depth_law
@@ -15,7 +16,9 @@ from allconv_resnet.theory.tarnowski.mean_field import check_cumulant
 from allconv_resnet.theory.tarnowski.universal_law import UniversalLaw
 
 
-def spectral_edges(c, depth=None, inner=None, active=None, skip=1.0):
+def spectral_edges(
+    c: float, depth: int | None = None, inner: float | None = None, active: float | None = None, skip: float = 1.0
+) -> tuple[float, float]:
     """Returns the smallest and the largest squared singular value of the bulk.
 
     For infinite depth they are 1/lambda_+ and lambda_+ = (s+1)/(s-1) exp(c s) with s = sqrt(1 + 2/c). For finite depth
@@ -52,7 +55,14 @@ def spectral_edges(c, depth=None, inner=None, active=None, skip=1.0):
     return low, high
 
 
-def spectral_density(lam, c, depth=None, inner=None, active=None, skip=1.0):
+def spectral_density(
+    lam: ArrayLike,
+    c: float,
+    depth: int | None = None,
+    inner: float | None = None,
+    active: float | None = None,
+    skip: float = 1.0,
+) -> np.ndarray:
     """Returns the density of the squared singular values of the Jacobian, which is zero outside the edges.
 
     Args:
@@ -79,7 +89,14 @@ def spectral_density(lam, c, depth=None, inner=None, active=None, skip=1.0):
     return np.where(inside, law.of.density_of_log(t), 0.0) / np.where(inside, lam, 1.0)
 
 
-def spectral_distribution(lam, c, depth=None, inner=None, active=None, skip=1.0):
+def spectral_distribution(
+    lam: ArrayLike,
+    c: float,
+    depth: int | None = None,
+    inner: float | None = None,
+    active: float | None = None,
+    skip: float = 1.0,
+) -> np.ndarray:
     """Returns the probability that a squared singular value is at most `lam`, in closed form.
 
     Args:
@@ -106,7 +123,14 @@ def spectral_distribution(lam, c, depth=None, inner=None, active=None, skip=1.0)
     return np.where(inside, law.of.distribution_of_log(t), above).astype(np.float64)
 
 
-def spectral_quantile(probability, c, depth=None, inner=None, active=None, skip=1.0):
+def spectral_quantile(
+    probability: ArrayLike,
+    c: float,
+    depth: int | None = None,
+    inner: float | None = None,
+    active: float | None = None,
+    skip: float = 1.0,
+) -> np.ndarray:
     """Returns the quantiles of the squared singular values.
 
     Args:
@@ -135,7 +159,9 @@ def spectral_quantile(probability, c, depth=None, inner=None, active=None, skip=
     return np.exp(law.of.quantile_of_log(probability) + law.shift)
 
 
-def spectral_mean(c, depth=None, inner=None, active=None, skip=1.0):
+def spectral_mean(
+    c: float, depth: int | None = None, inner: float | None = None, active: float | None = None, skip: float = 1.0
+) -> float:
     """Returns the mean of the squared singular values: exp(c), or skip^(2 depth) (1 + c/depth)^depth.
 
     Args:

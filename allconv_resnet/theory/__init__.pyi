@@ -1,0 +1,3 @@
+from . import expressivity, gradients, isometry, landscape, linear
+
+__all__ = ["expressivity", "gradients", "isometry", "landscape", "linear"]

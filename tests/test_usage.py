@@ -1,0 +1,152 @@
+"""The helps of all commands, `--version` and `doctor`: what a user reads first."""
+
+import functools
+import importlib.metadata
+import re
+import shlex
+
+import pytest
+import tyro
+from test_start import run
+
+from allconv_resnet import cli, commands, doctor, recipes, usage
+from allconv_resnet.job import parse_job
+from allconv_resnet.serving.options import ServeGroups, ServeOptions
+
+HELPS = [["train"], *([name] for name in commands.COMMANDS), *(["theory", name] for name in cli.THEORY)]
+UGLY = (
+    "{None}",
+    "NONE|",
+    "|NONE",
+    "STR",
+    "NoneType",
+    "default: None",
+    "default: )",
+    "options.",
+    "recipe.",
+    "typing.",
+    "Literal",
+)
+
+
+def shown(arguments, capsys, monkeypatch, columns=100):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*arguments, "--help"])
+    said = capsys.readouterr()
+    assert stop.value.code == 0 and said.err == ""
+    return said.out
+
+
+@pytest.mark.parametrize("arguments", HELPS, ids=" ".join)
+def test_every_help_says_what_for_and_has_an_example(arguments, capsys, monkeypatch):
+    text = shown(arguments, capsys, monkeypatch)
+    assert f"Example: allconv-resnet {' '.join(arguments)}" in text
+    for spelling in UGLY:
+        assert spelling not in text, spelling
+    assert (re.search(r"^usage: allconv-resnet", text, re.M) and "─ options ─" in text) or "[-h]" in text
+    narrow = shown(arguments, capsys, monkeypatch, columns=40)
+    words = (f"Example: {text.split('Example: ')[1].splitlines()[0]}", "usage: ")  # these are for one line each
+    assert max(len(line) for line in narrow.splitlines() if not line.startswith(words)) <= 40
+
+
+def test_the_overview_has_every_command_with_its_sentence(capsys, monkeypatch):
+    text = shown([], capsys, monkeypatch)
+    for name, command in commands.COMMANDS.items():
+        first = usage.paragraph(command.__doc__).split("\n")[0]
+        assert re.search(rf"^  {name} +{re.escape(first[:30])}", text, re.M)
+    for name in ("train", "theory"):
+        assert re.search(rf"^  {name} ", text, re.M)
+    experiments = shown(["theory"], capsys, monkeypatch)
+    assert all(re.search(rf"^  {name} +{re.escape(what[:30])}", experiments, re.M) for name, what in cli.THEORY.items())
+    assert max(map(len, shown([], capsys, monkeypatch, columns=60).splitlines())) <= 60
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_the_examples_of_the_helps_are_command_lines(name):
+    command = commands.COMMANDS[name]
+    program, given, *arguments = shlex.split(commands.EXAMPLES[command])
+    assert (program, given) == ("allconv-resnet", name)
+    parsed = functools.wraps(command)(lambda **values: values)
+    config = (tyro.conf.DisallowNone, tyro.conf.OmitArgPrefixes)
+    assert isinstance(tyro.cli(parsed, args=arguments, config=config, registry=usage.REGISTRY), dict)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "imagenet"])
+def test_the_example_of_training_is_a_command_line(name, capsys):
+    with pytest.raises(SystemExit):
+        parse_job((name,), ["--help"], "train.py")
+    example = re.search(r"^Example: python train.py (.*)$", capsys.readouterr().out, re.M)[1]
+    assert parse_job((name,), shlex.split(example), "train.py").recipe == recipes.RECIPES[name].replace(steps=1000)
+
+
+def test_options_of_the_server_are_in_groups(capsys, monkeypatch):
+    text = shown(["serve"], capsys, monkeypatch)
+    for group in ("models", "address", "access", "computing", "limits"):
+        assert f"{group} options" in text
+    assert ServeGroups().options() == ServeOptions()
+
+
+def test_helps_do_without_keras_and_what_takes_long_to_import():
+    program = f"""
+import sys
+from allconv_resnet import cli
+for arguments in {[[], *HELPS]}:
+    try:
+        cli.main([*arguments, "--help"])
+    except SystemExit as stop:
+        assert stop.code == 0
+print(sorted(set(sys.modules) & {{"keras", "tensorflow", "jax", "matplotlib", "sklearn", "starlette"}}))
+"""
+    assert run("-c", program).stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("word", ["none", "None"])
+def test_none_is_a_value_of_the_options_that_can_be_without_one(word):
+    job = parse_job(("cifar10",), ["--shortcut", word, "--clip-norm", word, "--patience", word])
+    assert job.recipe == recipes.CIFAR10.replace(shortcut=None)
+
+
+@pytest.mark.parametrize("program", [[], ["theory"]], ids=["allconv-resnet", "theory"])
+def test_an_unknown_command_is_one_sentence_and_none_is_the_overview(program, capsys):
+    for arguments, said in ((["trian"], "Received: trian\n"), ([], "")):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*program, *arguments])
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and error.endswith(said)
+        assert error.startswith("error: The " if said else f"usage: {' '.join(['allconv-resnet', *program])} ")
+
+
+def test_the_version():
+    done = run("allconv_resnet_command.py", "--version")
+    assert done.stdout == f"allconv_resnet {importlib.metadata.version('allconv_resnet')}\n" and done.stderr == ""
+
+
+def test_doctor_fits_on_a_screen_and_says_what_there_is(tmp_path):
+    (tmp_path / "mnist" / "3.0.1").mkdir(parents=True)
+    (tmp_path / "mnist" / "3.0.1" / "dataset_info.json").write_text("{}")
+    done = run("allconv_resnet_command.py", "doctor", TFDS_DATA_DIR=str(tmp_path), CUDA_VISIBLE_DEVICES="-1")
+    assert done.returncode == 0 and done.stderr == ""
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert len(lines) == len(done.stdout.splitlines()) <= 24
+    assert f"tensorflow {importlib.metadata.version('tensorflow')}" in lines["packages"]
+    assert lines["Keras"] == "on tensorflow, float32, channels_last"
+    assert re.match("auto is (float32|bfloat16), since the processor has ", lines["precision"])
+    assert lines["GPUs"] == "none that the backend finds" and lines["data"] == f"{tmp_path} has mnist"
+    assert "cifar10-fast" in lines["networks"] and f"TFDS_DATA_DIR={tmp_path}" in lines["variables"]
+    assert lines["[serve]"] == "installed (for allconv-resnet serve)"
+
+
+def test_doctor_where_keras_cannot_be_imported():
+    done = run("allconv_resnet_command.py", "doctor", KERAS_BACKEND="nonsense")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert re.search(r"^Keras +cannot be used: .*nonsense", done.stdout, re.M)
+
+
+def test_missing_packages_of_an_extra():
+    assert doctor.missing("onnx") == [] == doctor.missing("no such extra")
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        doctor.missing("onnx", "no-such-package")
+    lacking = doctor.missing("gpu")  # through tensorflow[and-cuda]
+    cuda = [name for name in lacking if name.startswith("nvidia-")]
+    assert lacking == cuda and bool(cuda) == (not list(importlib.metadata.distributions(name="nvidia-cudnn-cu12")))
