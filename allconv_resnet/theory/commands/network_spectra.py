@@ -217,6 +217,7 @@ def draw_jacobians(results, path):
         draw_stages(axes[1, 0], whole)
         draw_bodies(axes[1, 1], whole)
         legend_beside(axes[1, 1], handles=marks_of(whole))
+        axes[1, 1].get_legend().set_in_layout(columns == 2)  # otherwise there is an empty panel beside
     figure.suptitle(
         "Jacobians of the CIFAR network of Hardt & Ma at one training image. "
         f"Above: blocks 2 to 9 of stage 1, {CROP}x{CROP} positions"
