@@ -243,6 +243,7 @@ def draw_spectrum(ax, r):
     ax.set_title(f"{r['network']}: c = {c:.3g}\nKS distances to the laws: {', '.join(distances)}", fontsize=10)
     if high < 2 * low:
         ax.set_xscale("linear")
+        ax.locator_params(axis="x", nbins=4)
 
 
 def draw_stages(ax, whole):
