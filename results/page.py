@@ -543,7 +543,7 @@ def _memorized(d):
     rows = [r for r in d["memorize_against_points"]["rows"] if r["points"] == 50_000]
     return "; ".join(
         f"width {r['width']}: {r['wrong']} wrong, {r['wrong_in_new_process']} in a new process, "
-        f"{r['parameters'] / 1e6:.2f}M parameters, {r['precision']}, {r['seconds']:.0f} s, "
+        f"{r['parameters'] / 1e6:.2f}M parameters, {r['precision']}, {r['cpu_seconds']:.0f} s of processor time, "
         f"{r['peak_gigabytes']:.1f} GB"
         for r in rows
     )

@@ -6,6 +6,7 @@ import os
 import urllib.error
 import urllib.request
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
@@ -15,6 +16,8 @@ from allconv_resnet.data import inspection, jpeg
 from allconv_resnet.data.arrays import ArraySource
 from allconv_resnet.data.records import RecordSource, require_complete
 from allconv_resnet.errors import BadInput, reason
+
+READ_BATCH = 500  # images that are read at a time
 
 TORONTO = "https://www.cs.toronto.edu/~kriz"
 ORIGINS = {
@@ -145,9 +148,16 @@ def _read_split(builder, directory, split):
             inspection.check_records(path, count, features["label"].num_classes, shape[:2])
     # Other features are skipped, and images decoded as in an export, which turns them upright.
     decoders = tfds.decode.PartialDecoding({"image": True, "label": True}, {"image": _upright()})
+    # In one batch, or with the cache of tensorflow-datasets, the images would be in memory several times.
+    read_config = tfds.ReadConfig(try_autocache=False)
     try:
-        everything = builder.as_dataset(split=split, batch_size=-1, decoders=decoders)
-        return everything["image"].numpy(), everything["label"].numpy()
+        batches = builder.as_dataset(split=split, batch_size=READ_BATCH, decoders=decoders, read_config=read_config)
+        images = np.empty((info.num_examples, *shape), features["image"].np_dtype)
+        labels, stop = np.empty(info.num_examples, features["label"].np_dtype), 0
+        for batch in batches.as_numpy_iterator():
+            start, stop = stop, stop + len(batch["label"])
+            images[start:stop], labels[start:stop] = batch["image"], batch["label"]
+        return images[:stop], labels[:stop]
     except Exception as error:  # many types of errors, as above
         raise BadInput(f"The {split} split of {directory} cannot be read: {reason(error)}") from error
 

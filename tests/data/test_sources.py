@@ -25,6 +25,7 @@ def rows(images, labels):
 def test_prepared_data_are_read_without_the_network(tmp_path, monkeypatch, write_tfds):
     written = write_tfds(tmp_path)
     monkeypatch.setattr(prepared, "download", None)  # a call would fail
+    monkeypatch.setattr(prepared, "READ_BATCH", 7)  # of 20 images
     source = load_data("cifar100", tmp_path)
     assert source.kind == "arrays" and len(source.label_names) == 100 and set(source.splits) == {"train", "test"}
     for split, (images, labels) in written.items():

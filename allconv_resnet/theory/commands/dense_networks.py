@@ -15,7 +15,11 @@ NETWORKS = [*(ACTIVATIONS[n] for n in ("tanh", "hard_tanh", "selu", "elu", "relu
 
 
 def build_network(activation, width, depth, pixels, skip=1.0):
-    """Returns a compiled network of a linear layer, `depth` layers a x + phi(W x + b), and a linear readout."""
+    """Returns a compiled network of a linear layer, `depth` layers a x + phi(W x + b), and a linear readout.
+
+    The networks that were built before are freed.
+    """
+    keras.utils.clear_session()
     x = inputs = keras.Input((pixels,))
     x = keras.layers.Dense(width, use_bias=False, name="stem")(x)
     for layer in range(depth):

@@ -20,6 +20,8 @@ from allconv_resnet.layers import standardize
 from allconv_resnet.plotting import new_figure, save_figure
 from allconv_resnet.theory import isometry
 from allconv_resnet.theory.commands.reporting import (
+    add_statement,
+    legend_beside,
     load_images,
     load_run,
     print_table,
@@ -29,6 +31,8 @@ from allconv_resnet.theory.commands.reporting import (
 
 INITIALIZATIONS = {"paper": "near_identity", "standard": "standard", "he": "he"}
 PROBES, BATCH_SIZE, CROP = 32, 32, 6
+MARKERS = "os^"  # of the three stages
+CARRIED = 16 * 8 * 8  # values that the shortcuts carry from the stem to the last feature map
 OWN_LAW = {"depth": 8, "inner": 0.5}  # of blocks 2 to 9 of a stage; half of the ReLUs are active
 LAWS = {"its own law": OWN_LAW, "layers x + W x": {"depth": 8}, "universal law": {}}
 STATEMENT = (
@@ -201,21 +205,24 @@ def check_stages(model, run_dir):
 def draw_jacobians(results, path):
     """Draws the spectrum of each network over the laws, and the whole stages and bodies of those that were measured."""
     whole = [r for r in results if "stages" in r]
-    columns = max(len(results), 3)
-    figure, axes = new_figure(4.2 * columns, 8.6 if whole else 4.4, 2 if whole else 1, columns, squeeze=False)
+    columns = max(len(results), 2)
+    figure, axes = new_figure(4.2 * columns + 3, 8.6 if whole else 4.4, 2 if whole else 1, columns, squeeze=False)
     for ax, r in zip(axes[0], results, strict=False):
         draw_spectrum(ax, r)
     axes[0, 0].set_ylabel("density of the logarithm")
+    legend_beside(axes[0, len(results) - 1])
     for ax in (*axes[0, len(results) :], *(axes[1, 2:] if whole else ())):
         ax.set_axis_off()
     if whole:
         draw_stages(axes[1, 0], whole)
         draw_bodies(axes[1, 1], whole)
+        legend_beside(axes[1, 1], handles=marks_of(whole))
+        axes[1, 1].get_legend().set_in_layout(columns == 2)  # otherwise there is an empty panel beside
     figure.suptitle(
         "Jacobians of the CIFAR network of Hardt & Ma at one training image. "
         f"Above: blocks 2 to 9 of stage 1, {CROP}x{CROP} positions"
     )
-    figure.supxlabel(STATEMENT, fontsize=9)
+    add_statement(figure, STATEMENT)
     save_figure(figure, path, dpi=90)
 
 
@@ -228,30 +235,29 @@ def draw_spectrum(ax, r):
     shown = np.histogram(values, bins)[0] / (len(values) * np.diff(np.log(bins)))
     ax.stairs(shown, bins, fill=True, color="0.8", label="measured")
     grid = np.geomspace(bins[0], bins[-1], 600)
+    distances = []
     for (name, law), style in zip(LAWS.items(), ("C3-", "C2-.", "C0--"), strict=True):
-        distance = isometry.kolmogorov_smirnov(values, c, **law)
-        label = f"{name}, KS {distance:.3f}"
-        ax.plot(grid, grid * isometry.spectral_density(grid, c, **law), style, lw=1.2, label=label)
-    ax.set(xscale="log", xlabel="squared singular value", title=f"{r['network']}: c = {c:.3g}")
+        ax.plot(grid, grid * isometry.spectral_density(grid, c, **law), style, lw=1.2, label=name)
+        distances.append(f"{isometry.kolmogorov_smirnov(values, c, **law):.3f}")
+    ax.set(xscale="log", xlabel="squared singular value")
+    ax.set_title(f"{r['network']}: c = {c:.3g}\nKS distances to the laws: {', '.join(distances)}", fontsize=10)
     if high < 2 * low:
         ax.set_xscale("linear")
-    ax.set_ylim(0, 1.5 * ax.get_ylim()[1])
-    ax.legend(fontsize=8, loc="upper left")
+        ax.locator_params(axis="x", nbins=4)
 
 
 def draw_stages(ax, whole):
     """Draws the largest squared singular value of each whole stage against the edges of both laws."""
     for i, r in enumerate(whole):
-        for s, marker in zip(r["stages"], "os^", strict=True):
+        for s, marker in zip(r["stages"], MARKERS, strict=True):
             largest = s["largest"] - 1
             own, universal = isometry.spectral_edges(s["c"], **OWN_LAW)[1], isometry.spectral_edges(s["c"])[1]
-            ax.plot(own - 1, largest, marker, color=f"C{i}", label=r["network"] if marker == "o" else None)
+            ax.plot(own - 1, largest, marker, color=f"C{i}")
             ax.plot(universal - 1, largest, marker, color=f"C{i}", mfc="none")
     limits = [1e-3, 1e6]
     ax.plot(limits, limits, color="0.6", lw=1)
     ax.set(xscale="log", yscale="log", xlabel="upper edge of the law - 1", ylabel="largest squared singular value - 1")
-    ax.set_title("whole stages (circle, square, triangle: 1, 2, 3);\nfilled: own law, open: universal law", fontsize=10)
-    ax.legend(fontsize=8, loc="lower right")
+    ax.set_title("blocks 2 to 9 of whole stages", fontsize=10)
     ax.grid(alpha=0.3)
 
 
@@ -259,9 +265,24 @@ def draw_bodies(ax, whole):
     """Draws all singular values of the bodies in order."""
     for i, r in enumerate(whole):
         values = np.array(r["singular_values"])
-        ax.plot(np.arange(1, len(values) + 1), values / values[0], color=f"C{i}", label=r["network"])
+        ax.plot(np.arange(1, len(values) + 1), values / values[0], color=f"C{i}")
     ax.set(yscale="log", xlabel="index", ylabel="singular value / largest")
-    ax.set_title("pixels to last feature map; dotted: the 16 channels\nat 8x8 that the shortcuts carry", fontsize=10)
-    ax.axvline(1024, color="0.6", lw=1, ls=":")
-    ax.legend(fontsize=8, loc="lower left")
+    ax.set_title("from the pixels to the last feature map", fontsize=10)
+    ax.axvline(CARRIED, color="0.6", lw=1, ls=":")
     ax.grid(alpha=0.3)
+
+
+def marks_of(whole):
+    """Returns the handles of the legend of the lower row."""
+    from matplotlib.lines import Line2D
+
+    networks = [Line2D([], [], color=f"C{i}", label=r["network"]) for i, r in enumerate(whole)]
+    stages = [Line2D([], [], color="0.4", ls="", marker=m, label=f"left: stage {i}") for i, m in enumerate(MARKERS, 1)]
+    return [
+        *networks,
+        *stages,
+        Line2D([], [], color="0.4", ls="", marker="o", label="left, filled: edge of its own law"),
+        Line2D([], [], color="0.4", ls="", marker="o", mfc="none", label="left, open: edge of the universal law"),
+        Line2D([], [], color="0.6", lw=1, label="left: equality"),
+        Line2D([], [], color="0.6", lw=1, ls=":", label="right: the 16 channels at 8x8\nthat the shortcuts carry"),
+    ]

@@ -143,7 +143,7 @@ def print_summary(summary, data, seeds):
     for group, arms in summary["spreads"].items():
         for when in ("first", "early", "late"):
             a, b = (arms[arm][when] for arm in ARMS)
-            rows.append((f"{group} ({len(summary['groups'][group])})", when, a, b, b / a))
+            rows.append((f"{group} ({len(summary['groups'][group])})", when, a, b, b / a if a else None))
     print_table(("activations", "when", *ARMS, "ratio"), rows)
     for arm, names in summary["diverged"].items():
         if names:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import checks
+from allconv_resnet.theory.hardt_ma.factorization import product
 from allconv_resnet.theory.hardt_ma.linear_risk import gradient, risk
 
 
@@ -24,6 +25,9 @@ def gradient_lower_bound_anywhere(A: ArrayLike, R: ArrayLike, cov: ArrayLike) ->
 
     A critical point at which at most one factor is singular is therefore a global minimum. Where `norm(A) = t < 1`,
     every `smin(I + A_j)` is at least `1 - t`, and equation (2.3), corrected, is a special case.
+
+    An eigenvalue of at most 1e-12 d times the largest one counts as zero, and the risk along its eigenvector is left
+    out of f then, so that the bound holds for such `cov` as well.
 
     Args:
         A: `[depth, d, d]`, the residual weights, of any norm.
@@ -42,15 +46,16 @@ def gradient_lower_bound_anywhere(A: ArrayLike, R: ArrayLike, cov: ArrayLike) ->
     >>> gradient_lower_bound_anywhere(A, R, cov), float(np.sum(gradient(A, R, cov) ** 2))
     (784.0, 784.0)
     """
-    value = risk(A, R, cov)
-    return float(4 * _smallest_nonzero_eigenvalue(cov) * value * clearance(A))
+    smallest, value, _ = _split_risk(A, R, cov)
+    return float(4 * smallest * value * clearance(A))
 
 
 def certified_risk(A: ArrayLike, R: ArrayLike, cov: ArrayLike) -> float:
     """Returns an upper bound of the excess risk at `A` that needs nothing but the gradient and the factors.
 
     The bound is `||grad f(A)||_F^2` divided by `4 lambda sum_i prod_{j != i} smin(I + A_j)^2`, see
-    `gradient_lower_bound_anywhere`. It certifies how far a point of small gradient is from a global minimum.
+    `gradient_lower_bound_anywhere`. It certifies how far a point of small gradient is from a global minimum. The risk
+    along eigenvectors of `cov` whose eigenvalue counts as zero is added.
 
     Args:
         A: `[depth, d, d]`, the residual weights, of any norm.
@@ -71,8 +76,9 @@ def certified_risk(A: ArrayLike, R: ArrayLike, cov: ArrayLike) -> float:
     inf
     """
     size = np.sum(gradient(A, R, cov) ** 2)
-    room = 4 * _smallest_nonzero_eigenvalue(cov) * clearance(A)
-    return float(size / room) if room > 0 else 0.0 if risk(A, R, cov) == 0 else np.inf
+    smallest, value, rest = _split_risk(A, R, cov)
+    room = 4 * smallest * clearance(A)
+    return float(rest + (size / room if room > 0 else 0.0 if value == 0 else np.inf))
 
 
 def singular_critical_point(R: ArrayLike, kept: Sequence[int], depth: int) -> np.ndarray:
@@ -137,7 +143,10 @@ def clearance(A):
     return float(sum(np.prod(np.delete(smallest, i)) for i in range(len(smallest))))
 
 
-def _smallest_nonzero_eigenvalue(cov):
-    values = np.linalg.eigvalsh(np.asarray(cov, np.float64))
-    positive = values[values > 1e-12 * len(values) * values[-1]]  # the tolerance of `checks.covariance_matrix`
-    return positive[0] if len(positive) else 0.0
+def _split_risk(A, R, cov):
+    """Returns the smallest eigenvalue of `cov` that is not zero, the risk along such eigenvectors, and its rest."""
+    risk(A, R, cov)  # which checks the arguments
+    values, vectors = np.linalg.eigh(np.asarray(cov, np.float64))
+    parts = np.sum(((product(A) - np.asarray(R, np.float64)) @ vectors) ** 2, axis=0) * np.maximum(values, 0.0)
+    kept = values > 1e-12 * len(values) * values[-1]  # the tolerance of `checks.covariance_matrix`
+    return (values[kept][0] if kept.any() else 0.0), np.sum(parts[kept]), np.sum(parts[~kept])

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from allconv_resnet.errors import BadInput
-from allconv_resnet.theory.shamir.curvature import Direction, negative_curvature, root_mean_square
+from allconv_resnet.theory.shamir.curvature import ROUNDING, Direction, negative_curvature, root_mean_square
 from allconv_resnet.theory.shamir.linear_optimum import LinearOptimum, linear_optimum
 from allconv_resnet.theory.shamir.predictors import Problem
 
@@ -102,12 +102,20 @@ def gradient_lower_bound(
         raise BadInput(
             f'form must be "tight", or "paper" for one output. Received: form={form!r}, outputs={problem.outputs}'
         )
-    distances, rests = _splits(problem, W, V, features, U)
-    return float(max(0.0, np.max((excess - rests) / np.maximum(distances, np.finfo(float).tiny))))
+    return _largest_bound(excess, *_splits(problem, W, V, features, U))
+
+
+def _largest_bound(excess, distances, rests, rounding):
+    """Returns the largest of the bounds. At a distance of zero, only rounding errors keep the excess above the rest."""
+    room = np.maximum(excess - rests - rounding, 0.0)
+    return float(np.max(np.divide(room, distances, out=np.zeros_like(room), where=distances > 0)))
 
 
 def _splits(problem, W, V, features, U):
-    """Returns arrays with F - F_lin(U) <= distance |grad F| + rest, one entry for each q in the docstring above."""
+    """Returns arrays with F - F_lin(U) <= distance |grad F| + rest, one entry for each q in the docstring above.
+
+    The third result is a float, an estimate of the rounding errors of both sides.
+    """
     basis = problem.directions
     left, values, _ = np.linalg.svd(basis.T @ W, full_matrices=False)
     G = left.T @ basis.T @ (problem.slopes(W, V, features).T @ features) / problem.n
@@ -117,7 +125,8 @@ def _splits(problem, W, V, features, U):
         shares = np.where(squares > 0, squares / values**2, 0.0)
     distances = np.sqrt(np.sum((basis.T @ (W - U)) ** 2) + np.append(0.0, np.cumsum(shares)))
     terms = np.sum(C * G, axis=1)
-    return distances, terms.sum() - np.append(0.0, np.cumsum(terms))
+    size = abs(problem.objective(W, V, features)) + abs(problem.linear(U)) + np.sum(np.abs(C * G))
+    return distances, terms.sum() - np.append(0.0, np.cumsum(terms)), ROUNDING * size
 
 
 def certify(
@@ -166,10 +175,10 @@ def certify(
     objective = problem.objective(W, V, features)
     gradient = float(np.sqrt(sum(np.sum(part**2) for part in problem.gradient(W, V, features))))
     relative = gradient / max(_largest_gradient(problem, W, V, features), np.finfo(float).tiny)
-    distances, rests = _splits(problem, W, V, features, best.U)
+    distances, rests, rounding = _splits(problem, W, V, features, best.U)
     finite = np.isfinite(distances)
     excess = objective - best.value
-    bound = max(0.0, np.max((excess - rests[finite]) / np.maximum(distances[finite], np.finfo(float).tiny)))
+    bound = _largest_bound(excess, distances, rests, rounding)
     direction = negative_curvature(problem, W, V, features)
     if direction is not None and direction.relative_curvature < curved:
         direction = None
@@ -180,7 +189,7 @@ def certify(
     else:
         verdict = RESTING if direction is None else ESCAPES
     excess_bound = max(0.0, np.min(distances[finite] * gradient + rests[finite]))
-    numbers = (objective, best.value, gradient, relative, float(bound), float(excess_bound))
+    numbers = (objective, best.value, gradient, relative, bound, float(excess_bound))
     return Certificate(verdict, *numbers, direction)
 
 

@@ -78,7 +78,9 @@ def _on_the_sphere(problem, radius, decomposition, free, tolerance):
 
     def solution(logarithm):
         if logarithm not in known:
-            start = known[min(known, key=lambda other: abs(other - logarithm))] if known else free
+            # Newton's method is slow from the free optimum if the ball is small.
+            nearest = known[min(known, key=lambda other: abs(other - logarithm))] if known else free
+            start = nearest * min(1.0, radius / np.linalg.norm(nearest))
             known[logarithm] = _ridge(problem, highest * np.exp(logarithm), decomposition, start, tolerance)
         return known[logarithm]
 
@@ -123,7 +125,7 @@ def _ridge(problem, multiplier, decomposition, start, tolerance):
             v = v.reshape(shape)
             curved = problem.loss.hessian_product(predictions, problem.y, inputs @ v.T)
             # Damping proportional to the gradient keeps the Newton steps finite where the loss is flat.
-            return (curved.T @ inputs / problem.n + (ridge + 1e-4 * size) * v).ravel()
+            return (curved.T @ inputs / problem.n + (ridge + 1e-4 * min(1.0, size)) * v).ravel()
 
         operator = LinearOperator((A.size, A.size), matvec=product, dtype=np.float64)
         step = cg(operator, -gradient.ravel(), rtol=min(0.1, np.sqrt(size)), maxiter=500)[0].reshape(A.shape)

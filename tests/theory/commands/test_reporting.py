@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from allconv_resnet.plotting import add_grids, new_figure, save_figure
 from allconv_resnet.theory.commands import reporting
@@ -48,3 +49,32 @@ def test_figures_are_saved_in_a_new_directory(tmp_path):
     add_grids(figure)
     save_figure(figure, tmp_path / "new" / "figure.png")
     assert (tmp_path / "new" / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+PEAK = """
+import sys
+import allconv_resnet_command
+sys.argv = ["allconv-resnet", "theory", *sys.argv[1:]]
+try:
+    allconv_resnet_command.main()
+except SystemExit as stop:
+    lines = dict(line.split(":") for line in open("/proc/self/status"))
+    print("status", stop.code, "kilobytes", lines["VmHWM"].split()[0])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        ["landscape", "--experiment", "regret", "--steps", "10"],
+        ["isometry", "--experiment", "training", "--steps", "1", "--width", "16", "--depth", "2", "--seeds", "1"],
+        ["gradients", "--seeds", "1", "--images", "4"],
+    ],
+    ids=lambda experiment: experiment[0],
+)
+def test_experiments_on_cifar10_need_a_gigabyte(experiment, prepared, run_python, tmp_path):
+    """Of this, TensorFlow takes 0.8, and the images 0.15. In one batch, reading them took 0.35 more."""
+    done = run_python("-c", PEAK, *experiment, "--data", "cifar10", "--data-dir", prepared, "--output-dir", tmp_path)
+    _, status, _, peak = done.stdout.splitlines()[-1].split()
+    assert status == "0" and int(peak) * 1024 < 1.1e9, done.stdout + done.stderr

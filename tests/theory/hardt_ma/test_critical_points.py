@@ -57,6 +57,19 @@ def test_the_smallest_eigenvalue_that_is_not_zero_counts():
     assert linear.certified_risk(A, R, cov) == pytest.approx(linear.risk(A, R, cov))
 
 
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), powers=st.lists(st.floats(-30, 0), min_size=3, max_size=3))
+def test_bound_holds_for_eigenvalues_of_any_size(seed, powers):
+    """An eigenvalue of 1e-13 counted as zero, while the risk along its eigenvector did not."""
+    rng = np.random.default_rng(seed)
+    cov = np.diag(10.0 ** np.array(powers))
+    A, R = 0.3 * rng.normal(size=(4, 3, 3)), rng.normal(size=(3, 3))
+    R[:, rng.integers(3)] *= 1e6  # the risk may lie along any eigenvector
+    size = np.sum(linear.gradient(A, R, cov) ** 2)
+    assert linear.gradient_lower_bound_anywhere(A, R, cov) <= size * (1 + 1e-9)
+    assert linear.certified_risk(A, R, cov) >= linear.risk(A, R, cov) * (1 - 1e-9)
+
+
 def test_one_singular_factor_leaves_no_bad_critical_point():
     """Where one factor is singular the bound is positive, so that the gradient does not vanish above the optimum."""
     R = np.diag([2.0, 1.0])

@@ -87,6 +87,24 @@ def test_gradient_bound_holds_at_10000_points(loss, branch):
     assert bad == 0
 
 
+@pytest.mark.parametrize("loss", OUTPUTS)
+@pytest.mark.parametrize("size", [0.0, 1e-12, 1.0])
+def test_bound_at_and_beside_the_linear_predictor(loss, size):
+    """At W = U and V = 0 the excess is zero up to rounding, and so is what it is divided by."""
+    rng = np.random.default_rng(20)
+    for scale in (1e-6, 1.0, 1e6):
+        problem = random_problem(loss, rng)
+        problem = landscape.Problem(scale * problem.x, problem.y, loss, problem.outputs)
+        best = landscape.linear_optimum(problem)
+        f, V = rng.standard_normal((N, 4)), np.zeros((D, 4))
+        W = best.U * (1 + size * rng.standard_normal(best.U.shape))
+        with np.errstate(all="raise", under="ignore"):
+            bound = landscape.gradient_lower_bound(problem, W, V, f, best.U)
+            certificate = landscape.certify(problem, W, V, f, best)
+        limit = gradient_norm(problem, W, V, f) * (1 + 1e-9)
+        assert bound <= limit and certificate.gradient_bound == bound
+
+
 def test_bound_is_attained():
     """For a linear loss and f = 0 the bound is an equality; for the squared loss it is half of the gradient norm."""
     problem = landscape.Problem([[1.0]], [0.0])
