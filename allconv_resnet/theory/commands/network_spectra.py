@@ -58,14 +58,16 @@ def measure_networks(output_dir, data_dir, run_dirs, train_steps, body):
     epoch = len(images) // BATCH_SIZE
     if not 0 <= train_steps <= epoch:
         raise BadInput(f"train_steps must lie in [0, {epoch}], at most one epoch. Received: train_steps={train_steps}")
+    order = np.random.default_rng(0).permutation(len(images))[: train_steps * BATCH_SIZE]
+    image, batches, classes = keras.ops.convert_to_numpy(standardize(images[:1]))[0], images[order], labels[order]
+    del images  # which are 150 MB
     builders = {name: _initialized(kind) for name, kind in INITIALIZATIONS.items()}
     if train_steps:
-        builders[f"paper, {train_steps} steps of 32"] = lambda: train_cifar_resnet(images, labels, train_steps)
+        builders[f"paper, {train_steps} steps of 32"] = lambda: train_cifar_resnet(batches, classes)
     for run_dir in run_dirs:
         model, step = load_run(run_dir)
         check_stages(model, run_dir)
         builders[f"{'/'.join(run_dir.resolve().parts[-2:])}, step {step}"] = lambda model=model: model
-    image = keras.ops.convert_to_numpy(standardize(images[:1]))[0]
     results = []
     for name, build in builders.items():
         path = output_dir / "network" / f"{name}.json".replace(" ", "_").replace(",", "").replace("/", "_")
@@ -168,14 +170,15 @@ def _initialized(kind):
     return lambda: acr.cifar_resnet(10, initialization=kind)
 
 
-def train_cifar_resnet(images, labels, steps):
-    """Returns the CIFAR network after some steps of training with batches of 32 of the uint8 images."""
+def train_cifar_resnet(images, labels):
+    """Returns the CIFAR network after training on uint8 images once, with batches of 32."""
     model = acr.cifar_resnet(10)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(acr.Momentum(0.05, weight_decay=1e-4), loss, jit_compile=False)
     progress = progress_callback("training")
-    order = np.random.default_rng(0).permutation(len(images))[: steps * BATCH_SIZE]
-    for step, rows in enumerate(order.reshape(-1, BATCH_SIZE)):
+    steps = len(images) // BATCH_SIZE
+    for step in range(steps):
+        rows = slice(step * BATCH_SIZE, (step + 1) * BATCH_SIZE)
         model.train_on_batch(standardize(images[rows]), labels[rows])
         progress(step + 1, steps)
     return model
