@@ -37,8 +37,8 @@ def evaluate_command(
         split: The split that the recipe trains on, tests on, or holds out.
         checkpoint: Which checkpoint: the latest or the best.
         follow: Evaluate each new checkpoint while the run trains, until its last step.
-        details: Directory to write to: the predictions of all images, the error of each class, the confusion matrix,
-            and the mistakes with the highest probabilities.
+        details: Directory to write to: the predictions and logits of all images, the error of each class, the confusion
+            matrix, and the mistakes with the highest probabilities.
     """
     if follow and details:
         raise BadInput("evaluate writes the details of one checkpoint: give --follow or --details, but not both")
