@@ -763,6 +763,12 @@ MEASUREMENTS = (
         _late,
     ),
     Measurement(
+        "theory/isometry/cifar10/late.json",
+        "The same on the original CIFAR-10.",
+        "allconv-resnet theory isometry --experiment late --data cifar10 --data-dir DIR",
+        _late,
+    ),
+    Measurement(
         "benchmarks/jacobians.json",
         "Time for the 20 largest and the 20 smallest singular values of the CIFAR network's Jacobian. The aim is 5 "
         "minutes.",
