@@ -55,8 +55,9 @@ def pack(options):
         for start in range(0, len(images), math.prod(SHEET)):
             part = min(parts, key=size)
             save_sheet(images[start : start + math.prod(SHEET)], part / f"{split}-{start:06}.webp")
-    facts = {split: source.arrays(split)[1].astype(np.uint8) for split in SPLITS}
-    np.savez(parts[-1] / "labels.npz", names=np.array(source.label_names), commit=environment.commit(), **facts)
+    facts = {split: source.arrays(split)[1].astype(np.int32) for split in SPLITS}
+    commit = environment.commit() or ""
+    np.savez(parts[-1] / "labels.npz", names=np.array(source.label_names), commit=commit, **facts)
     for part in parts:
         print(f"{part}: {size(part) / 1e6:.1f} MB")
 
@@ -81,6 +82,9 @@ def receive(options):
         return
     joined = {}
     with np.load(options.store / "labels.npz") as facts:
+        sheets = sum(math.ceil(len(facts[split]) / math.prod(SHEET)) for split in SPLITS)
+        if len(list(options.store.glob("*.webp"))) < sheets:  # other parts are still to come
+            return
         (options.store / "commit").write_text(str(facts["commit"]), encoding="utf-8")
         for split, (images, labels) in SPLITS.items():
             sheets = [read_sheet(path) for path in sorted(options.store.glob(f"{split}-*.webp"))]

@@ -74,7 +74,7 @@ except SystemExit as stop:
     ids=lambda experiment: experiment[0],
 )
 def test_experiments_on_cifar10_need_little_more_than_a_gigabyte(experiment, prepared, run_python, tmp_path):
-    """Of this, TensorFlow takes 0.8, and the images 0.15. In one batch, reading them took 0.35 more."""
+    """TensorFlow takes 0.8 GB of it, and the images 0.15. Reading them in one batch took 0.35 more."""
     done = run_python("-c", PEAK, *experiment, "--data", "cifar10", "--data-dir", prepared, "--output-dir", tmp_path)
     _, status, _, peak = done.stdout.splitlines()[-1].split()
     assert status == "0" and int(peak) * 1024 < 1.25e9, done.stdout + done.stderr
