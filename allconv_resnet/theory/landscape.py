@@ -12,6 +12,7 @@ The examples assume `from allconv_resnet.theory.landscape import *`, `import ker
 """
 
 from allconv_resnet.theory.shamir.approximate_points import excess_of_point, excess_of_points, smallest_eigenvalue
+from allconv_resnet.theory.shamir.block_chains import BlockChain, Coverage
 from allconv_resnet.theory.shamir.certificates import (
     Certificate,
     certify,
@@ -29,7 +30,9 @@ from allconv_resnet.theory.shamir.regret import Regret, adversary, fit_projected
 
 __all__ = [
     "LOSSES",
+    "BlockChain",
     "Certificate",
+    "Coverage",
     "Direction",
     "ExtremeEigenvalues",
     "LastBlock",

@@ -1,9 +1,10 @@
 """`allconv-resnet theory landscape`: residual networks on real images and the best linear predictor (Shamir).
 
-There are four experiments. Each prints a table and writes a figure and a JSON file:
+There are five experiments. Each prints a table and writes a figure and a JSON file:
 
     training     networks trained from good and from deliberately bad initializations, with certificates at the end
     stationary   excess over the linear predictor against the gradient and the smallest eigenvalue of the Hessian
+    chain        chains of narrow residual blocks: excess and its bounds along training
     network      certificates of a deep residual network, by products of vectors with its Hessian
     regret       projected SGD with a direct linear path, for trained and adversarial branches, with its regret bound
 
@@ -21,7 +22,7 @@ from allconv_resnet.theory.checks import positive_integer
 class Options:
     """Compares residual networks on real images with the best linear predictor (Shamir)."""
 
-    experiment: Literal["training", "stationary", "network", "regret"] = "training"
+    experiment: Literal["training", "stationary", "chain", "network", "regret"] = "training"
     """Experiment to run."""
     output_dir: Path = Path("results/theory/landscape")
     """Directory of the figure and the JSON file."""
@@ -56,6 +57,7 @@ def run(options: Options) -> None:
     # Keras is imported only here, because `--help` does not need it.
     from allconv_resnet.theory.commands import (
         certified_network,
+        chained_blocks,
         image_problems,
         projected_runs,
         residual_against_linear,
@@ -73,6 +75,8 @@ def run(options: Options) -> None:
         residual_against_linear.compare_with_linear(options.output_dir, problems, options.iterations, settings)
     elif options.experiment == "stationary":
         stationary_points.measure_excess(options.output_dir, problems, settings)
+    elif options.experiment == "chain":
+        chained_blocks.measure_chains(options.output_dir, problems, settings)
     else:
         steps = options.steps or 10_000
         projected_runs.compare_branches(options.output_dir, problems["logistic"], steps, options.radius, settings)

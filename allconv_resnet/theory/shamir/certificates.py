@@ -200,12 +200,12 @@ def _largest_gradient(problem, W, V, features):
     return slopes * np.hypot(inputs, np.linalg.norm(W, 2) * root_mean_square(features))
 
 
-def check_predictor(problem, U):
+def check_predictor(problem, U, name="U"):
     """Returns a linear predictor as a float64 array `[m, d]`, or raises `BadInput`."""
     U = np.asarray(U, np.float64)
     U = U[None] if U.ndim == 1 else U
     if U.shape != (problem.outputs, problem.d) or not np.isfinite(U).all():
         raise BadInput(
-            f"U must be a finite array [{problem.outputs}, {problem.d}]. Received: U of shape {list(U.shape)}"
+            f"{name} must be a finite array [{problem.outputs}, {problem.d}]. Received: shape {list(U.shape)}"
         )
     return U

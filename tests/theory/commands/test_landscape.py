@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from allconv_resnet.errors import BadInput
-from allconv_resnet.theory.commands import certified_network, residual_against_linear, stationary_points
+from allconv_resnet.theory.commands import certified_network, chained_blocks, residual_against_linear, stationary_points
 from allconv_resnet.theory.commands.image_problems import image_problems
 from allconv_resnet.theory.commands.landscape import Options, run
 from allconv_resnet.theory.commands.projected_runs import compare_branches
@@ -18,6 +18,13 @@ SETTINGS = {"data": "normal", "images": 80, "seed": 0}
 def small_problem():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((80, 5))
+    return Problem(x, np.sign(x[:, :1] * x[:, 1:2] + 0.3 * rng.standard_normal((80, 1))), "logistic")
+
+
+def wide_problem():
+    """A problem with more inputs than two blocks of a chain have neurons."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((80, 2 * chained_blocks.HIDDEN + 2))
     return Problem(x, np.sign(x[:, :1] * x[:, 1:2] + 0.3 * rng.standard_normal((80, 1))), "logistic")
 
 
@@ -124,3 +131,16 @@ def test_the_options_need_no_keras(run_python):
         "import allconv_resnet.theory.commands.landscape; print('keras' in sys.modules, 'scipy' in sys.modules)"
     )
     assert run_python("-c", code).stdout.split() == ["False", "False"]
+
+
+def test_chain_command(tmp_path):
+    chained_blocks.measure_chains(tmp_path, {"logistic": wide_problem()}, SETTINGS, stops=(0, 20, 200))
+    results = json.loads((tmp_path / "chain.json").read_text())["results"]
+    assert [(r["start"], r["iterations"]) for r in results] == [
+        (start, stop) for start in chained_blocks.STARTS for stop in (0, 20, 200)
+    ]
+    assert all(r["excess"] <= r["bound"] for r in results)
+    saddle, *_, last = results[:3]
+    assert saddle["gradient"] < 1e-10 and saddle["gradient_bound"] is None and saddle["smallest"] < 0 < saddle["excess"]
+    assert last["excess"] < 0.1 * saddle["excess"]
+    assert (tmp_path / "chain.png").stat().st_size > 10_000
