@@ -6,6 +6,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+COMPILED = setup.py $(wildcard allconv_resnet/kernels/*.[ch])
 
 .PHONY: train test lint docs tutorials
 
@@ -31,12 +32,12 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: setup.cfg | $(VENV)/bin/python
+$(VENV)/.installed: setup.cfg $(COMPILED) | $(VENV)/bin/python
 	@echo Installing the package and TensorFlow into $(VENV), which takes some minutes
 	$(VENV)/bin/python -m pip install --quiet --editable .
 	touch $@
 
-$(VENV)/.installed-test: setup.cfg | $(VENV)/bin/python
+$(VENV)/.installed-test: setup.cfg $(COMPILED) | $(VENV)/bin/python
 	@echo Installing the package and what its tests need into $(VENV), which takes some minutes
 	$(VENV)/bin/python -m pip install --quiet --editable '.[test,jax]'
 	touch $@ $(VENV)/.installed

@@ -1,12 +1,16 @@
 """A convolution that TensorFlow runs faster on a CPU, with the same results as the layer of Keras.
 
-In training, the filter gradients of small maps use Winograd's minimal filtering, and convolutions get a bias of zeros
-so that oneDNN can fuse them with the ReLU or the addition that follows. Graphs of inference have neither: the bias
-would become an input of an exported model. benchmarks/NOTES.md has the measurements.
+In training, filter gradients use Winograd's minimal filtering, and convolutions get a bias of zeros so that oneDNN can
+fuse them with the ReLU or the addition that follows. Graphs of inference have neither: the bias would become an input
+of an exported model. benchmarks/NOTES.md has the measurements.
 """
+
+import contextlib
 
 import keras
 from keras import layers, ops
+
+from allconv_resnet import kernels
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -14,12 +18,36 @@ if keras.backend.backend() == "tensorflow":
 # The largest map and the fewest channels for which `filter_gradient` was measured to be faster than oneDNN's kernel.
 LARGEST_WIDTH, FEWEST_CHANNELS = 14, 96
 
+_contexts_of_compiled_gradients = 0
+
+
+@contextlib.contextmanager
+def compiled_gradients():
+    """Returns a context in which convolutions take their filter gradients from the package's compiled operation.
+
+    What is traced within the context must run in this process and without XLA, which do not know the operation. The
+    training program uses the context itself. Where `kernels.available` says no, nothing changes.
+
+    Example: training by Keras in bfloat16 on a CPU.
+
+    >>> model = keras.Sequential([keras.Input((8, 8, 64)), Convolution(64, 3, padding="same", dtype="mixed_bfloat16")])
+    >>> model.compile("sgd", "mse")
+    >>> with compiled_gradients():
+    ...     history = model.fit(np.ones((2, 8, 8, 64)), np.ones((2, 8, 8, 64)), verbose=0)
+    """
+    global _contexts_of_compiled_gradients
+    _contexts_of_compiled_gradients += 1
+    try:
+        yield
+    finally:
+        _contexts_of_compiled_gradients -= 1
+
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
 class Convolution(layers.Conv2D):
     """`keras.layers.Conv2D` with a faster filter gradient on a CPU.
 
-    On a GPU, on other backends than TensorFlow, and where `has_faster_gradient` says no, it is Keras's layer. It does
+    On a GPU, on other backends than TensorFlow, and where `faster_gradient` finds none, it is Keras's layer. It does
     nothing else differently: its arguments and weights are those of Keras's layer.
 
     Args:
@@ -44,8 +72,8 @@ class Convolution(layers.Conv2D):
         on_tensorflow_cpu = keras.backend.backend() == "tensorflow" and not tf.config.list_logical_devices("GPU")
         kernel = self.kernel if scale is None else self.kernel * scale
         trains_on_cpu = training and on_tensorflow_cpu
-        if trains_on_cpu and has_faster_gradient(self, x):
-            y = _convolve_with_faster_gradient(x, ops.convert_to_tensor(kernel))
+        if trains_on_cpu and (gradient := faster_gradient(self, x)):
+            y = _convolve(x, ops.convert_to_tensor(kernel), gradient)
         elif scale is None:
             y = super().call(x)
         else:
@@ -57,18 +85,20 @@ class Convolution(layers.Conv2D):
         return _with_fusable_bias(y)
 
 
-def has_faster_gradient(layer, x):
-    """Returns whether `filter_gradient` applies to a layer and its input, and was measured to be faster.
+def faster_gradient(layer, x):
+    """Returns the function that computes the filter gradient of a layer faster than oneDNN, or None.
 
-    It applies to bfloat16 alone. The rounding of bfloat16 hides that the sums are taken in another order, and results
+    There is one in bfloat16 alone. The rounding of bfloat16 hides that the sums are taken in another order, and results
     in float32 stay comparable with those of other programs.
 
     Args:
         layer: `keras.layers.Conv2D`.
         x: Tensor `[n, h, w, c]`, its input.
+
+    Returns:
+        `kernels.filter_gradient`, `filter_gradient`, or None.
     """
-    _, height, width, channels = x.shape
-    return (
+    applies = (
         x.dtype == tf.bfloat16
         and layer.data_format == "channels_last"
         and layer.kernel_size == (3, 3)
@@ -77,10 +107,14 @@ def has_faster_gradient(layer, x):
         and layer.padding == "same"
         and layer.activation is keras.activations.linear
         and not layer.use_bias
-        and None not in (height, width)
-        and width <= LARGEST_WIDTH
-        and min(channels, layer.filters) >= FEWEST_CHANNELS
     )
+    _, height, width, channels = x.shape
+    narrowest = min(channels, layer.filters)
+    if applies and _contexts_of_compiled_gradients and narrowest >= kernels.FEWEST_CHANNELS and kernels.available():
+        return kernels.filter_gradient
+    if applies and None not in (height, width) and width <= LARGEST_WIDTH and narrowest >= FEWEST_CHANNELS:
+        return filter_gradient
+    return None
 
 
 def filter_gradient(x, dy):
@@ -122,13 +156,16 @@ def filter_gradient(x, dy):
     return tf.reshape(tf.stack(taps), [3, 3, channels, -1])
 
 
-def _convolve_with_faster_gradient(x, kernel):
+def _convolve(x, kernel, filter_gradient):
     @tf.custom_gradient
     def convolution(x, kernel):
         def gradient(dy):
             # Without this, what depends on x alone would be computed, and kept, during the forward pass.
             with tf.control_dependencies([dy]):
-                return tf.nn.conv2d_transpose(dy, kernel, tf.shape(x), strides=1), filter_gradient(x, dy)
+                dkernel = filter_gradient(x, dy)
+            # The compiled operation has threads of its own. Beside other operations, they would wait for each other.
+            with tf.control_dependencies([dkernel if filter_gradient is kernels.filter_gradient else dy]):
+                return tf.nn.conv2d_transpose(dy, kernel, tf.shape(x), strides=1), dkernel
 
         return tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), gradient
 

@@ -6,7 +6,7 @@ import platform
 import re
 from pathlib import Path
 
-from allconv_resnet import environment, memory, pretrained
+from allconv_resnet import environment, kernels, memory, pretrained
 
 EXTRAS = {
     "gpu": "to compute on GPUs of NVIDIA",
@@ -102,6 +102,7 @@ def _devices():
         "processor": f"{processor}, {environment.cores()} cores",
         "GPUs": ", ".join(gpus) or "none that the backend finds",
         "precision": f"auto is {precision}, since {why}",
+        "compiled": f"the operation for filter gradients {kernels.state()}",
     }
 
 

@@ -15,7 +15,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("allconv_resnet", "allconv_resnet_command.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = (
+    "allconv_resnet",
+    "allconv_resnet_command.py",
+    "setup.cfg",
+    "setup.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "KERAS_BACKEND")}
 
 
@@ -35,7 +43,7 @@ def archives(tmp_path_factory):
     copy = tmp_path_factory.mktemp("release")
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
         else:
             shutil.copy(ROOT / name, copy)
     run(sys.executable, "-m", "build", "--quiet", cwd=copy)
@@ -62,7 +70,7 @@ def test_the_archives_have_all_files_that_the_package_reads(archives):
     with tarfile.open(archives[".gz"]) as file:
         source = {name.partition("/")[2] for name in file.getnames()}
     files = {path.relative_to(ROOT) for path in (ROOT / "allconv_resnet").rglob("*") if path.is_file()}
-    needed = {path.as_posix() for path in files if "__pycache__" not in path.parts}
+    needed = {path.as_posix() for path in files if "__pycache__" not in path.parts and path.suffix != ".so"}
     assert needed - wheel == set() and needed - source == set()
     assert "allconv_resnet/py.typed" in wheel and "allconv_resnet_command.py" in wheel
     assert not [name for name in wheel if name.startswith(("tests", "benchmarks", "examples"))]

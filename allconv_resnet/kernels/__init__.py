@@ -1,0 +1,64 @@
+"""An operation in C for processors with AVX512-BF16, which setuptools compiles when the package is built.
+
+Where there was no C compiler, or where the processor has other instructions, `available` says no, and the package
+computes with TensorFlow's own operations. benchmarks/NOTES.md has the measurements.
+"""
+
+import functools
+import importlib.machinery
+from pathlib import Path
+
+import keras
+
+from allconv_resnet import environment
+
+# Fewer channels or filters than these were not faster than oneDNN, because the code rounds their numbers up.
+FEWEST_CHANNELS = 48
+
+
+@functools.cache
+def available():
+    """Returns whether the operation is there, and was measured to be faster on this kind of processor."""
+    return state() == "is used"
+
+
+def state():
+    """Returns whether the operation is used, or why not, as the end of a sentence."""
+    _, flags = environment.processor()
+    if keras.backend.backend() != "tensorflow":
+        return "is not used: it is for TensorFlow"
+    if "avx512_bf16" not in flags:
+        return "is not used: the processor does not have AVX512-BF16"
+    if "amx_bf16" in flags:
+        return "is not used: the processor has AMX, which TensorFlow's own operations use"
+    if _operations() is None:
+        return "is not used: there was no C compiler when the package was installed"
+    return "is used"
+
+
+def filter_gradient(x, dy):
+    """Returns the gradient of a 3x3 convolution with respect to its kernel; see filter_gradient.c.
+
+    Args:
+        x: bfloat16 tensor `[n, h, w, c]` that is not empty, the input of a SAME convolution with stride 1.
+        dy: bfloat16 tensor `[n, h, w, k]`, the gradient with respect to its output.
+
+    Returns:
+        bfloat16 tensor `[3, 3, c, k]`.
+    """
+    taps = _operations().allconv_filter_gradient(x, dy, threads=environment.cores())
+    taps.set_shape([3, 3, x.shape[-1], dy.shape[-1]])
+    return taps
+
+
+@functools.cache
+def _operations():
+    """Returns the module with the operation, or None if it was not compiled or TensorFlow cannot load it."""
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"compiled{suffix}")
+        if path.is_file():
+            import tensorflow as tf
+
+            operations = tf.load_op_library(str(path))
+            return operations if hasattr(operations, "allconv_filter_gradient") else None
+    return None
