@@ -16,6 +16,7 @@ and a quad the two numbers of each channel side by side. Rows above and below th
 
 Each thread adds up a part of the images. */
 
+#define _GNU_SOURCE
 #include "filter_gradient.h"
 
 #if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 10)
@@ -29,6 +30,7 @@ Each thread adds up a part of the images. */
 
 #include <immintrin.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 
 #define LANES 16         /* float32 numbers of a vector, and channels of a block of the input */
@@ -169,8 +171,7 @@ static Work plan(long images, long height, long width, long channels, long filte
 }
 
 /* Adds up the products of a part of the images. */
-TARGET static void *add_up(void *argument) {
-    Work *w = argument;
+TARGET static void add_up(Work *w) {
     const long first = w->part * w->images / w->parts, images = (w->part + 1) * w->images / w->parts - first;
     const long quads = ceil_div(w->width, 4), rows = round_up(w->channels, LANES), padded = round_up(w->filters, BLOCK);
     const long x_image = w->height * w->width * w->channels, d_image = w->height * w->width * w->filters;
@@ -190,12 +191,10 @@ TARGET static void *add_up(void *argument) {
                              gradients + f * d_factor + k / BLOCK * d_block, count, w->height, quads,
                              sums + (f * 3 * rows + c) * padded + k, rows * padded, padded, image == first);
     }
-    return NULL;
 }
 
 /* Combines the sums of all parts into the taps of a part of the channels. */
-TARGET static void *combine(void *argument) {
-    Work *w = argument;
+TARGET static void combine(Work *w) {
     const long rows = round_up(w->channels, LANES), padded = round_up(w->filters, BLOCK);
     const long begin = w->part * w->channels / w->parts, end = (w->part + 1) * w->channels / w->parts;
     for (long offset = 0; offset < 3; offset++)
@@ -214,14 +213,45 @@ TARGET static void *combine(void *argument) {
                     _mm256_mask_storeu_epi16(w->taps + ((offset * 3 + i) * w->channels + c) * w->filters + k,
                                              first_lanes(w->filters - k), (__m256i)_mm512_cvtneps_pbh(taps[i]));
             }
+}
+
+typedef struct {
+    void (*function)(Work *);
+    Work *work;
+    const cpu_set_t *allowed;
+} Start;
+
+static void *start(void *argument) {
+    Start *s = argument;
+    pthread_setaffinity_np(pthread_self(), sizeof *s->allowed, s->allowed); /* the scheduler may move it from now on */
+    s->function(s->work);
     return NULL;
 }
 
-/* Runs a function for all parts. A thread that cannot be started leaves its part to this one. */
-static void run_in_threads(void *(*function)(void *), Work *works, long parts) {
+/* Runs a function for all parts. A thread that cannot be started leaves its part to this one.
+
+Each thread starts on a core of its own. Linux would often start it on the core of this thread, because others have just
+been busy, and move it only milliseconds later. */
+static void run_in_threads(void (*function)(Work *), Work *works, long parts) {
     pthread_t threads[MOST_THREADS];
-    int started[MOST_THREADS] = {0};
-    for (long i = 1; i < parts; i++) started[i] = !pthread_create(&threads[i], NULL, function, &works[i]);
+    Start starts[MOST_THREADS];
+    int started[MOST_THREADS] = {0}, core = sched_getcpu();
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    sched_getaffinity(0, sizeof allowed, &allowed);
+    for (long i = 1; i < parts; i++) {
+        cpu_set_t one;
+        pthread_attr_t attributes;
+        for (int tries = 0; tries < CPU_SETSIZE; tries++)
+            if (CPU_ISSET(core = (core + 1) % CPU_SETSIZE, &allowed)) break;
+        CPU_ZERO(&one);
+        CPU_SET(core, &one);
+        pthread_attr_init(&attributes);
+        pthread_attr_setaffinity_np(&attributes, sizeof one, &one);
+        starts[i] = (Start){function, &works[i], &allowed};
+        started[i] = !pthread_create(&threads[i], &attributes, start, &starts[i]);
+        pthread_attr_destroy(&attributes);
+    }
     for (long i = 0; i < parts; i++)
         if (!started[i]) function(&works[i]);
     for (long i = 1; i < parts; i++)
