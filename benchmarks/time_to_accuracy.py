@@ -1,0 +1,134 @@
+"""Measures the time until a network classifies 90, 92 and 93.62 % of CIFAR-10's test images.
+
+    python benchmarks/time_to_accuracy.py --data-dir DIR [--run-dir runs/time-to-accuracy] [--seeds 0 1 2]
+                                          [--contenders ours keras torch] [--targets 90 92 93.62]
+
+93.62 % is the accuracy of Hardt & Ma. There are three contenders:
+
+    ours     this project's networks without normalization
+    keras    the batch-normalized network of airbench94 (Jordan 2024, arXiv 2404.00498), in Keras on TensorFlow
+    torch    the same in PyTorch with torch.compile
+
+Each has a training with a schedule of its own length for each target, in PLANS. A training counts if it ends at the
+target or above, whatever it had on the way. Its time is processor time of all threads, from the first step to the end
+of the last one, so that other work on the machine counts little. Minutes on two cores are half of it. What
+torch.compile compiles in other processes does not count.
+
+Everything resumes: the script may be stopped at any time, and called again with the same options. Finished trainings
+are not repeated. It writes results/benchmarks/time_to_accuracy-HARDWARE.json after each of them. The peer needs the
+extra `bench`, and DIR the original images: those that were re-encoded as JPEG give other accuracies.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import harness
+
+ROOT = Path(__file__).resolve().parent.parent
+NARROW = ("--stages", 2, 64, 2, 4, 128, 2, 2, 256, 2)
+AIRBENCH = ("--recipe", "airbench-60", "--widths", 64, 256, 256)
+STEPS_OF_EPOCH = 48  # batches of 1,024
+
+# The options of the training program, or the number of steps of the one in PyTorch, for each target.
+PLANS = {
+    "ours": {
+        90.0: ("--recipe", "cifar10-fixed-norm", *NARROW, "--steps", 800, "--warmup-steps", 80),
+        92.0: ("--recipe", "cifar10-fixed-norm", "--steps", 1_500, "--warmup-steps", 100),
+        93.62: ("--recipe", "cifar10-wide", "--steps", 4_000),
+    },
+    "keras": {
+        target: (
+            *AIRBENCH,
+            "--steps",
+            epochs * STEPS_OF_EPOCH,
+            "--warmup-steps",
+            round(0.214 * epochs * STEPS_OF_EPOCH),
+        )
+        for target, epochs in {90.0: 5, 92.0: 7, 93.62: 12}.items()
+    },
+    "torch": {target: epochs * STEPS_OF_EPOCH for target, epochs in {90.0: 5, 92.0: 7, 93.62: 12}.items()},
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--run-dir", type=Path, default=Path("runs/time-to-accuracy"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--contenders", nargs="+", choices=PLANS, default=list(PLANS))
+    parser.add_argument("--targets", type=float, nargs="+", choices=(90.0, 92.0, 93.62), default=[90.0, 92.0, 93.62])
+    options = parser.parse_args()
+    for seed in options.seeds:  # the contenders take turns
+        for target in options.targets:
+            for name in options.contenders:
+                run_dir = options.run_dir / f"{name}-{target:g}" / f"seed{seed}"
+                if ended(run_dir) is None:
+                    subprocess.run(command(name, target, seed, options.data_dir, run_dir), cwd=ROOT, check=True)
+                write(options.run_dir)
+    show(table(options.run_dir))
+
+
+def command(name, target, seed, data_dir, run_dir):
+    """Returns the command of a training as a list."""
+    plan = PLANS[name][target]
+    common = ["--data-dir", Path(data_dir).absolute(), "--run-dir", run_dir.absolute(), "--seed", seed]
+    if name == "torch":
+        words = [Path(__file__).parent / "contenders" / "torch_airbench.py", "--steps", plan, *common]
+    else:
+        words = [ROOT / "train_cifar.py", *plan, "--evaluate-every", 10**6, "--no-export", *common]
+    return [sys.executable, *map(str, words)]
+
+
+def ended(run_dir):
+    """Returns the accuracy in percent and the processor minutes of a finished training, or None.
+
+    In a log of the training program each line of training has the processor time since the line before, and in that of
+    PyTorch the line of the test has all of it.
+    """
+    log = run_dir / "metrics.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    tests = [line for line in lines if line["split"] == "test"]
+    config = run_dir / "config.json"
+    if not tests or (config.exists() and tests[-1]["step"] < json.loads(config.read_text())["steps"]):
+        return None
+    return 100 * (1 - tests[-1]["error"]), sum(line.get("cpu_seconds", 0) for line in lines) / 60
+
+
+def table(folder):
+    """Returns what has ended for each contender and target, as a list of dictionaries."""
+    rows = []
+    for name, plans in PLANS.items():
+        for target in plans:
+            runs = [found for path in sorted((folder / f"{name}-{target:g}").glob("seed*")) if (found := ended(path))]
+            if runs:
+                accuracies, minutes = zip(*runs, strict=True)
+                reached = sum(accuracy >= target for accuracy in accuracies)
+                row = {"contender": name, "target": target, "runs": len(runs), "reached": reached}
+                rows.append(row | {"accuracy": list(accuracies), "processor_minutes": list(minutes)})
+    return rows
+
+
+def write(folder):
+    """Writes the JSON file, if any training has ended."""
+    if rows := table(folder):
+        harness.write_figures(f"time_to_accuracy-{harness.hardware()}", {"rows": rows})
+
+
+def show(rows):
+    """Prints the table."""
+    print(f"\n{'contender':10} {'target':>7} {'reached':>8} {'accuracy':>22} {'processor minutes':>24}")
+    for row in rows:
+        shown = []
+        for key, form in (("accuracy", "{:.2f}"), ("processor_minutes", "{:.1f}")):
+            low, middle, high = (form.format(f(row[key])) for f in (min, statistics.median, max))
+            shown.append(f"{middle} ({low} to {high})")
+        reached = f"{row['reached']} of {row['runs']}"
+        print(f"{row['contender']:10} {row['target']:7g} {reached:>8} {shown[0]:>22} {shown[1]:>24}")
+
+
+if __name__ == "__main__":
+    main()
