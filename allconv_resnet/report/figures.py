@@ -75,7 +75,7 @@ def draw_ratios(rows, title, axis, path):
         axis: Label of the ratios.
         path: Path of the PNG.
     """
-    figure, axes = new_figure(7, 1.2 + 0.36 * len(rows))
+    figure, axes = new_figure(8, 1.5 + 0.36 * len(rows))
     peers = list(dict.fromkeys(peer for _, ratios in rows for peer in ratios))
     for number, peer in enumerate(peers):
         points = [(row, ratios[peer]) for row, (_, ratios) in enumerate(rows) if peer in ratios]
@@ -92,7 +92,7 @@ def draw_ratios(rows, title, axis, path):
     axes.set_yticks(range(len(rows)), [setting for setting, _ in rows])
     axes.set(xlabel=axis, title=title, ylim=(len(rows) - 0.4, -0.6))
     axes.grid(alpha=0.3, axis="x")
-    axes.legend(fontsize="small", loc="lower right")
+    figure.legend(fontsize="small", loc="outside lower center", ncols=len(peers))
     save_figure(figure, path, dpi=120)
 
 
