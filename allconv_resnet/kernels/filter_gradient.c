@@ -47,8 +47,10 @@ static long round_up(long a, long b) { return ceil_div(a, b) * b; }
 /* Returns the mask of the first `count` of 16 lanes. */
 static __mmask16 first_lanes(long count) { return count >= LANES ? 0xffff : count <= 0 ? 0 : (1 << count) - 1; }
 
-/* Returns up to 16 numbers as float32, and zeros in the lanes that the mask leaves out. */
+/* Returns up to 16 numbers as float32, and zeros in the lanes that the mask leaves out. It also asks the memory for the
+numbers that will be read soon; it does no harm if there are none. */
 TARGET static inline __m512 widen(const bfloat16 *p, __mmask16 mask) {
+    _mm_prefetch((const char *)((uintptr_t)p + AHEAD * sizeof *p), _MM_HINT_T0);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p)), 16));
 }
 
@@ -75,9 +77,8 @@ TARGET static void pack_inputs(const bfloat16 *x, long images, long height, long
                     __m512 v[6]; /* x0 to x3 of the first pair, and x2 and x3 of the second one */
                     for (int i = 0; i < 6; i++) {
                         const long column = 4 * quad - 1 + i;
-                        const bfloat16 *pixel = pixels + column * channels + c;
-                        _mm_prefetch((const char *)(pixel + AHEAD), _MM_HINT_T0);
-                        v[i] = column >= 0 && column < width ? widen(pixel, first_lanes(channels - c)) : zero;
+                        const int inside = column >= 0 && column < width;
+                        v[i] = inside ? widen(pixels + column * channels + c, first_lanes(channels - c)) : zero;
                     }
                     store_pairs(out, _mm512_sub_ps(v[0], v[2]), _mm512_sub_ps(v[2], v[4]));
                     store_pairs(out + factor, _mm512_add_ps(v[1], v[2]), _mm512_add_ps(v[3], v[4]));
@@ -101,9 +102,8 @@ TARGET static void pack_gradients(const bfloat16 *dy, long images, long height, 
                 __m512 d[4];
                 for (int i = 0; i < 4; i++) {
                     const long column = 4 * quad + i;
-                    const bfloat16 *pixel = dy + (row * width + column) * filters + k;
-                    _mm_prefetch((const char *)(pixel + AHEAD), _MM_HINT_T0);
-                    d[i] = column < width && mask ? widen(pixel, mask) : zero;
+                    const int inside = column < width && mask;
+                    d[i] = inside ? widen(dy + (row * width + column) * filters + k, mask) : zero;
                 }
                 store_pairs(out, d[0], d[2]);
                 store_pairs(out + factor, _mm512_mul_ps(half, _mm512_add_ps(d[0], d[1])),
