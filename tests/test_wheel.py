@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from allconv_resnet import kernels
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = (
     "allconv_resnet",
@@ -72,6 +74,8 @@ def test_the_archives_have_all_files_that_the_package_reads(archives):
     files = {path.relative_to(ROOT) for path in (ROOT / "allconv_resnet").rglob("*") if path.is_file()}
     needed = {path.as_posix() for path in files if "__pycache__" not in path.parts and path.suffix != ".so"}
     assert needed - wheel == set() and needed - source == set()
+    if kernels.available():  # there was a compiler for the checkout, and the wheel was built on the same machine
+        assert any(name.startswith("allconv_resnet/kernels/compiled.") for name in wheel)
     assert "allconv_resnet/py.typed" in wheel and "allconv_resnet_command.py" in wheel
     assert not [name for name in wheel if name.startswith(("tests", "benchmarks", "examples"))]
 
