@@ -6,7 +6,7 @@ import platform
 import re
 from pathlib import Path
 
-from allconv_resnet import environment, kernels, memory, pretrained
+from allconv_resnet import environment, memory, pretrained
 
 EXTRAS = {
     "gpu": "to compute on GPUs of NVIDIA",
@@ -79,6 +79,8 @@ def _keras():
 
 def _devices():
     import keras
+
+    from allconv_resnet import kernels
 
     if keras.backend.backend() == "jax":
         from allconv_resnet.training.engines.jax import JaxEngine
