@@ -25,8 +25,9 @@ _contexts_of_compiled_gradients = 0
 def compiled_gradients():
     """Returns a context in which convolutions take their filter gradients from the package's compiled operation.
 
-    What is traced within the context must run in this process and without XLA, which do not know the operation. The
-    training program uses the context itself. Where `kernels.available` says no, nothing changes.
+    Other processes and XLA do not know the operation. Therefore what is traced within the context must run in this
+    process, and without XLA. The training program uses the context itself. Where `kernels.available` says no, nothing
+    changes.
 
     Example: training by Keras in bfloat16 on a CPU.
 
@@ -156,15 +157,15 @@ def filter_gradient(x, dy):
     return tf.reshape(tf.stack(taps), [3, 3, channels, -1])
 
 
-def _convolve(x, kernel, filter_gradient):
+def _convolve(x, kernel, kernel_gradient):
     @tf.custom_gradient
     def convolution(x, kernel):
         def gradient(dy):
             # Without this, what depends on x alone would be computed, and kept, during the forward pass.
             with tf.control_dependencies([dy]):
-                dkernel = filter_gradient(x, dy)
+                dkernel = kernel_gradient(x, dy)
             # The compiled operation has threads of its own. Beside other operations, they would wait for each other.
-            with tf.control_dependencies([dkernel if filter_gradient is kernels.filter_gradient else dy]):
+            with tf.control_dependencies([dkernel if kernel_gradient is kernels.filter_gradient else dy]):
                 return tf.nn.conv2d_transpose(dy, kernel, tf.shape(x), strides=1), dkernel
 
         return tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), gradient

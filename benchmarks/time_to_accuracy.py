@@ -93,7 +93,7 @@ def ended(run_dir):
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     tests = [line for line in lines if line["split"] == "test"]
     config = run_dir / "config.json"
-    if not tests or (config.exists() and tests[-1]["step"] < json.loads(config.read_text())["steps"]):
+    if not tests or (config.exists() and tests[-1]["step"] < json.loads(config.read_text())["run"]["steps"]):
         return None
     return 100 * (1 - tests[-1]["error"]), sum(line.get("cpu_seconds", 0) for line in lines) / 60
 

@@ -130,7 +130,8 @@ ORIGINAL = Section(
         _train("cifar10-wide", "The same with 4/3 of its widths and cutout (6.6M parameters).", prefix="taskset -c 0 "),
         _train(
             "airbench-60",
-            "The batch-normalized network of airbench95 (Jordan 2024, 4.6M parameters).",
+            "The batch-normalized network of airbench95 (Jordan 2024, 4.6M parameters), without Lookahead and with two "
+            "views of each test image in place of six. The paper reports an accuracy of 95 %.",
             prefix="taskset -c 0 ",
         ),
     ),

@@ -1,6 +1,7 @@
 """The compiled filter gradient against float64, where it is used, and what happens where it is not."""
 
 import contextlib
+import importlib.machinery
 
 import keras
 import numpy as np
@@ -11,8 +12,7 @@ from allconv_resnet import cpu, kernels
 from allconv_resnet.blocks import ResidualBlock
 
 compiled = pytest.mark.skipif(
-    not kernels.available() if keras.backend.backend() == "tensorflow" else True,
-    reason=f"the compiled operation {kernels.state()}",
+    not kernels.available(), reason=f"the compiled operation is not used: {kernels.reason_against()}"
 )
 # n, height, width, channels, filters: widths of all remainders modulo 4, and numbers of channels that fill no vector
 SHAPES = (
@@ -138,10 +138,14 @@ def test_without_the_operation_the_layers_compute_with_those_of_tensorflow(monke
 )
 def test_why_it_is_not_used(flags, words, monkeypatch):
     monkeypatch.setattr("allconv_resnet.environment.processor", lambda: ("a processor", flags))
-    assert words in kernels.state()
+    assert words in kernels.reason_against()
 
 
-def test_an_installation_without_a_compiler_says_so(monkeypatch):
+@pytest.mark.parametrize("content", [None, b"", b"not a library"], ids=["none", "empty", "damaged"])
+def test_an_installation_without_a_library_that_can_be_loaded_says_so(content, tmp_path, monkeypatch):
+    if content is not None:
+        (tmp_path / f"compiled{importlib.machinery.EXTENSION_SUFFIXES[0]}").write_bytes(content)
     monkeypatch.setattr("allconv_resnet.environment.processor", lambda: ("a processor", {"avx512_bf16"}))
-    monkeypatch.setattr(kernels, "_operations", lambda: None)
-    assert "no C compiler" in kernels.state()
+    monkeypatch.setattr(kernels, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(kernels, "_operations", kernels._operations.__wrapped__)
+    assert "was not compiled" in kernels.reason_against()

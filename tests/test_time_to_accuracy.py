@@ -22,7 +22,7 @@ def write_run(folder, seed, steps, lines):
     run_dir = folder / f"seed{seed}"
     run_dir.mkdir(parents=True)
     if steps is not None:
-        (run_dir / "config.json").write_text(json.dumps({"steps": steps}))
+        (run_dir / "config.json").write_text(json.dumps({"run": {"steps": steps}}))
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -34,6 +34,11 @@ def test_the_plans_are_trainings_of_their_length(script, name):
         assert parsed.recipe.run.steps == plan[plan.index("--steps") + 1] and parsed.recipe.seed == 1
         assert 0 < parsed.recipe.schedule.warmup_steps < parsed.recipe.run.steps
         parsed.recipe.build_model()
+
+
+def test_a_run_of_the_training_program_has_ended(script):
+    accuracy, minutes = script.ended(ROOT / "results" / "cifar10-wide" / "seed0")
+    assert accuracy == pytest.approx(94.59) and minutes == pytest.approx(120.0, abs=0.1)
 
 
 def test_the_table_has_the_trainings_that_ended(script, tmp_path, capsys):

@@ -19,21 +19,21 @@ FEWEST_CHANNELS = 48
 @functools.cache
 def available():
     """Returns whether the operation is there, and was measured to be faster on this kind of processor."""
-    return state() == "is used"
+    return reason_against() is None
 
 
-def state():
-    """Returns whether the operation is used, or why not, as the end of a sentence."""
+def reason_against():
+    """Returns why the operation is not used on this machine, as the end of a sentence, or None if it is."""
     _, flags = environment.processor()
     if keras.backend.backend() != "tensorflow":
-        return "is not used: it is for TensorFlow"
+        return "it is for TensorFlow"
     if "avx512_bf16" not in flags:
-        return "is not used: the processor does not have AVX512-BF16"
+        return "the processor does not have AVX512-BF16"
     if "amx_bf16" in flags:
-        return "is not used: the processor has AMX, which TensorFlow's own operations use"
+        return "the processor has AMX, which TensorFlow's own operations use"
     if _operations() is None:
-        return "is not used: there was no C compiler when the package was installed"
-    return "is used"
+        return "it was not compiled when the package was installed, or TensorFlow cannot load it"
+    return None
 
 
 def filter_gradient(x, dy):
@@ -59,6 +59,9 @@ def _operations():
         if path.is_file():
             import tensorflow as tf
 
-            operations = tf.load_op_library(str(path))
+            try:
+                operations = tf.load_op_library(str(path))
+            except tf.errors.OpError:  # compiled for another system
+                return None
             return operations if hasattr(operations, "allconv_filter_gradient") else None
     return None

@@ -202,11 +202,11 @@ class BlockChain:
                 f"Received: shapes {[list(np.shape(part)) for part in R]}"
             )
         gradient_W, *gradients = self.gradient()
-        h, _ = self.features()
+        h, activations = self.features()
         predictions = h @ self.W.T
         slopes = problem.loss.gradient(predictions, problem.y) / problem.n
         bound = np.linalg.norm(basis.T @ (self.W - U)) * np.linalg.norm(gradient_W)
-        parts = zip(self.blocks, self.features()[1], self.free_directions(), gradients, R, strict=True)
+        parts = zip(self.blocks, activations, self.free_directions(), gradients, R, strict=True)
         for (V, _), a, Q, gradient, coefficients in parts:
             C = basis.T @ (U @ V - coefficients)
             W_free = basis.T @ self.W @ Q
