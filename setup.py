@@ -12,8 +12,8 @@ FOLDER = "allconv_resnet/kernels"
 fits = sys.platform == "linux" and platform.machine() == "x86_64"  # for other machines nothing is compiled
 extension = Extension(
     "allconv_resnet.kernels.compiled",
-    [f"{FOLDER}/filter_gradient.c", f"{FOLDER}/operation.c"],
-    depends=[f"{FOLDER}/filter_gradient.h"],
+    [f"{FOLDER}/{name}.c" for name in ("convolution", "filter_gradient", "threads", "operations")],
+    depends=[f"{FOLDER}/kernels.h", f"{FOLDER}/vectors.h"],
     extra_compile_args=["-O3", "-pthread"],
     extra_link_args=["-pthread"],
     libraries=["dl"],

@@ -1,8 +1,8 @@
 """A convolution that TensorFlow runs faster on a CPU, with the same results as the layer of Keras.
 
-In training, filter gradients use Winograd's minimal filtering, and convolutions get a bias of zeros so that oneDNN can
-fuse them with the ReLU or the addition that follows. Graphs of inference have neither: the bias would become an input
-of an exported model. benchmarks/NOTES.md has the measurements.
+In training, convolutions and their gradients use Winograd's minimal filtering where that is faster. Those that oneDNN
+computes get a bias of zeros, so that oneDNN can fuse them with the ReLU or the addition that follows. Graphs of inference
+have neither: the bias would become an input of an exported model. benchmarks/NOTES.md has the measurements.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ if keras.backend.backend() == "tensorflow":
 # The largest map and the fewest channels for which `filter_gradient` was measured to be faster than oneDNN's kernel.
 LARGEST_WIDTH, FEWEST_CHANNELS = 14, 96
 
-_contexts_of_compiled_gradients = 0
+_contexts_of_compiled_convolutions = 0
 
 
 @contextlib.contextmanager
-def compiled_gradients():
-    """Returns a context in which convolutions take their filter gradients from the package's compiled operation.
+def compiled_convolutions():
+    """Returns a context in which convolutions train with the package's compiled operations.
 
-    Other processes and XLA do not know the operation. Therefore what is traced within the context must run in this
+    Other processes and XLA do not know these operations. Therefore what is traced within the context must run in this
     process, and without XLA. The training program uses the context itself. Where `kernels.available` says no, nothing
     changes.
 
@@ -33,22 +33,22 @@ def compiled_gradients():
 
     >>> model = keras.Sequential([keras.Input((8, 8, 64)), Convolution(64, 3, padding="same", dtype="mixed_bfloat16")])
     >>> model.compile("sgd", "mse")
-    >>> with compiled_gradients():
+    >>> with compiled_convolutions():
     ...     history = model.fit(np.ones((2, 8, 8, 64)), np.ones((2, 8, 8, 64)), verbose=0)
     """
-    global _contexts_of_compiled_gradients
-    _contexts_of_compiled_gradients += 1
+    global _contexts_of_compiled_convolutions
+    _contexts_of_compiled_convolutions += 1
     try:
         yield
     finally:
-        _contexts_of_compiled_gradients -= 1
+        _contexts_of_compiled_convolutions -= 1
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
 class Convolution(layers.Conv2D):
-    """`keras.layers.Conv2D` with a faster filter gradient on a CPU.
+    """`keras.layers.Conv2D`, faster when it trains on a CPU.
 
-    On a GPU, on other backends than TensorFlow, and where `faster_gradient` finds none, it is Keras's layer. It does
+    On a GPU, on other backends than TensorFlow, and where `faster_convolution` finds none, it is Keras's layer. It does
     nothing else differently: its arguments and weights are those of Keras's layer.
 
     Args:
@@ -73,8 +73,11 @@ class Convolution(layers.Conv2D):
         on_tensorflow_cpu = keras.backend.backend() == "tensorflow" and not tf.config.list_logical_devices("GPU")
         kernel = self.kernel if scale is None else self.kernel * scale
         trains_on_cpu = training and on_tensorflow_cpu
-        if trains_on_cpu and (gradient := faster_gradient(self, x)):
-            y = _convolve(x, ops.convert_to_tensor(kernel), gradient)
+        convolve = faster_convolution(self, x) if trains_on_cpu else None
+        if convolve is compiled_convolution:
+            return convolve(x, ops.convert_to_tensor(kernel))
+        if convolve:
+            y = convolve(x, ops.convert_to_tensor(kernel))
         elif scale is None:
             y = super().call(x)
         else:
@@ -86,8 +89,8 @@ class Convolution(layers.Conv2D):
         return _with_fusable_bias(y)
 
 
-def faster_gradient(layer, x):
-    """Returns the function that computes the filter gradient of a layer faster than oneDNN, or None.
+def faster_convolution(layer, x):
+    """Returns the function (x, kernel) -> y that trains a layer faster than oneDNN, or None.
 
     There is one in bfloat16 alone. The rounding of bfloat16 hides that the sums are taken in another order, and results
     in float32 stay comparable with those of other programs.
@@ -97,7 +100,7 @@ def faster_gradient(layer, x):
         x: Tensor `[n, h, w, c]`, its input.
 
     Returns:
-        `kernels.filter_gradient`, `filter_gradient`, or None.
+        `compiled_convolution`, `convolution_with_filter_gradient`, or None.
     """
     applies = (
         x.dtype == tf.bfloat16
@@ -111,11 +114,59 @@ def faster_gradient(layer, x):
     )
     _, height, width, channels = x.shape
     narrowest = min(channels, layer.filters)
-    if applies and _contexts_of_compiled_gradients and narrowest >= kernels.FEWEST_CHANNELS and kernels.available():
-        return kernels.filter_gradient
+    if applies and _contexts_of_compiled_convolutions and narrowest >= kernels.FEWEST_CHANNELS and kernels.available():
+        return compiled_convolution
     if applies and None not in (height, width) and width <= LARGEST_WIDTH and narrowest >= FEWEST_CHANNELS:
-        return filter_gradient
+        return convolution_with_filter_gradient
     return None
+
+
+def compiled_convolution(x, kernel):
+    """Returns a 3x3 convolution, SAME and with stride 1, that is computed by `allconv_resnet.kernels`.
+
+    Args:
+        x: bfloat16 tensor `[n, h, w, c]`.
+        kernel: bfloat16 tensor `[3, 3, c, k]`.
+
+    Returns:
+        bfloat16 tensor `[n, h, w, k]`.
+    """
+
+    @tf.custom_gradient
+    def convolution(x, kernel):
+        def gradient(dy):
+            dkernel = kernels.filter_gradient(x, dy)
+            # Each operation has threads of its own. Beside each other, they would wait for each other.
+            with tf.control_dependencies([dkernel]):
+                return kernels.convolution(dy, kernel, transposed=True), dkernel
+
+        return kernels.convolution(x, kernel), gradient
+
+    return convolution(x, kernel)
+
+
+def convolution_with_filter_gradient(x, kernel):
+    """Returns a 3x3 convolution, SAME and with stride 1, by oneDNN, and with `filter_gradient`.
+
+    Args:
+        x: Float tensor `[n, h, w, c]`. h and w must be static.
+        kernel: Float tensor `[3, 3, c, k]`.
+
+    Returns:
+        Float tensor `[n, h, w, k]`.
+    """
+
+    @tf.custom_gradient
+    def convolution(x, kernel):
+        def gradient(dy):
+            # Without this, what depends on x alone would be computed, and kept, during the forward pass.
+            with tf.control_dependencies([dy]):
+                dkernel = filter_gradient(x, dy)
+            return tf.nn.conv2d_transpose(dy, kernel, tf.shape(x), strides=1), dkernel
+
+        return tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), gradient
+
+    return convolution(x, kernel)
 
 
 def filter_gradient(x, dy):
@@ -155,22 +206,6 @@ def filter_gradient(x, dy):
         m1, m2, m3, m4 = (tf.matmul(a, b, transpose_a=True) for a, b in zip(rows, dys, strict=True))
         taps += [m1 + m2 + m3, m2 - m3, m2 + m3 - m4]
     return tf.reshape(tf.stack(taps), [3, 3, channels, -1])
-
-
-def _convolve(x, kernel, kernel_gradient):
-    @tf.custom_gradient
-    def convolution(x, kernel):
-        def gradient(dy):
-            # Without this, what depends on x alone would be computed, and kept, during the forward pass.
-            with tf.control_dependencies([dy]):
-                dkernel = kernel_gradient(x, dy)
-            # The compiled operation has threads of its own. Beside other operations, they would wait for each other.
-            with tf.control_dependencies([dkernel if kernel_gradient is kernels.filter_gradient else dy]):
-                return tf.nn.conv2d_transpose(dy, kernel, tf.shape(x), strides=1), dkernel
-
-        return tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), gradient
-
-    return convolution(x, kernel)
 
 
 def _with_fusable_bias(y):

@@ -104,12 +104,12 @@ def _devices():
         "processor": f"{processor}, {environment.cores()} cores",
         "GPUs": ", ".join(gpus) or "none that the backend finds",
         "precision": f"auto is {precision}, since {why}",
-        "compiled": f"the operation for filter gradients {_compiled(kernels.reason_against())}",
+        "compiled": f"the operations for convolutions {_compiled(kernels.reason_against())}",
     }
 
 
 def _compiled(reason_against):
-    return f"is not used: {reason_against}" if reason_against else "is used where this processor trains in bfloat16"
+    return f"are not used: {reason_against}" if reason_against else "are used where this processor trains in bfloat16"
 
 
 def _variable(name):

@@ -50,8 +50,8 @@ def layer(filters=96, **arguments):
     ids=str,
 )
 def test_where_the_gradient_is_faster(shape, arguments, dtype, applies):
-    found = cpu.faster_gradient(layer(**arguments), tf.zeros(shape, dtype))
-    assert found is (cpu.filter_gradient if applies else None)
+    found = cpu.faster_convolution(layer(**arguments), tf.zeros(shape, dtype))
+    assert found is (cpu.convolution_with_filter_gradient if applies else None)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"use_bias": True}, {"normalization": "batch"}], ids=str)

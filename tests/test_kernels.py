@@ -1,4 +1,4 @@
-"""The compiled filter gradient against float64, where it is used, and what happens where it is not."""
+"""The compiled operations against float64, where they are used, and what happens where they are not."""
 
 import contextlib
 import importlib.machinery
@@ -12,7 +12,7 @@ from allconv_resnet import cpu, kernels
 from allconv_resnet.blocks import ResidualBlock
 
 compiled = pytest.mark.skipif(
-    not kernels.available(), reason=f"the compiled operation is not used: {kernels.reason_against()}"
+    not kernels.available(), reason=f"the compiled operations are not used: {kernels.reason_against()}"
 )
 # n, height, width, channels, filters: widths of all remainders modulo 4, and numbers of channels that fill no vector
 SHAPES = (
@@ -30,33 +30,62 @@ def normal(*shape, seed=0):
     return tf.cast(np.random.default_rng(seed).standard_normal(shape), tf.bfloat16)
 
 
-def exact(x, dy):
-    """Returns the gradient in float64 as nine products of shifted images."""
-    x, dy = (tf.cast(a, tf.float64).numpy() for a in (x, dy))
+def float64(*tensors):
+    return (tf.cast(a, tf.float64).numpy() for a in tensors)
+
+
+def windows(x):
+    """Returns the image under each tap of a 3x3 kernel, as a nested list."""
     height, width = x.shape[1:3]
     padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
-    windows = [[padded[:, i : i + height, j : j + width] for j in range(3)] for i in range(3)]
-    return np.array([[np.einsum("nhwc,nhwk->ck", window, dy) for window in row] for row in windows])
+    return [[padded[:, i : i + height, j : j + width] for j in range(3)] for i in range(3)]
+
+
+def exact_gradient(x, dy):
+    x, dy = float64(x, dy)
+    return np.array([[np.einsum("nhwc,nhwk->ck", window, dy) for window in row] for row in windows(x)])
+
+
+def exact_convolution(x, kernel):
+    x, kernel = float64(x, kernel)
+    return sum(windows(x)[i][j] @ kernel[i, j] for i in range(3) for j in range(3))
 
 
 @compiled
 @pytest.mark.parametrize("threads", [1, 2, 3, 100])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_operation_computes_the_gradient(shape, threads, monkeypatch):
+def test_it_computes_the_filter_gradient(shape, threads, monkeypatch):
     monkeypatch.setattr("allconv_resnet.environment.cores", lambda: threads)
     n, height, width, channels, filters = shape
     x, dy = normal(n, height, width, channels), normal(n, height, width, filters, seed=1)
-    ours, wanted = kernels.filter_gradient(x, dy), exact(x, dy)
+    ours, wanted = kernels.filter_gradient(x, dy), exact_gradient(x, dy)
     assert ours.dtype == tf.bfloat16 and ours.shape == wanted.shape
     # Both roundings of bfloat16, of the factors and of the result, are 2^-9 at most.
     assert np.abs(tf.cast(ours, tf.float64) - wanted).max() <= 6e-3 * np.abs(wanted).max() + 2e-2
 
 
 @compiled
-def test_the_operation_repeats_itself_to_the_bit():
-    x, dy = normal(9, 8, 8, 64), normal(9, 8, 8, 64, seed=1)
-    results = {kernels.filter_gradient(x, dy).numpy().tobytes() for _ in range(5)}
-    assert len(results) == 1
+@pytest.mark.parametrize("transposed", [False, True], ids=["forward", "transposed"])
+@pytest.mark.parametrize("threads", [1, 2, 3, 100])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_it_computes_the_convolution(shape, threads, transposed, monkeypatch):
+    monkeypatch.setattr("allconv_resnet.environment.cores", lambda: threads)
+    n, height, width, channels, filters = shape
+    x, kernel = normal(n, height, width, channels), normal(3, 3, channels, filters, seed=1)
+    stored = tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2]) if transposed else kernel
+    ours, wanted = kernels.convolution(x, stored, transposed), exact_convolution(x, kernel)
+    assert ours.dtype == tf.bfloat16 and ours.shape == wanted.shape
+    error = tf.cast(ours, tf.float64) - wanted
+    assert np.abs(error).max() <= 6e-3 * np.abs(wanted).max() + 2e-2
+    if np.size(wanted) > 1000:
+        assert np.std(error) <= 5e-3 * np.std(wanted)
+
+
+@compiled
+def test_the_operations_repeat_themselves_to_the_bit():
+    x, dy, kernel = normal(9, 8, 8, 64), normal(9, 8, 8, 64, seed=1), normal(3, 3, 64, 64, seed=2)
+    for operation, other in ((kernels.filter_gradient, dy), (kernels.convolution, kernel)):
+        assert len({operation(x, other).numpy().tobytes() for _ in range(5)}) == 1
 
 
 @compiled
@@ -65,9 +94,29 @@ def test_the_operation_repeats_itself_to_the_bit():
     [((2, 4, 4, 3), (2, 4, 5, 3)), ((2, 4, 4), (2, 4, 4)), ((0, 4, 4, 3), (0, 4, 4, 3)), ((2, 4, 4, 3), (1, 4, 4, 3))],
     ids=str,
 )
-def test_other_shapes_are_refused(x, dy):
+def test_the_filter_gradient_refuses_other_shapes(x, dy):
     with pytest.raises(tf.errors.InvalidArgumentError, match="must have shapes"):
         kernels.filter_gradient(normal(*x), normal(*dy))
+
+
+@compiled
+@pytest.mark.parametrize("transposed", [False, True], ids=["forward", "transposed"])
+@pytest.mark.parametrize(
+    ("x", "kernel"),
+    [
+        ((2, 4, 4, 3), (3, 3, 5, 6)),
+        ((4, 4, 3), (3, 3, 3, 3)),
+        ((2, 4, 4, 3), (3, 3, 3)),
+        ((0, 4, 4, 3), (3, 3, 3, 3)),
+        ((2, 4, 4, 3), (1, 3, 3, 3)),
+        ((2, 4, 4, 3), (3, 5, 3, 3)),
+        ((2, 4, 4, 3), (3, 3, 0, 3)),
+    ],
+    ids=str,
+)
+def test_the_convolution_refuses_other_shapes(x, kernel, transposed):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must have shapes"):
+        kernels.convolution(normal(*x), normal(*kernel), transposed)
 
 
 def operations_of_a_step(block, x):
@@ -77,22 +126,26 @@ def operations_of_a_step(block, x):
             y = block(x, training=True)
         return tape.gradient(y, block.trainable_variables)
 
-    return [operation.type for operation in step.get_concrete_function(x).graph.get_operations()]
+    operations = [operation.type for operation in step.get_concrete_function(x).graph.get_operations()]
+    return {name: operations.count(name) for name in ("AllconvConvolution", "AllconvFilterGradient", "Conv2D", "MatMul")}
 
 
 @compiled
 @pytest.mark.parametrize(("width", "filters"), [(32, 64), (8, 96)])
-def test_it_is_used_within_the_context_alone(width, filters):
+def test_they_are_used_within_the_context_alone(width, filters):
     block = ResidualBlock(filters, dtype="mixed_bfloat16")
     x = normal(2, width, width, filters)
     block.build(x.shape)
-    assert operations_of_a_step(block, x).count("AllconvFilterGradient") == 0
-    with cpu.compiled_gradients(), cpu.compiled_gradients():
-        assert operations_of_a_step(block, x).count("AllconvFilterGradient") == 2
-    assert operations_of_a_step(block, x).count("AllconvFilterGradient") == 0
-    with pytest.raises(ValueError, match="inside"), cpu.compiled_gradients():
+    before = operations_of_a_step(block, x)
+    assert before["AllconvConvolution"] == before["AllconvFilterGradient"] == 0 and before["Conv2D"] == 2
+    with cpu.compiled_convolutions(), cpu.compiled_convolutions():
+        within = operations_of_a_step(block, x)
+    # two convolutions, and the gradients with respect to their inputs
+    assert within == {"AllconvConvolution": 4, "AllconvFilterGradient": 2, "Conv2D": 0, "MatMul": 0}
+    assert operations_of_a_step(block, x) == before
+    with pytest.raises(ValueError, match="inside"), cpu.compiled_convolutions():
         raise ValueError("inside")
-    assert operations_of_a_step(block, x).count("AllconvFilterGradient") == 0
+    assert operations_of_a_step(block, x) == before
 
 
 @compiled
@@ -114,19 +167,19 @@ def test_a_network_trains_to_nearly_the_same_weights(size):
             history = model.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
         return history.history["loss"]
 
-    ours, plain = trained(cpu.compiled_gradients()), trained(contextlib.nullcontext())
+    ours, plain = trained(cpu.compiled_convolutions()), trained(contextlib.nullcontext())
     np.testing.assert_allclose(ours, plain, rtol=2e-3)
     assert ours[1] < ours[0]
 
 
-def test_without_the_operation_the_layers_compute_with_those_of_tensorflow(monkeypatch):
+def test_without_the_operations_the_layers_compute_with_those_of_tensorflow(monkeypatch):
     monkeypatch.setattr(kernels, "available", lambda: False)
     block = ResidualBlock(96, dtype="mixed_bfloat16")
     x = normal(2, 8, 8, 96)
     block.build(x.shape)
-    with cpu.compiled_gradients():
+    with cpu.compiled_convolutions():
         operations = operations_of_a_step(block, x)
-    assert "AllconvFilterGradient" not in operations and operations.count("MatMul") == 24
+    assert operations == {"AllconvConvolution": 0, "AllconvFilterGradient": 0, "Conv2D": 2, "MatMul": 24}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +189,7 @@ def test_without_the_operation_the_layers_compute_with_those_of_tensorflow(monke
         ({"avx512_bf16", "amx_bf16"}, "has AMX"),
     ],
 )
-def test_why_it_is_not_used(flags, words, monkeypatch):
+def test_why_they_are_not_used(flags, words, monkeypatch):
     monkeypatch.setattr("allconv_resnet.environment.processor", lambda: ("a processor", flags))
     assert words in kernels.reason_against()
 
@@ -148,4 +201,4 @@ def test_an_installation_without_a_library_that_can_be_loaded_says_so(content, t
     monkeypatch.setattr("allconv_resnet.environment.processor", lambda: ("a processor", {"avx512_bf16"}))
     monkeypatch.setattr(kernels, "__file__", str(tmp_path / "__init__.py"))
     monkeypatch.setattr(kernels, "_operations", kernels._operations.__wrapped__)
-    assert "was not compiled" in kernels.reason_against()
+    assert "were not compiled" in kernels.reason_against()

@@ -1,4 +1,4 @@
-"""An operation in C for processors with AVX512-BF16, which setuptools compiles when the package is built.
+"""Two operations in C for processors with AVX512-BF16, which setuptools compiles when the package is built.
 
 Where there was no C compiler, or where the processor has other instructions, `available` says no, and the package
 computes with TensorFlow's own operations. benchmarks/NOTES.md has the measurements.
@@ -18,22 +18,39 @@ FEWEST_CHANNELS = 48
 
 @functools.cache
 def available():
-    """Returns whether the operation is there, and was measured to be faster on this kind of processor."""
+    """Returns whether the operations are there, and were measured to be faster on this kind of processor."""
     return reason_against() is None
 
 
 def reason_against():
-    """Returns why the operation is not used on this machine, as the end of a sentence, or None if it is."""
+    """Returns why the operations are not used on this machine, as the end of a sentence, or None if it is."""
     _, flags = environment.processor()
     if keras.backend.backend() != "tensorflow":
-        return "it is for TensorFlow"
+        return "they are for TensorFlow"
     if "avx512_bf16" not in flags:
         return "the processor does not have AVX512-BF16"
     if "amx_bf16" in flags:
         return "the processor has AMX, which TensorFlow's own operations use"
     if _operations() is None:
-        return "it was not compiled when the package was installed, or TensorFlow cannot load it"
+        return "they were not compiled when the package was installed, or TensorFlow cannot load them"
     return None
+
+
+def convolution(x, kernel, transposed=False):
+    """Returns a 3x3 convolution, SAME and with stride 1; see convolution.c.
+
+    Args:
+        x: bfloat16 tensor `[n, h, w, c]` that is not empty.
+        kernel: bfloat16 tensor `[3, 3, c, k]`, or `[3, 3, k, c]` if `transposed`.
+        transposed: Whether to return the gradient with respect to the input of the convolution that has this kernel,
+            when `x` is the gradient with respect to its output.
+
+    Returns:
+        bfloat16 tensor `[n, h, w, k]`.
+    """
+    y = _operations().allconv_convolution(x, kernel, threads=environment.cores(), transposed=transposed)
+    y.set_shape([*x.shape[:3], kernel.shape[2 if transposed else 3]])
+    return y
 
 
 def filter_gradient(x, dy):
@@ -53,7 +70,7 @@ def filter_gradient(x, dy):
 
 @functools.cache
 def _operations():
-    """Returns the module with the operation, or None if it was not compiled or TensorFlow cannot load it."""
+    """Returns the module with the operations, or None if they were not compiled or TensorFlow cannot load them."""
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"compiled{suffix}")
         if path.is_file():

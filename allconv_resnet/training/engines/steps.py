@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
-from allconv_resnet.cpu import compiled_gradients
+from allconv_resnet.cpu import compiled_convolutions
 from allconv_resnet.training.engines.engine import SUMS, TOP
 
 
@@ -69,7 +69,7 @@ def make_train_step(strategy, model, optimizer, totals, batch_size, clip_norm=No
 
     @tf.function
     def train_step(*batch):
-        with compiled_gradients():
+        with compiled_convolutions():
             sums = strategy.run(replica_step, args=batch)
         totals.add(strategy.reduce("SUM", sums, axis=None), tf.cast(optimizer.iterations.value, tf.int64))
 

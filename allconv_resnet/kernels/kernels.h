@@ -1,0 +1,38 @@
+/* The two kernels, each described in the file of its name, and the threads that they run in. */
+
+#ifndef ALLCONV_KERNELS_H
+#define ALLCONV_KERNELS_H
+
+#include <stdint.h>
+
+typedef uint16_t bfloat16;
+
+/* Whether the compiler knows the instructions. Otherwise there are no kernels. */
+#if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 10)
+#define HAVE_KERNELS 1
+#else
+#define HAVE_KERNELS 0
+#endif
+
+long convolution_scratch(long images, long height, long width, long channels, long filters, long threads);
+
+void convolution(const bfloat16 *x, const bfloat16 *kernel, int transposed, long images, long height, long width,
+                 long channels, long filters, long threads, void *scratch, bfloat16 *y);
+
+long filter_gradient_scratch(long images, long height, long width, long channels, long filters, long threads);
+
+void filter_gradient(const bfloat16 *x, const bfloat16 *dy, long images, long height, long width, long channels,
+                     long filters, long threads, void *scratch, bfloat16 *taps);
+
+#define MOST_THREADS 16
+
+/* A part of the work that is divided into `parts`, of which each thread takes the next one when it is free. */
+typedef struct {
+    long parts, taken, done;
+} Phase;
+
+void run_phase(Phase *phase, void (*function)(void *work, long part), void *work);
+
+void run_in_threads(void (*function)(void *work), void *work, long threads);
+
+#endif

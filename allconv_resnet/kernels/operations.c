@@ -1,0 +1,210 @@
+/* The operations AllconvConvolution and AllconvFilterGradient of TensorFlow, which call the kernels.
+
+They are registered through TensorFlow's C API when `tf.load_op_library` loads this library. The functions of the API are
+looked up in the TensorFlow that has been imported, so that the package can be built where there is no TensorFlow. */
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "kernels.h"
+
+#if HAVE_KERNELS
+
+enum { UINT8 = 4, BFLOAT16 = 14, INVALID_ARGUMENT = 3 }; /* of TF_DataType and TF_Code */
+
+typedef struct TF_Status TF_Status;
+typedef struct TF_Tensor TF_Tensor;
+typedef struct TF_OpKernelContext TF_OpKernelContext;
+typedef struct TF_OpKernelConstruction TF_OpKernelConstruction;
+typedef struct TF_ShapeInferenceContext TF_ShapeInferenceContext;
+typedef struct {
+    size_t struct_size;
+    unsigned char on_host;
+} AllocatorAttributes;
+typedef void *(*Create)(TF_OpKernelConstruction *);
+typedef void (*Compute)(void *, TF_OpKernelContext *);
+typedef void (*Delete)(void *);
+typedef void (*Infer)(TF_ShapeInferenceContext *, TF_Status *);
+
+/* Result, name and arguments of each function of tensorflow/c/{kernels,ops,tf_status,tf_tensor}.h that is used. */
+#define FUNCTIONS(F)                                                                                   \
+    F(TF_Status *, TF_NewStatus, (void))                                                               \
+    F(void, TF_DeleteStatus, (TF_Status *))                                                            \
+    F(int, TF_GetCode, (const TF_Status *))                                                            \
+    F(void, TF_SetStatus, (TF_Status *, int, const char *))                                            \
+    F(void, TF_GetInput, (TF_OpKernelContext *, int, TF_Tensor **, TF_Status *))                       \
+    F(TF_Tensor *, TF_AllocateOutput,                                                                  \
+      (TF_OpKernelContext *, int, int, const int64_t *, int, size_t, TF_Status *))                     \
+    F(TF_Tensor *, TF_AllocateTemp,                                                                    \
+      (TF_OpKernelContext *, int, const int64_t *, int, const AllocatorAttributes *, TF_Status *))     \
+    F(void, TF_OpKernelContext_Failure, (TF_OpKernelContext *, TF_Status *))                           \
+    F(void, TF_OpKernelConstruction_GetAttrInt32,                                                      \
+      (TF_OpKernelConstruction *, const char *, int32_t *, TF_Status *))                               \
+    F(void, TF_OpKernelConstruction_GetAttrBool,                                                       \
+      (TF_OpKernelConstruction *, const char *, unsigned char *, TF_Status *))                         \
+    F(void, TF_OpKernelConstruction_Failure, (TF_OpKernelConstruction *, TF_Status *))                 \
+    F(void *, TF_TensorData, (const TF_Tensor *))                                                      \
+    F(int, TF_NumDims, (const TF_Tensor *))                                                            \
+    F(int64_t, TF_Dim, (const TF_Tensor *, int))                                                       \
+    F(void, TF_DeleteTensor, (TF_Tensor *))                                                            \
+    F(void *, TF_NewOpDefinitionBuilder, (const char *))                                               \
+    F(void, TF_OpDefinitionBuilderAddInput, (void *, const char *))                                    \
+    F(void, TF_OpDefinitionBuilderAddOutput, (void *, const char *))                                   \
+    F(void, TF_OpDefinitionBuilderAddAttr, (void *, const char *))                                     \
+    F(void, TF_OpDefinitionBuilderSetShapeInferenceFunction, (void *, Infer))                          \
+    F(void, TF_RegisterOpDefinition, (void *, TF_Status *))                                            \
+    F(void, TF_ShapeInferenceContextSetUnknownShape, (TF_ShapeInferenceContext *, TF_Status *))        \
+    F(void *, TF_NewKernelBuilder, (const char *, const char *, Create, Compute, Delete))              \
+    F(void, TF_RegisterKernelBuilder, (const char *, void *, TF_Status *))
+
+#define DECLARE(result, name, arguments) static result(*name) arguments;
+FUNCTIONS(DECLARE)
+
+static int find_functions(void) {
+    void *tensorflow = dlopen("libtensorflow_framework.so.2", RTLD_LAZY | RTLD_NOLOAD);
+    if (!tensorflow) return 0;
+#define FIND(result, name, arguments) \
+    if (!(name = (result(*) arguments)dlsym(tensorflow, #name))) return 0;
+    FUNCTIONS(FIND)
+    return 1;
+}
+
+typedef struct {
+    int32_t threads;
+    unsigned char transposed;
+} Attributes;
+
+static void *create(TF_OpKernelConstruction *construction) {
+    Attributes *attributes = calloc(1, sizeof *attributes);
+    TF_Status *status = TF_NewStatus();
+    TF_OpKernelConstruction_GetAttrInt32(construction, "threads", &attributes->threads, status);
+    if (TF_GetCode(status)) TF_OpKernelConstruction_Failure(construction, status);
+    TF_DeleteStatus(status);
+    return attributes;
+}
+
+static void *create_convolution(TF_OpKernelConstruction *construction) {
+    Attributes *attributes = create(construction);
+    TF_Status *status = TF_NewStatus();
+    TF_OpKernelConstruction_GetAttrBool(construction, "transposed", &attributes->transposed, status);
+    if (TF_GetCode(status)) TF_OpKernelConstruction_Failure(construction, status);
+    TF_DeleteStatus(status);
+    return attributes;
+}
+
+/* What an operation reads and writes. */
+typedef struct {
+    TF_Tensor *first, *second, *output, *scratch;
+    TF_Status *status;
+} Tensors;
+
+/* Reads the two inputs. */
+static Tensors inputs_of(TF_OpKernelContext *context) {
+    Tensors t = {.status = TF_NewStatus()};
+    TF_GetInput(context, 0, &t.first, t.status);
+    if (!TF_GetCode(t.status)) TF_GetInput(context, 1, &t.second, t.status);
+    return t;
+}
+
+/* Returns whether a tensor has four dimensions and is not empty. */
+static int is_full(const TF_Tensor *tensor) {
+    if (TF_NumDims(tensor) != 4) return 0;
+    for (int i = 0; i < 4; i++)
+        if (TF_Dim(tensor, i) <= 0) return 0;
+    return 1;
+}
+
+/* Makes the output and the scratch memory. Returns whether there was no error, of these or before. */
+static int allocate(TF_OpKernelContext *context, Tensors *t, const int64_t sizes[4], int64_t scratch) {
+    const AllocatorAttributes on_host = {sizeof on_host, 1};
+    if (TF_GetCode(t->status)) return 0;
+    const int64_t bytes = sizes[0] * sizes[1] * sizes[2] * sizes[3] * sizeof(bfloat16);
+    t->output = TF_AllocateOutput(context, 0, BFLOAT16, sizes, 4, bytes, t->status);
+    if (TF_GetCode(t->status)) return 0;
+    t->scratch = TF_AllocateTemp(context, UINT8, &scratch, 1, &on_host, t->status); /* TensorFlow aligns it to 64 bytes */
+    return !TF_GetCode(t->status);
+}
+
+/* Reports an error, if there was one, and lets go of the tensors. */
+static void end(TF_OpKernelContext *context, Tensors t) {
+    if (TF_GetCode(t.status)) TF_OpKernelContext_Failure(context, t.status);
+    if (t.first) TF_DeleteTensor(t.first);
+    if (t.second) TF_DeleteTensor(t.second);
+    if (t.output) TF_DeleteTensor(t.output);
+    if (t.scratch) TF_DeleteTensor(t.scratch);
+    TF_DeleteStatus(t.status);
+}
+
+static void compute_convolution(void *attributes, TF_OpKernelContext *context) {
+    const Attributes *a = attributes;
+    Tensors t = inputs_of(context);
+    if (TF_GetCode(t.status)) return end(context, t);
+    const int inner = a->transposed ? 3 : 2; /* the dimension of the kernel that is summed over */
+    if (!is_full(t.first) || !is_full(t.second) || TF_Dim(t.second, 0) != 3 || TF_Dim(t.second, 1) != 3 ||
+        TF_Dim(t.second, inner) != TF_Dim(t.first, 3)) {
+        TF_SetStatus(t.status, INVALID_ARGUMENT,
+                     "x and kernel must have shapes [n, h, w, c] and [3, 3, c, k], or [3, 3, k, c] if it is transposed, "
+                     "and not be empty.");
+        return end(context, t);
+    }
+    const long images = TF_Dim(t.first, 0), height = TF_Dim(t.first, 1), width = TF_Dim(t.first, 2);
+    const long channels = TF_Dim(t.first, 3), filters = TF_Dim(t.second, 5 - inner);
+    const int64_t sizes[4] = {images, height, width, filters};
+    if (allocate(context, &t, sizes, convolution_scratch(images, height, width, channels, filters, a->threads)))
+        convolution(TF_TensorData(t.first), TF_TensorData(t.second), a->transposed, images, height, width, channels,
+                    filters, a->threads, TF_TensorData(t.scratch), TF_TensorData(t.output));
+    end(context, t);
+}
+
+static void compute_filter_gradient(void *attributes, TF_OpKernelContext *context) {
+    const Attributes *a = attributes;
+    Tensors t = inputs_of(context);
+    if (TF_GetCode(t.status)) return end(context, t);
+    int fits = is_full(t.first) && is_full(t.second);
+    for (int i = 0; fits && i < 3; i++) fits = TF_Dim(t.first, i) == TF_Dim(t.second, i);
+    if (!fits) {
+        TF_SetStatus(t.status, INVALID_ARGUMENT, "x and dy must have shapes [n, h, w, c] and [n, h, w, k], not empty.");
+        return end(context, t);
+    }
+    const long images = TF_Dim(t.first, 0), height = TF_Dim(t.first, 1), width = TF_Dim(t.first, 2);
+    const long channels = TF_Dim(t.first, 3), filters = TF_Dim(t.second, 3);
+    const int64_t sizes[4] = {3, 3, channels, filters};
+    if (allocate(context, &t, sizes, filter_gradient_scratch(images, height, width, channels, filters, a->threads)))
+        filter_gradient(TF_TensorData(t.first), TF_TensorData(t.second), images, height, width, channels, filters,
+                        a->threads, TF_TensorData(t.scratch), TF_TensorData(t.output));
+    end(context, t);
+}
+
+static void infer_shape(TF_ShapeInferenceContext *context, TF_Status *status) {
+    TF_ShapeInferenceContextSetUnknownShape(context, status); /* Python sets it */
+}
+
+/* Registers an operation with two inputs. `attributes` ends with NULL. */
+static void register_operation(const char *name, const char *second, const char *const *attributes, Create create_one,
+                               Compute compute) {
+    TF_Status *status = TF_NewStatus();
+    void *operation = TF_NewOpDefinitionBuilder(name);
+    TF_OpDefinitionBuilderAddInput(operation, "x: bfloat16");
+    TF_OpDefinitionBuilderAddInput(operation, second);
+    TF_OpDefinitionBuilderAddOutput(operation, "output: bfloat16");
+    for (; *attributes; attributes++) TF_OpDefinitionBuilderAddAttr(operation, *attributes);
+    TF_OpDefinitionBuilderSetShapeInferenceFunction(operation, infer_shape);
+    TF_RegisterOpDefinition(operation, status);
+    void *kernel = TF_NewKernelBuilder(name, "CPU", create_one, compute, free);
+    if (!TF_GetCode(status)) TF_RegisterKernelBuilder(name, kernel, status);
+    TF_DeleteStatus(status);
+}
+
+__attribute__((constructor)) static void register_operations(void) {
+    if (!find_functions()) return;
+    static const char *const convolution_attributes[] = {"threads: int >= 1", "transposed: bool", NULL};
+    static const char *const gradient_attributes[] = {"threads: int >= 1", NULL};
+    register_operation("AllconvConvolution", "kernel: bfloat16", convolution_attributes, create_convolution,
+                       compute_convolution);
+    register_operation("AllconvFilterGradient", "dy: bfloat16", gradient_attributes, create, compute_filter_gradient);
+}
+
+#endif

@@ -1,0 +1,48 @@
+/* Vectors of 16 numbers and other small things that both kernels need. */
+
+#ifdef __clang__
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
+#else
+#define TARGET
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512bf16")
+#endif
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#include "kernels.h"
+
+#define LANES 16 /* float32 numbers of a vector */
+#define BLOCK 64 /* output channels that are computed together: four vectors */
+#define FACTORS 4
+#define AHEAD 8192 /* bytes: how far ahead of what is read the memory is asked for more */
+
+static inline long ceil_div(long a, long b) { return (a + b - 1) / b; }
+
+static inline long round_up(long a, long b) { return ceil_div(a, b) * b; }
+
+static inline long min(long a, long b) { return a < b ? a : b; }
+
+static inline long max(long a, long b) { return a > b ? a : b; }
+
+/* Returns the mask of the first `count` of 16 lanes. */
+static inline __mmask16 first_lanes(long count) { return count >= LANES ? 0xffff : count <= 0 ? 0 : (1 << count) - 1; }
+
+/* Returns up to 16 numbers as float32, and zeros in the lanes that the mask leaves out. It also asks the memory for the
+numbers that will be read soon; it does no harm if there are none. */
+TARGET static inline __m512 widen(const bfloat16 *p, __mmask16 mask) {
+    _mm_prefetch((const char *)((uintptr_t)p + AHEAD), _MM_HINT_T0);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p)), 16));
+}
+
+/* Stores numbers, rounded to bfloat16, where the mask says so. */
+TARGET static inline void store(bfloat16 *out, __mmask16 mask, __m512 a) {
+    _mm256_mask_storeu_epi16(out, mask, (__m256i)_mm512_cvtneps_pbh(a));
+}
+
+/* Stores the numbers of a and b, rounded to bfloat16, side by side: a0, b0, a1, b1, ... */
+TARGET static inline void store_pairs(bfloat16 *out, __m512 a, __m512 b) {
+    __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(a));
+    __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(b));
+    _mm512_store_si512((__m512i *)out, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+}
