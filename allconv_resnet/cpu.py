@@ -1,8 +1,8 @@
 """A convolution that TensorFlow runs faster on a CPU, with the same results as the layer of Keras.
 
 In training, convolutions and their gradients use Winograd's minimal filtering where that is faster. Those that oneDNN
-computes get a bias of zeros, so that oneDNN can fuse them with the ReLU or the addition that follows. Graphs of inference
-have neither: the bias would become an input of an exported model. benchmarks/NOTES.md has the measurements.
+computes get a bias of zeros, so that oneDNN can fuse them with the ReLU or the addition that follows. Graphs of
+inference have neither: the bias would become an input of an exported model. benchmarks/NOTES.md has the measurements.
 """
 
 import contextlib

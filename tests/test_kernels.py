@@ -127,7 +127,9 @@ def operations_of_a_step(block, x):
         return tape.gradient(y, block.trainable_variables)
 
     operations = [operation.type for operation in step.get_concrete_function(x).graph.get_operations()]
-    return {name: operations.count(name) for name in ("AllconvConvolution", "AllconvFilterGradient", "Conv2D", "MatMul")}
+    return {
+        name: operations.count(name) for name in ("AllconvConvolution", "AllconvFilterGradient", "Conv2D", "MatMul")
+    }
 
 
 @compiled
