@@ -12,7 +12,7 @@ differences are rounded to bfloat16, products are added in float32.
 A "position" is a pair of columns in a row of an image. The factors of the input are packed as
 [4 factors, images, height + 2, pairs, channels], where rows above and below an image are rows of zeros: in a row of the
 kernel all positions of an image are at the same distance from those of the row before. The factors of the kernel are
-packed as [blocks of 64 filters, 4 factors, 3 rows, pairs of channels, 64 filters, 2], because VDPBF16PS multiplies
+packed as [blocks of filters, 4 factors, 3 rows, pairs of channels, filters of a block, 2], because VDPBF16PS multiplies
 vectors of pairs of bfloat16 numbers and adds the two products of each pair.
 
 Threads share the packed kernel, and each part of the images has its own packed input and sums. */
@@ -25,8 +25,9 @@ Threads share the packed kernel, and each part of the images has its own packed 
 
 #include "vectors.h"
 
-#define TILE 6    /* positions that are computed together. With four vectors each, 24 vectors of sums stay in registers */
-#define GROUP 96  /* positions whose sums are kept in the L2 cache until they are combined */
+#define GROUP 96 /* positions whose sums are kept in the L2 cache until they are combined; a multiple of each tile */
+#define MOST_OF_TILE 12 /* positions that are computed together: 6, 8 or 12, each with 4, 3 or 2 vectors of sums */
+#define BLOCK 64 /* the most filters of a block */
 #define CHUNK_BYTES (1 << 18) /* of a packed input, so that it stays in the L2 cache */
 
 /* What the threads share. */
@@ -37,7 +38,8 @@ typedef struct {
     long images, height, width, channels, filters;
     long pairs;      /* of columns in a row */
     long padded;     /* channels, rounded up to full vectors of zeros */
-    long block;      /* numbers of a factor of the packed kernel, for 64 filters */
+    long wide;       /* filters of a block, which are computed together: 2 to 4 vectors, so that few zeros are added */
+    long block;      /* numbers of a factor of the packed kernel, for a block of filters */
     long factor;     /* numbers of a factor of the packed input */
     long chunk;      /* images that are packed at a time */
     bfloat16 *packed_kernel, *packed_inputs;
@@ -48,29 +50,33 @@ typedef struct {
 /* Returns what depends on sizes alone, without the pointers to the arrays. */
 static Work plan(long images, long height, long width, long channels, long filters, long threads) {
     Work w = {.images = images, .height = height, .width = width, .channels = channels, .filters = filters};
-    w.pack.parts = ceil_div(filters, BLOCK);
+    w.wide = BLOCK;
+    for (long wide = BLOCK - LANES; wide >= 2 * LANES; wide -= LANES)
+        if (round_up(filters, wide) < round_up(filters, w.wide)) w.wide = wide;
+    w.pack.parts = ceil_div(filters, w.wide);
     w.convolve.parts = min(min(threads, images), MOST_THREADS);
     w.pairs = ceil_div(width, 2);
     w.padded = round_up(channels, LANES);
-    w.block = 3 * w.padded * BLOCK;
+    w.block = 3 * w.padded * w.wide;
     const long image = (height + 2) * w.pairs * w.padded, of_part = ceil_div(images, w.convolve.parts);
     w.chunk = min(of_part, max(1, CHUNK_BYTES / (FACTORS * image * (long)sizeof(bfloat16))));
     w.factor = w.chunk * image;
     return w;
 }
 
-/* Packs the factors of a block of 64 filters of `kernel` [3, 3, channels, filters]. */
+/* Packs the factors of a block of filters of `kernel` [3, 3, channels, filters]. */
 TARGET static void pack_block(const Work *w, long block) {
     const __m512 zero = _mm512_setzero_ps(), half = _mm512_set1_ps(0.5f);
     for (long row = 0; row < 3; row++)
         for (long c = 0; c < w->padded; c += 2)
-            for (long k = 0; k < BLOCK; k += LANES) {
-                bfloat16 *out = w->packed_kernel + (block * FACTORS * 3 + row) * w->padded * BLOCK + c * BLOCK + 2 * k;
-                const __mmask16 mask = first_lanes(w->filters - block * BLOCK - k);
+            for (long k = 0; k < w->wide; k += LANES) {
+                bfloat16 *out = w->packed_kernel + block * FACTORS * w->block + (row * w->padded + c) * w->wide + 2 * k;
+                const __mmask16 mask = first_lanes(w->filters - block * w->wide - k);
                 __m512 g[2][3], odd[2], even[2];
                 for (int i = 0; i < 2; i++) {
                     const int inside = c + i < w->channels && mask;
-                    const bfloat16 *taps = w->kernel + (row * 3 * w->channels + c + i) * w->filters + block * BLOCK + k;
+                    const bfloat16 *taps =
+                        w->kernel + (row * 3 * w->channels + c + i) * w->filters + block * w->wide + k;
                     for (int tap = 0; tap < 3; tap++)
                         g[i][tap] = inside ? widen(taps + tap * w->channels * w->filters, mask) : zero;
                     even[i] = _mm512_mul_ps(half, _mm512_add_ps(g[i][0], g[i][2]));
@@ -83,7 +89,7 @@ TARGET static void pack_block(const Work *w, long block) {
             }
 }
 
-/* Packs the factors of a block of 64 filters of a kernel that is stored as [3, 3, filters, channels], with its rows and
+/* Packs the factors of a block of filters of a kernel that is stored as [3, 3, filters, channels], with its rows and
 taps in the opposite order. */
 TARGET static void pack_transposed_block(const Work *w, long block) {
     const __m512 half = _mm512_set1_ps(0.5f);
@@ -92,13 +98,13 @@ TARGET static void pack_transposed_block(const Work *w, long block) {
     bfloat16 factors[FACTORS][LANES][LANES]; /* of 16 filters and 16 channels */
     for (long row = 0; row < 3; row++)
         for (long c = 0; c < w->padded; c += LANES)
-            for (long k = 0; k < BLOCK; k += LANES) {
+            for (long k = 0; k < w->wide; k += LANES) {
                 memset(factors, 0, sizeof factors);
                 const __mmask16 mask = first_lanes(w->channels - c);
-                for (long i = 0; i < LANES && block * BLOCK + k + i < w->filters; i++) {
+                for (long i = 0; i < LANES && block * w->wide + k + i < w->filters; i++) {
                     __m512 g[3];
                     for (int tap = 0; tap < 3; tap++) {
-                        const long place = ((2 - row) * 3 + 2 - tap) * w->filters + block * BLOCK + k + i;
+                        const long place = ((2 - row) * 3 + 2 - tap) * w->filters + block * w->wide + k + i;
                         g[tap] = widen(w->kernel + place * w->channels + c, mask);
                     }
                     const __m512 even = _mm512_mul_ps(half, _mm512_add_ps(g[0], g[2])), odd = _mm512_mul_ps(half, g[1]);
@@ -107,10 +113,10 @@ TARGET static void pack_transposed_block(const Work *w, long block) {
                     store(factors[2][i], 0xffff, _mm512_sub_ps(even, odd));
                     store(factors[3][i], 0xffff, g[2]);
                 }
-                bfloat16 *out = w->packed_kernel + (block * FACTORS * 3 + row) * w->padded * BLOCK + c * BLOCK + 2 * k;
+                bfloat16 *out = w->packed_kernel + block * FACTORS * w->block + (row * w->padded + c) * w->wide + 2 * k;
                 for (long f = 0; f < FACTORS; f++)
                     for (long pair = 0; pair < LANES / 2; pair++)
-                        _mm512_store_si512(out + f * w->block + pair * 2 * BLOCK,
+                        _mm512_store_si512(out + f * w->block + pair * 2 * w->wide,
                                            _mm512_i32gather_epi32(of_filter, &factors[f][0][2 * pair], 4));
             }
 }
@@ -147,44 +153,62 @@ TARGET static void pack_inputs(const Work *w, const bfloat16 *x, long images, bf
         }
 }
 
-/* Writes the sums of one factor for TILE positions and 64 filters to `sums` [TILE, 64]. `places` are those of the
-positions in `inputs`, and `row` is the distance to the next row. */
-TARGET static void multiply(const bfloat16 *inputs, const long *places, long row, const bfloat16 *kernel, long channels,
-                            float *sums) {
-    __m512 total[TILE][4];
-    const bfloat16 *x[TILE];
-#pragma GCC unroll 6
-    for (int i = 0; i < TILE; i++) {
+/* Writes the sums of one factor for `tile` positions and `vectors` vectors of filters to `sums` [tile, 64]. `places` are
+those of the positions in `inputs`, and `row` is the distance to the next row. All sums stay in registers. */
+TARGET static inline __attribute__((always_inline)) void multiply_tile(
+    const int tile, const int vectors, const bfloat16 *inputs, const long *places, long row, const bfloat16 *kernel,
+    long channels, float *sums) {
+    __m512 total[MOST_OF_TILE][BLOCK / LANES];
+    const bfloat16 *x[MOST_OF_TILE];
+#pragma GCC unroll 12
+    for (int i = 0; i < tile; i++) {
         x[i] = inputs + places[i];
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) total[i][j] = _mm512_setzero_ps();
+        for (int j = 0; j < vectors; j++) total[i][j] = _mm512_setzero_ps();
     }
     for (int r = 0; r < 3; r++) {
-        for (long c = 0; c < channels; c += 2, kernel += 2 * BLOCK) {
-            __m512bh vector[4];
+        for (long c = 0; c < channels; c += 2, kernel += 2 * LANES * vectors) {
+            __m512bh vector[BLOCK / LANES];
 #pragma GCC unroll 4
-            for (int j = 0; j < 4; j++) vector[j] = (__m512bh)_mm512_load_si512((const __m512i *)(kernel + j * 2 * LANES));
-#pragma GCC unroll 6
-            for (int i = 0; i < TILE; i++) {
+            for (int j = 0; j < vectors; j++)
+                vector[j] = (__m512bh)_mm512_load_si512((const __m512i *)(kernel + j * 2 * LANES));
+#pragma GCC unroll 12
+            for (int i = 0; i < tile; i++) {
                 int pair; /* the numbers of two channels */
                 memcpy(&pair, x[i] + c, sizeof pair);
                 __m512bh scalar = (__m512bh)_mm512_set1_epi32(pair);
 #pragma GCC unroll 4
-                for (int j = 0; j < 4; j++) total[i][j] = _mm512_dpbf16_ps(total[i][j], vector[j], scalar);
+                for (int j = 0; j < vectors; j++) total[i][j] = _mm512_dpbf16_ps(total[i][j], vector[j], scalar);
             }
         }
-#pragma GCC unroll 6
-        for (int i = 0; i < TILE; i++) x[i] += row;
+#pragma GCC unroll 12
+        for (int i = 0; i < tile; i++) x[i] += row;
     }
-#pragma GCC unroll 6
-    for (int i = 0; i < TILE; i++)
+#pragma GCC unroll 12
+    for (int i = 0; i < tile; i++)
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) _mm512_store_ps(sums + i * BLOCK + j * LANES, total[i][j]);
+        for (int j = 0; j < vectors; j++) _mm512_store_ps(sums + i * BLOCK + j * LANES, total[i][j]);
 }
 
-/* Combines the sums [4 factors, GROUP, 64] of one position into two columns of the output, or one if `both` is 0. */
-TARGET static void combine(const float *sums, long filters, long left, int both, bfloat16 *y) {
-    for (long k = 0; k < BLOCK && k < left; k += LANES) {
+/* Writes the sums of one factor for `count` positions and a block of filters to `sums` [GROUP, 64]. */
+TARGET static void multiply(const Work *w, const bfloat16 *inputs, const long *places, long count,
+                            const bfloat16 *kernel, float *sums) {
+    const long row = w->pairs * w->padded;
+    if (w->wide == 4 * LANES)
+        for (long i = 0; i < count; i += 6)
+            multiply_tile(6, 4, inputs, places + i, row, kernel, w->padded, sums + i * BLOCK);
+    else if (w->wide == 3 * LANES)
+        for (long i = 0; i < count; i += 8)
+            multiply_tile(8, 3, inputs, places + i, row, kernel, w->padded, sums + i * BLOCK);
+    else
+        for (long i = 0; i < count; i += 12)
+            multiply_tile(12, 2, inputs, places + i, row, kernel, w->padded, sums + i * BLOCK);
+}
+
+/* Combines the sums [4 factors, GROUP, 64] of one position into two columns of the output, or one if `both` is 0. `left`
+filters are left in the block. */
+TARGET static inline void combine(const float *sums, long filters, long left, int both, bfloat16 *y) {
+    for (long k = 0; k < left; k += LANES) {
         const __mmask16 mask = first_lanes(left - k);
         __m512 m[FACTORS];
         for (long f = 0; f < FACTORS; f++) m[f] = _mm512_load_ps(sums + f * GROUP * BLOCK + k);
@@ -196,8 +220,9 @@ TARGET static void combine(const float *sums, long filters, long left, int both,
 /* Computes the output of some images whose inputs are packed. */
 TARGET static void convolve_images(const Work *w, const bfloat16 *packed, long images, float *sums, bfloat16 *y) {
     const long of_image = w->height * w->pairs, positions = images * of_image;
-    for (long k = 0; k < w->filters; k += BLOCK) {
-        const bfloat16 *kernel = w->packed_kernel + k / BLOCK * FACTORS * w->block;
+    for (long block = 0; block < w->pack.parts; block++) {
+        const bfloat16 *kernel = w->packed_kernel + block * FACTORS * w->block;
+        const long k = block * w->wide, left = min(w->wide, w->filters - k);
         for (long first = 0; first < positions; first += GROUP) {
             const long count = min(GROUP, positions - first);
             long places[GROUP];
@@ -206,13 +231,12 @@ TARGET static void convolve_images(const Work *w, const bfloat16 *packed, long i
                 places[i] = (position + position / of_image * 2 * w->pairs) * w->padded;
             }
             for (long f = 0; f < FACTORS; f++)
-                for (long i = 0; i < count; i += TILE)
-                    multiply(packed + f * w->factor, places + i, w->pairs * w->padded, kernel + f * w->block, w->padded,
-                             sums + (f * GROUP + i) * BLOCK);
+                multiply(w, packed + f * w->factor, places, count, kernel + f * w->block, sums + f * GROUP * BLOCK);
+            long row = first / w->pairs, pair = first % w->pairs;
             for (long i = 0; i < count; i++) {
-                const long row = (first + i) / w->pairs, column = (first + i) % w->pairs * 2;
-                combine(sums + i * BLOCK, w->filters, w->filters - k, column + 1 < w->width,
-                        y + (row * w->width + column) * w->filters + k);
+                combine(sums + i * BLOCK, w->filters, left, 2 * pair + 1 < w->width,
+                        y + (row * w->width + 2 * pair) * w->filters + k);
+                if (++pair == w->pairs) pair = 0, row++;
             }
         }
     }

@@ -24,6 +24,7 @@ Each part of the images has its own sums. */
 
 #include "vectors.h"
 
+#define BLOCK 64 /* filters that are computed together: four vectors */
 #define CHUNK_BYTES (1 << 18) /* of one packed factor: it and its partner stay in the L2 cache while they are multiplied */
 
 /* Packs the factors of the input `x` [images, height, width, channels]; each image has height + 2 rows of quads. Channels

@@ -13,7 +13,6 @@
 #include "kernels.h"
 
 #define LANES 16 /* float32 numbers of a vector */
-#define BLOCK 64 /* output channels that are computed together: four vectors */
 #define FACTORS 4
 #define AHEAD 8192 /* bytes: how far ahead of what is read the memory is asked for more */
 
