@@ -15,7 +15,8 @@ kernel all positions of an image are at the same distance from those of the row 
 packed as [blocks of filters, 4 factors, 3 rows, pairs of channels, filters of a block, 2], because VDPBF16PS multiplies
 vectors of pairs of bfloat16 numbers and adds the two products of each pair.
 
-Threads share the packed kernel, and each part of the images has its own packed input and sums. */
+Threads share the packed kernel, and each has its own packed input and sums. A part of the images is what fits in the L2
+cache, and a thread takes the next one when it is free. */
 
 #include "kernels.h"
 
@@ -35,13 +36,12 @@ typedef struct {
     const bfloat16 *x, *kernel;
     bfloat16 *y;
     int transposed;
-    long images, height, width, channels, filters;
+    long images, height, width, channels, filters, threads;
     long pairs;      /* of columns in a row */
     long padded;     /* channels, rounded up to full vectors of zeros */
     long wide;       /* filters of a block, which are computed together: 2 to 4 vectors, so that few zeros are added */
     long block;      /* numbers of a factor of the packed kernel, for a block of filters */
     long factor;     /* numbers of a factor of the packed input */
-    long chunk;      /* images that are packed at a time */
     bfloat16 *packed_kernel, *packed_inputs;
     float *sums;
     Phase pack, convolve;
@@ -54,13 +54,14 @@ static Work plan(long images, long height, long width, long channels, long filte
     for (long wide = BLOCK - LANES; wide >= 2 * LANES; wide -= LANES)
         if (round_up(filters, wide) < round_up(filters, w.wide)) w.wide = wide;
     w.pack.parts = ceil_div(filters, w.wide);
-    w.convolve.parts = min(min(threads, images), MOST_THREADS);
+    w.threads = min(min(threads, images), MOST_THREADS);
     w.pairs = ceil_div(width, 2);
     w.padded = round_up(channels, LANES);
     w.block = 3 * w.padded * w.wide;
-    const long image = (height + 2) * w.pairs * w.padded, of_part = ceil_div(images, w.convolve.parts);
-    w.chunk = min(of_part, max(1, CHUNK_BYTES / (FACTORS * image * (long)sizeof(bfloat16))));
-    w.factor = w.chunk * image;
+    const long image = (height + 2) * w.pairs * w.padded;
+    const long most = max(1, CHUNK_BYTES / (FACTORS * image * (long)sizeof(bfloat16))); /* images of a part */
+    w.convolve.parts = min(images, w.threads * ceil_div(images, w.threads * most));
+    w.factor = ceil_div(images, w.convolve.parts) * image;
     return w;
 }
 
@@ -121,7 +122,7 @@ TARGET static void pack_transposed_block(const Work *w, long block) {
             }
 }
 
-static void pack_kernel(void *work, long block) {
+static void pack_kernel(void *work, long block, long thread) {
     const Work *w = work;
     if (w->transposed)
         pack_transposed_block(w, block);
@@ -243,30 +244,28 @@ TARGET static void convolve_images(const Work *w, const bfloat16 *packed, long i
 }
 
 /* Computes the output of a part of the images. */
-static void convolve_part(void *work, long part) {
+static void convolve_part(void *work, long part, long thread) {
     const Work *w = work;
     const long first = part * w->images / w->convolve.parts, end = (part + 1) * w->images / w->convolve.parts;
     const long pixels = w->height * w->width;
-    bfloat16 *packed = w->packed_inputs + part * FACTORS * w->factor;
-    memset(packed, 0, FACTORS * w->factor * sizeof *packed); /* the rows above and below the images stay zero */
-    for (long image = first; image < end; image += w->chunk) {
-        const long images = min(w->chunk, end - image);
-        pack_inputs(w, w->x + image * pixels * w->channels, images, packed);
-        convolve_images(w, packed, images, w->sums + part * FACTORS * GROUP * BLOCK, w->y + image * pixels * w->filters);
-    }
+    bfloat16 *packed = w->packed_inputs + thread * FACTORS * w->factor;
+    pack_inputs(w, w->x + first * pixels * w->channels, end - first, packed);
+    convolve_images(w, packed, end - first, w->sums + thread * FACTORS * GROUP * BLOCK, w->y + first * pixels * w->filters);
 }
 
-static void run(void *work) {
+static void run(void *work, long thread) {
     Work *w = work;
-    run_phase(&w->pack, pack_kernel, w);
-    run_phase(&w->convolve, convolve_part, w);
+    run_phase(&w->pack, pack_kernel, w, thread);
+    /* the rows above and below the images stay zero */
+    memset(w->packed_inputs + thread * FACTORS * w->factor, 0, FACTORS * w->factor * sizeof(bfloat16));
+    run_phase(&w->convolve, convolve_part, w, thread);
 }
 
 /* Returns how many bytes `convolution` needs for its sums and packed arrays. */
 long convolution_scratch(long images, long height, long width, long channels, long filters, long threads) {
     const Work w = plan(images, height, width, channels, filters, threads);
-    const long of_part = FACTORS * (GROUP * BLOCK * sizeof(float) + w.factor * sizeof(bfloat16));
-    return w.convolve.parts * of_part + w.pack.parts * FACTORS * w.block * sizeof(bfloat16);
+    const long of_thread = FACTORS * (GROUP * BLOCK * sizeof(float) + w.factor * sizeof(bfloat16));
+    return w.threads * of_thread + w.pack.parts * FACTORS * w.block * sizeof(bfloat16);
 }
 
 /* Writes the output `y` [images, height, width, filters] of a SAME convolution with stride 1.
@@ -280,9 +279,9 @@ void convolution(const bfloat16 *x, const bfloat16 *kernel, int transposed, long
     Work w = plan(images, height, width, channels, filters, threads);
     w.x = x, w.kernel = kernel, w.transposed = transposed, w.y = y;
     w.sums = scratch;
-    w.packed_kernel = (bfloat16 *)(w.sums + w.convolve.parts * FACTORS * GROUP * BLOCK);
+    w.packed_kernel = (bfloat16 *)(w.sums + w.threads * FACTORS * GROUP * BLOCK);
     w.packed_inputs = w.packed_kernel + w.pack.parts * FACTORS * w.block;
-    run_in_threads(run, &w, w.convolve.parts);
+    run_in_threads(run, &w, w.threads);
 }
 
 #endif

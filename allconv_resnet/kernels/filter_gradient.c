@@ -145,7 +145,7 @@ static Work plan(long images, long height, long width, long channels, long filte
 }
 
 /* Adds up the products of a part of the images. */
-static void add_up(void *work, long part) {
+static void add_up(void *work, long part, long thread) {
     const Work *w = work;
     const long first = part * w->images / w->add_up.parts, end = (part + 1) * w->images / w->add_up.parts;
     const long pixels = w->height * w->width;
@@ -171,7 +171,7 @@ static void add_up(void *work, long part) {
 }
 
 /* Combines the sums of all parts of the images into the taps of a part of the channels. */
-TARGET static void combine(void *work, long part) {
+TARGET static void combine(void *work, long part, long thread) {
     const Work *w = work;
     const long begin = part * w->channels / w->combine.parts, end = (part + 1) * w->channels / w->combine.parts;
     for (long offset = 0; offset < 3; offset++)
@@ -192,10 +192,10 @@ TARGET static void combine(void *work, long part) {
             }
 }
 
-static void run(void *work) {
+static void run(void *work, long thread) {
     Work *w = work;
-    run_phase(&w->add_up, add_up, w);
-    run_phase(&w->combine, combine, w);
+    run_phase(&w->add_up, add_up, w, thread);
+    run_phase(&w->combine, combine, w, thread);
 }
 
 /* Returns how many bytes `filter_gradient` needs for its sums and packed arrays. */

@@ -26,13 +26,13 @@ void filter_gradient(const bfloat16 *x, const bfloat16 *dy, long images, long he
 
 #define MOST_THREADS 16
 
-/* A part of the work that is divided into `parts`, of which each thread takes the next one when it is free. */
+/* Work that is divided into `parts`, of which each thread takes the next one when it is free. */
 typedef struct {
     long parts, taken, done;
 } Phase;
 
-void run_phase(Phase *phase, void (*function)(void *work, long part), void *work);
+void run_phase(Phase *phase, void (*function)(void *work, long part, long thread), void *work, long thread);
 
-void run_in_threads(void (*function)(void *work), void *work, long threads);
+void run_in_threads(void (*function)(void *work, long thread), void *work, long threads);
 
 #endif
