@@ -15,6 +15,8 @@ from allconv_resnet import environment
 # Fewer channels or filters than these were not faster than oneDNN, because the code rounds their numbers up.
 FEWEST_CHANNELS = 48
 
+LAST_STEPS = ("nothing", "add", "relu", "mask")  # in the order of kernels.h
+
 
 @functools.cache
 def available():
@@ -36,7 +38,7 @@ def reason_against():
     return None
 
 
-def convolution(x, kernel, transposed=False):
+def convolution(x, kernel, transposed=False, last="nothing", other=None):
     """Returns a 3x3 convolution, SAME and with stride 1; see convolution.c.
 
     Args:
@@ -44,11 +46,21 @@ def convolution(x, kernel, transposed=False):
         kernel: bfloat16 tensor `[3, 3, c, k]`, or `[3, 3, k, c]` if `transposed`.
         transposed: Whether to return the gradient with respect to the input of the convolution that has this kernel,
             when `x` is the gradient with respect to its output.
+        last: What is done to the result in the end, before it is rounded: `"nothing"`, `"add"` for the sum with `other`,
+            `"relu"`, or `"mask"` for zeros where `other` is not positive.
+        other: None, or bfloat16 tensor `[n, h, w, k]`.
 
     Returns:
         bfloat16 tensor `[n, h, w, k]`.
     """
-    y = _operations().allconv_convolution(x, kernel, threads=environment.cores(), transposed=transposed)
+    y = _operations().allconv_convolution(
+        x,
+        kernel,
+        other=[] if other is None else [other],
+        threads=environment.cores(),
+        transposed=transposed,
+        last=LAST_STEPS.index(last),
+    )
     y.set_shape([*x.shape[:3], kernel.shape[2 if transposed else 3]])
     return y
 

@@ -34,8 +34,10 @@ cache, and a thread takes the next one when it is free. */
 /* What the threads share. */
 typedef struct {
     const bfloat16 *x, *kernel;
+    const bfloat16 *other;
     bfloat16 *y;
     int transposed;
+    enum last_step last;
     long images, height, width, channels, filters, threads;
     long pairs;      /* of columns in a row */
     long padded;     /* channels, rounded up to full vectors of zeros */
@@ -206,20 +208,30 @@ TARGET static void multiply(const Work *w, const bfloat16 *inputs, const long *p
             multiply_tile(12, 2, inputs, places + i, row, kernel, w->padded, sums + i * BLOCK);
 }
 
+/* Finishes 16 numbers of the output and stores them. `place` is where they are in the output and in `other`. */
+TARGET static inline void finish(const Work *w, long place, __mmask16 mask, __m512 y) {
+    if (w->last == ADD) y = _mm512_add_ps(y, widen(w->other + place, mask));
+    if (w->last == RELU) y = _mm512_max_ps(y, _mm512_setzero_ps());
+    if (w->last == MASK)
+        y = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(widen(w->other + place, mask), _mm512_setzero_ps(), _CMP_GT_OQ), y);
+    store(w->y + place, mask, y);
+}
+
 /* Combines the sums [4 factors, GROUP, 64] of one position into two columns of the output, or one if `both` is 0. `left`
 filters are left in the block. */
-TARGET static inline void combine(const float *sums, long filters, long left, int both, bfloat16 *y) {
+TARGET static inline void combine(const Work *w, const float *sums, long left, int both, long place) {
     for (long k = 0; k < left; k += LANES) {
         const __mmask16 mask = first_lanes(left - k);
         __m512 m[FACTORS];
         for (long f = 0; f < FACTORS; f++) m[f] = _mm512_load_ps(sums + f * GROUP * BLOCK + k);
-        store(y + k, mask, _mm512_add_ps(m[0], _mm512_add_ps(m[1], m[2])));
-        if (both) store(y + filters + k, mask, _mm512_sub_ps(_mm512_sub_ps(m[1], m[2]), m[3]));
+        finish(w, place + k, mask, _mm512_add_ps(m[0], _mm512_add_ps(m[1], m[2])));
+        if (both) finish(w, place + w->filters + k, mask, _mm512_sub_ps(_mm512_sub_ps(m[1], m[2]), m[3]));
     }
 }
 
 /* Computes the output of some images whose inputs are packed. */
-TARGET static void convolve_images(const Work *w, const bfloat16 *packed, long images, float *sums, bfloat16 *y) {
+TARGET static void convolve_images(const Work *w, const bfloat16 *packed, long first_image, long images,
+                                   float *sums) {
     const long of_image = w->height * w->pairs, positions = images * of_image;
     for (long block = 0; block < w->pack.parts; block++) {
         const bfloat16 *kernel = w->packed_kernel + block * FACTORS * w->block;
@@ -233,10 +245,10 @@ TARGET static void convolve_images(const Work *w, const bfloat16 *packed, long i
             }
             for (long f = 0; f < FACTORS; f++)
                 multiply(w, packed + f * w->factor, places, count, kernel + f * w->block, sums + f * GROUP * BLOCK);
-            long row = first / w->pairs, pair = first % w->pairs;
+            long row = first_image * w->height + first / w->pairs, pair = first % w->pairs;
             for (long i = 0; i < count; i++) {
-                combine(sums + i * BLOCK, w->filters, left, 2 * pair + 1 < w->width,
-                        y + (row * w->width + 2 * pair) * w->filters + k);
+                combine(w, sums + i * BLOCK, left, 2 * pair + 1 < w->width,
+                        (row * w->width + 2 * pair) * w->filters + k);
                 if (++pair == w->pairs) pair = 0, row++;
             }
         }
@@ -247,10 +259,9 @@ TARGET static void convolve_images(const Work *w, const bfloat16 *packed, long i
 static void convolve_part(void *work, long part, long thread) {
     const Work *w = work;
     const long first = part * w->images / w->convolve.parts, end = (part + 1) * w->images / w->convolve.parts;
-    const long pixels = w->height * w->width;
     bfloat16 *packed = w->packed_inputs + thread * FACTORS * w->factor;
-    pack_inputs(w, w->x + first * pixels * w->channels, end - first, packed);
-    convolve_images(w, packed, end - first, w->sums + thread * FACTORS * GROUP * BLOCK, w->y + first * pixels * w->filters);
+    pack_inputs(w, w->x + first * w->height * w->width * w->channels, end - first, packed);
+    convolve_images(w, packed, first, end - first, w->sums + thread * FACTORS * GROUP * BLOCK);
 }
 
 static void run(void *work, long thread) {
@@ -272,12 +283,14 @@ long convolution_scratch(long images, long height, long width, long channels, lo
 
 `x` is its input [images, height, width, channels], and `kernel` [3, 3, channels, filters] its kernel. If `transposed` is
 not 0, `x` is the gradient with respect to the output of a convolution, `kernel` [3, 3, filters, channels] is the kernel of
-that convolution, and `y` the gradient with respect to its input. All sizes and `threads` are positive. `scratch` has
+that convolution, and `y` the gradient with respect to its input. `last` says what is done to `y` in the end, some of it
+with `other`, which has the shape of `y`. All sizes and `threads` are positive. `scratch` has
 `convolution_scratch` bytes and is aligned to 64. */
-void convolution(const bfloat16 *x, const bfloat16 *kernel, int transposed, long images, long height, long width,
-                 long channels, long filters, long threads, void *scratch, bfloat16 *y) {
+void convolution(const bfloat16 *x, const bfloat16 *kernel, int transposed, enum last_step last, const bfloat16 *other,
+                 long images, long height, long width, long channels, long filters, long threads, void *scratch,
+                 bfloat16 *y) {
     Work w = plan(images, height, width, channels, filters, threads);
-    w.x = x, w.kernel = kernel, w.transposed = transposed, w.y = y;
+    w.x = x, w.kernel = kernel, w.transposed = transposed, w.last = last, w.other = other, w.y = y;
     w.sums = scratch;
     w.packed_kernel = (bfloat16 *)(w.sums + w.threads * FACTORS * GROUP * BLOCK);
     w.packed_inputs = w.packed_kernel + w.pack.parts * FACTORS * w.block;

@@ -16,8 +16,12 @@ typedef uint16_t bfloat16;
 
 long convolution_scratch(long images, long height, long width, long channels, long filters, long threads);
 
-void convolution(const bfloat16 *x, const bfloat16 *kernel, int transposed, long images, long height, long width,
-                 long channels, long filters, long threads, void *scratch, bfloat16 *y);
+/* What a convolution does to its output in the end: nothing, y + other, ReLU(y), or 0 where other is not positive. */
+enum last_step { NOTHING, ADD, RELU, MASK };
+
+void convolution(const bfloat16 *x, const bfloat16 *kernel, int transposed, enum last_step last, const bfloat16 *other,
+                 long images, long height, long width, long channels, long filters, long threads, void *scratch,
+                 bfloat16 *y);
 
 long filter_gradient_scratch(long images, long height, long width, long channels, long filters, long threads);
 

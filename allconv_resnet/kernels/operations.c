@@ -73,7 +73,7 @@ static int find_functions(void) {
 }
 
 typedef struct {
-    int32_t threads;
+    int32_t threads, last;
     unsigned char transposed;
 } Attributes;
 
@@ -90,6 +90,8 @@ static void *create_convolution(TF_OpKernelConstruction *construction) {
     Attributes *attributes = create(construction);
     TF_Status *status = TF_NewStatus();
     TF_OpKernelConstruction_GetAttrBool(construction, "transposed", &attributes->transposed, status);
+    if (!TF_GetCode(status))
+        TF_OpKernelConstruction_GetAttrInt32(construction, "last", &attributes->last, status);
     if (TF_GetCode(status)) TF_OpKernelConstruction_Failure(construction, status);
     TF_DeleteStatus(status);
     return attributes;
@@ -97,7 +99,7 @@ static void *create_convolution(TF_OpKernelConstruction *construction) {
 
 /* What an operation reads and writes. */
 typedef struct {
-    TF_Tensor *first, *second, *output, *scratch;
+    TF_Tensor *first, *second, *third, *output, *scratch;
     TF_Status *status;
 } Tensors;
 
@@ -133,6 +135,7 @@ static void end(TF_OpKernelContext *context, Tensors t) {
     if (TF_GetCode(t.status)) TF_OpKernelContext_Failure(context, t.status);
     if (t.first) TF_DeleteTensor(t.first);
     if (t.second) TF_DeleteTensor(t.second);
+    if (t.third) TF_DeleteTensor(t.third);
     if (t.output) TF_DeleteTensor(t.output);
     if (t.scratch) TF_DeleteTensor(t.scratch);
     TF_DeleteStatus(t.status);
@@ -153,9 +156,20 @@ static void compute_convolution(void *attributes, TF_OpKernelContext *context) {
     const long images = TF_Dim(t.first, 0), height = TF_Dim(t.first, 1), width = TF_Dim(t.first, 2);
     const long channels = TF_Dim(t.first, 3), filters = TF_Dim(t.second, 5 - inner);
     const int64_t sizes[4] = {images, height, width, filters};
+    if (a->last == ADD || a->last == MASK) {
+        TF_GetInput(context, 2, &t.third, t.status);
+        if (TF_GetCode(t.status)) return end(context, t);
+        int fits = is_full(t.third);
+        for (int i = 0; fits && i < 4; i++) fits = TF_Dim(t.third, i) == sizes[i];
+        if (!fits) {
+            TF_SetStatus(t.status, INVALID_ARGUMENT, "other must have the shape of the output.");
+            return end(context, t);
+        }
+    }
     if (allocate(context, &t, sizes, convolution_scratch(images, height, width, channels, filters, a->threads)))
-        convolution(TF_TensorData(t.first), TF_TensorData(t.second), a->transposed, images, height, width, channels,
-                    filters, a->threads, TF_TensorData(t.scratch), TF_TensorData(t.output));
+        convolution(TF_TensorData(t.first), TF_TensorData(t.second), a->transposed, a->last,
+                    t.third ? TF_TensorData(t.third) : NULL, images, height, width, channels, filters, a->threads,
+                    TF_TensorData(t.scratch), TF_TensorData(t.output));
     end(context, t);
 }
 
@@ -182,13 +196,12 @@ static void infer_shape(TF_ShapeInferenceContext *context, TF_Status *status) {
     TF_ShapeInferenceContextSetUnknownShape(context, status); /* Python sets it */
 }
 
-/* Registers an operation with two inputs. `attributes` ends with NULL. */
-static void register_operation(const char *name, const char *second, const char *const *attributes, Create create_one,
-                               Compute compute) {
+/* Registers an operation. `inputs` and `attributes` end with NULL. */
+static void register_operation(const char *name, const char *const *inputs, const char *const *attributes,
+                               Create create_one, Compute compute) {
     TF_Status *status = TF_NewStatus();
     void *operation = TF_NewOpDefinitionBuilder(name);
-    TF_OpDefinitionBuilderAddInput(operation, "x: bfloat16");
-    TF_OpDefinitionBuilderAddInput(operation, second);
+    for (; *inputs; inputs++) TF_OpDefinitionBuilderAddInput(operation, *inputs);
     TF_OpDefinitionBuilderAddOutput(operation, "output: bfloat16");
     for (; *attributes; attributes++) TF_OpDefinitionBuilderAddAttr(operation, *attributes);
     TF_OpDefinitionBuilderSetShapeInferenceFunction(operation, infer_shape);
@@ -200,11 +213,12 @@ static void register_operation(const char *name, const char *second, const char 
 
 __attribute__((constructor)) static void register_operations(void) {
     if (!find_functions()) return;
-    static const char *const convolution_attributes[] = {"threads: int >= 1", "transposed: bool", NULL};
-    static const char *const gradient_attributes[] = {"threads: int >= 1", NULL};
-    register_operation("AllconvConvolution", "kernel: bfloat16", convolution_attributes, create_convolution,
-                       compute_convolution);
-    register_operation("AllconvFilterGradient", "dy: bfloat16", gradient_attributes, create, compute_filter_gradient);
+    register_operation(
+        "AllconvConvolution", (const char *const[]){"x: bfloat16", "kernel: bfloat16", "other: others * bfloat16", NULL},
+        (const char *const[]){"threads: int >= 1", "transposed: bool", "last: int", "others: int >= 0", NULL},
+        create_convolution, compute_convolution);
+    register_operation("AllconvFilterGradient", (const char *const[]){"x: bfloat16", "dy: bfloat16", NULL},
+                       (const char *const[]){"threads: int >= 1", NULL}, create, compute_filter_gradient);
 }
 
 #endif
