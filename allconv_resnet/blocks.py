@@ -9,7 +9,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from allconv_resnet.cpu import Convolution
+from allconv_resnet.cpu import Convolution, compiled_convolution, compiled_residual_block, faster_convolution
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import Configured, batch_normalization, convolution, own_activation
 from allconv_resnet.types import Activation, Shape, Tensor
@@ -110,15 +110,32 @@ class ResidualBlock(Configured):
         self.check_size(x.shape)
         if self.strides > 1 and None in x.shape[1:3]:
             x = self.checked_in_graph(x)
+        if training and self.fuses(x):
+            return compiled_residual_block(x, *self.kernels())
         y = self.conv1(x, training=training)
         y = self.norm1(y, training=training) if self.normalization else y
-        y = self.second_convolution(self.activation(y), training)
+        y = self.conv2(self.activation(y), training=training, scale=self.branch_scale())
         y = self.norm2(y, training=training) if self.normalization else y
         return self.reshaped(x) + y if self.shortcut else y
 
-    def second_convolution(self, y: Tensor, training: bool | None) -> Tensor:
-        """Returns C2(y), with which the branch ends."""
-        return self.conv2(y, training=training)
+    def branch_scale(self) -> Tensor | None:
+        """Returns the scalar by which the branch is multiplied, or None."""
+        return None
+
+    def fuses(self, x: Tensor) -> bool:
+        """Returns whether `cpu.compiled_residual_block` trains this block on x, with fewer passes over the maps."""
+        return (
+            all(faster_convolution(layer, x) is compiled_convolution for layer in (self.conv1, self.conv2))
+            and self.shortcut is not None
+            and self.normalization is None
+            and self.activation is keras.activations.relu
+            and x.shape[-1] == self.filters
+        )
+
+    def kernels(self) -> tuple[Tensor, Tensor]:
+        """Returns the kernels of C1 and of C2, the latter multiplied by the scale of the branch."""
+        scale = self.branch_scale()
+        return self.conv1.kernel, self.conv2.kernel if scale is None else self.conv2.kernel * scale
 
     def check_size(self, shape: Shape) -> None:
         """Raises `BadInput` if `strides` does not divide a known height or width of an input's shape."""
@@ -174,8 +191,8 @@ class ScaledResidualBlock(ResidualBlock):
         initial = keras.initializers.Constant(self.gain)
         self.scale = self.add_weight(name="gain", shape=(1,), initializer=initial)
 
-    def second_convolution(self, y: Tensor, training: bool | None) -> Tensor:
-        return self.conv2(y, training=training, scale=ops.cast(self.scale, self.compute_dtype))
+    def branch_scale(self) -> Tensor:
+        return ops.cast(self.scale, self.compute_dtype)
 
 
 BLOCKS: dict[str, type[keras.layers.Layer]] = {"residual": ResidualBlock, "scaled": ScaledResidualBlock}

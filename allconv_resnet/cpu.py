@@ -1,14 +1,15 @@
-"""A convolution that TensorFlow runs faster on a CPU, with the same results as the layer of Keras.
+"""A convolution that TensorFlow trains faster on a CPU, with the same results as the layer of Keras.
 
-In training, convolutions and their gradients use Winograd's minimal filtering where that is faster. Those that oneDNN
-computes get a bias of zeros, so that oneDNN can fuse them with the ReLU or the addition that follows. Graphs of
-inference have neither: the bias would become an input of an exported model. benchmarks/NOTES.md has the measurements.
+In training, convolutions and their gradients use Winograd's minimal filtering where that is faster, and a residual
+block takes one pass over its maps for each convolution. Convolutions that oneDNN computes get a bias of zeros, so that
+oneDNN can fuse them with the ReLU or the addition that follows. Graphs of inference have none of it: the bias would
+become an input of an exported model. benchmarks/NOTES.md has the measurements.
 """
 
 import contextlib
 
 import keras
-from keras import layers, ops
+from keras import layers
 
 from allconv_resnet import kernels
 
@@ -70,30 +71,35 @@ class Convolution(layers.Conv2D):
     """
 
     def call(self, x, training=None, scale=None):
-        on_tensorflow_cpu = keras.backend.backend() == "tensorflow" and not tf.config.list_logical_devices("GPU")
         kernel = self.kernel if scale is None else self.kernel * scale
-        trains_on_cpu = training and on_tensorflow_cpu
-        convolve = faster_convolution(self, x) if trains_on_cpu else None
-        if convolve is compiled_convolution:
-            return convolve(x, ops.convert_to_tensor(kernel))
+        convolve = faster_convolution(self, x) if training else None
         if convolve:
-            y = convolve(x, ops.convert_to_tensor(kernel))
+            y = convolve(x, kernel)
         elif scale is None:
             y = super().call(x)
         else:
             y = self.convolution_op(x, kernel)
             y = y if self.bias is None else y + self.bias
             y = y if self.activation is None else self.activation(y)
-        if not trains_on_cpu or self.use_bias or self.data_format != "channels_last" or not tf.inside_function():
-            return y
-        return _with_fusable_bias(y)
+        if training and convolve is not compiled_convolution and self._has_fusable_bias():
+            return _with_fusable_bias(y)
+        return y
+
+    def _has_fusable_bias(self):
+        channels_last = self.data_format == "channels_last"
+        return _on_tensorflow_cpu() and channels_last and not self.use_bias and tf.inside_function()
+
+
+def _on_tensorflow_cpu():
+    return keras.backend.backend() == "tensorflow" and not tf.config.list_logical_devices("GPU")
 
 
 def faster_convolution(layer, x):
     """Returns the function (x, kernel) -> y that trains a layer faster than oneDNN, or None.
 
     There is one in bfloat16 alone. The rounding of bfloat16 hides that the sums are taken in another order, and results
-    in float32 stay comparable with those of other programs.
+    in float32 stay comparable with those of other programs. There is none for a frozen layer, because both functions
+    would compute its filter gradient all the same.
 
     Args:
         layer: `keras.layers.Conv2D`.
@@ -103,7 +109,9 @@ def faster_convolution(layer, x):
         `compiled_convolution`, `convolution_with_filter_gradient`, or None.
     """
     applies = (
-        x.dtype == tf.bfloat16
+        _on_tensorflow_cpu()
+        and x.dtype == tf.bfloat16
+        and layer.trainable
         and layer.data_format == "channels_last"
         and layer.kernel_size == (3, 3)
         and layer.strides == layer.dilation_rate == (1, 1)
@@ -126,7 +134,7 @@ def compiled_convolution(x, kernel):
 
     Args:
         x: bfloat16 tensor `[n, h, w, c]`.
-        kernel: bfloat16 tensor `[3, 3, c, k]`.
+        kernel: bfloat16 tensor or variable `[3, 3, c, k]`.
 
     Returns:
         bfloat16 tensor `[n, h, w, k]`.
@@ -142,7 +150,38 @@ def compiled_convolution(x, kernel):
 
         return kernels.convolution(x, kernel), gradient
 
-    return convolution(x, kernel)
+    return convolution(x, tf.convert_to_tensor(kernel))
+
+
+def compiled_residual_block(x, kernel1, kernel2):
+    """Returns `x + C2(ReLU(C1(x)))`, where `allconv_resnet.kernels` takes one pass for each convolution and gradient.
+
+    Args:
+        x: bfloat16 tensor `[n, h, w, c]`.
+        kernel1: bfloat16 tensor or variable `[3, 3, c, c]`, the kernel of C1.
+        kernel2: bfloat16 tensor or variable `[3, 3, c, c]`, the kernel of C2.
+
+    Returns:
+        bfloat16 tensor `[n, h, w, c]`.
+    """
+
+    @tf.custom_gradient
+    def block(x, kernel1, kernel2):
+        hidden = kernels.convolution(x, kernel1, last="relu")
+
+        def gradient(dy):
+            # Each operation has threads of its own. Beside each other, they would wait for each other.
+            dkernel2 = kernels.filter_gradient(hidden, dy)
+            with tf.control_dependencies([dkernel2]):
+                dhidden = kernels.convolution(dy, kernel2, transposed=True, last="mask", other=hidden)
+            dkernel1 = kernels.filter_gradient(x, dhidden)
+            with tf.control_dependencies([dkernel1]):
+                dx = kernels.convolution(dhidden, kernel1, transposed=True, last="add", other=dy)
+            return dx, dkernel1, dkernel2
+
+        return kernels.convolution(hidden, kernel2, last="add", other=x), gradient
+
+    return block(x, tf.convert_to_tensor(kernel1), tf.convert_to_tensor(kernel2))
 
 
 def convolution_with_filter_gradient(x, kernel):
@@ -150,7 +189,7 @@ def convolution_with_filter_gradient(x, kernel):
 
     Args:
         x: Float tensor `[n, h, w, c]`. h and w must be static.
-        kernel: Float tensor `[3, 3, c, k]`.
+        kernel: Float tensor or variable `[3, 3, c, k]`.
 
     Returns:
         Float tensor `[n, h, w, k]`.
@@ -166,7 +205,7 @@ def convolution_with_filter_gradient(x, kernel):
 
         return tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), gradient
 
-    return convolution(x, kernel)
+    return convolution(x, tf.convert_to_tensor(kernel))
 
 
 def filter_gradient(x, dy):

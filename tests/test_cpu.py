@@ -1,3 +1,5 @@
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from allconv_resnet import cpu
-from allconv_resnet.blocks import ResidualBlock
+from allconv_resnet.blocks import ResidualBlock, ScaledResidualBlock
 
 SHAPES = ((3, 8, 8, 5, 7), (2, 7, 7, 4, 4), (1, 1, 1, 2, 3), (4, 5, 2, 3, 6), (2, 2, 5, 6, 2))
 
@@ -70,11 +72,23 @@ def test_a_block_has_the_outputs_and_gradients_of_its_layers(arguments, dtype):
 
     ours = gradients(x)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu.Convolution, "call", lambda layer, x, training=None: keras.layers.Conv2D.call(layer, x))
+        patch.setattr(cpu.Convolution, "call", lambda layer, x, **_: keras.layers.Conv2D.call(layer, x))
         plain = tf.function(gradients.python_function)(x)
     for a, b in zip(ours, plain, strict=True):
         a, b = (tf.cast(value, tf.float32).numpy() for value in (a, b))
         assert np.abs(a - b).max() <= (3e-2 if "bfloat16" in dtype else 1e-5) * np.abs(b).max()
+
+
+@pytest.mark.parametrize("filters", [16, 96])
+@pytest.mark.parametrize("block", [ResidualBlock, ScaledResidualBlock])
+@pytest.mark.parametrize("context", [contextlib.nullcontext, cpu.compiled_convolutions])
+def test_a_block_trains_outside_a_graph(block, filters, context):
+    block = block(filters, dtype="mixed_bfloat16")
+    x = normal(2, 8, 8, filters)
+    with context(), tf.GradientTape() as tape:
+        tape.watch(x)
+        y = block(x, training=True)
+    assert None not in tape.gradient(y, [x, *block.trainable_variables])
 
 
 def test_convolutions_are_fused_in_training():

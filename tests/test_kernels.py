@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from allconv_resnet import cpu, kernels
-from allconv_resnet.blocks import ResidualBlock
+from allconv_resnet.blocks import ResidualBlock, ScaledResidualBlock
 
 compiled = pytest.mark.skipif(
     not kernels.available(), reason=f"the compiled operations are not used: {kernels.reason_against()}"
@@ -82,6 +82,40 @@ def test_it_computes_the_convolution(shape, threads, transposed, monkeypatch):
 
 
 @compiled
+@pytest.mark.parametrize("last", ["add", "relu", "mask"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_last_step_of_a_convolution(shape, last):
+    n, height, width, channels, filters = shape
+    x, kernel = normal(n, height, width, channels), normal(3, 3, channels, filters, seed=1)
+    other = None if last == "relu" else normal(n, height, width, filters, seed=2)
+    plain = exact_convolution(x, kernel)
+    wanted = {
+        "add": lambda: plain + next(float64(other)),
+        "relu": lambda: np.maximum(plain, 0),
+        "mask": lambda: np.where(next(float64(other)) > 0, plain, 0),
+    }[last]()
+    ours = next(float64(kernels.convolution(x, kernel, last=last, other=other)))
+    assert np.abs(ours - wanted).max() <= 6e-3 * np.abs(plain).max() + 2e-2
+    if last == "mask":
+        assert not ours[next(float64(other)) <= 0].any()
+
+
+@compiled
+@pytest.mark.parametrize("last", ["add", "mask"])
+@pytest.mark.parametrize("other", [(2, 4, 4, 3), (2, 4, 5, 6), (4, 4, 6)], ids=str)
+def test_the_other_tensor_must_have_the_shape_of_the_output(last, other):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="shape of the output"):
+        kernels.convolution(normal(2, 4, 4, 3), normal(3, 3, 3, 6), last=last, other=normal(*other))
+
+
+@compiled
+def test_what_is_not_a_number_stays_so():
+    x = tf.tensor_scatter_nd_update(normal(1, 4, 4, 64), [[0, 0, 0, 0]], tf.constant([np.nan], tf.bfloat16))
+    for last in ("nothing", "relu"):
+        assert np.isnan(next(float64(kernels.convolution(x, normal(3, 3, 64, 64), last=last)))).any()
+
+
+@compiled
 def test_the_operations_repeat_themselves_to_the_bit():
     x, dy, kernel = normal(9, 8, 8, 64), normal(9, 8, 8, 64, seed=1), normal(3, 3, 64, 64, seed=2)
     for operation, other in ((kernels.filter_gradient, dy), (kernels.convolution, kernel)):
@@ -148,6 +182,58 @@ def test_they_are_used_within_the_context_alone(width, filters):
     with pytest.raises(ValueError, match="inside"), cpu.compiled_convolutions():
         raise ValueError("inside")
     assert operations_of_a_step(block, x) == before
+
+
+def gradients(block, x):
+    """Returns the output of a block, and the gradients of its sum of squares, in float64."""
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = block(x, training=True)
+        loss = tf.reduce_sum(tf.cast(y, tf.float32) ** 2)
+    return float64(y, *tape.gradient(loss, [x, *block.trainable_variables]))
+
+
+@compiled
+@pytest.mark.parametrize("kind", [ResidualBlock, ScaledResidualBlock])
+def test_a_fused_block_is_as_exact_as_one_that_is_not(kind):
+    x = normal(4, 8, 8, 64)
+    block, exact = (kind(64, initialization="he", dtype=dtype) for dtype in ("mixed_bfloat16", "float32"))
+    for each in (block, exact):
+        each.build(x.shape)
+    exact.set_weights(block.get_weights())
+    assert not block.fuses(x)
+    plain = gradients(block, x)
+    with cpu.compiled_convolutions():
+        assert block.fuses(x)
+        fused = gradients(block, x)
+    for ours, theirs, wanted in zip(fused, plain, gradients(exact, tf.cast(x, tf.float32)), strict=True):
+        error, usual = (np.sqrt(np.mean((values - wanted) ** 2)) for values in (ours, theirs))
+        assert 0 < error <= 1.5 * usual
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("arguments", "compiled_ones"),
+    [
+        ({"filters": 96}, 4),
+        ({"strides": 2}, 2),
+        ({"activation": "tanh"}, 4),
+        ({"activation": keras.layers.LeakyReLU()}, 4),
+        ({"shortcut": None}, 4),
+        ({"normalization": "batch"}, 4),
+        ({"kernel_sizes": (3, 1)}, 2),
+        ({"use_bias": True}, 0),
+        ({"trainable": False}, 0),
+    ],
+    ids=str,
+)
+def test_which_blocks_are_not_fused(arguments, compiled_ones):
+    block = ResidualBlock(**{"filters": 64, "dtype": "mixed_bfloat16"} | arguments)
+    x = normal(4, 8, 8, 64)
+    block.build(x.shape)
+    with cpu.compiled_convolutions():
+        assert not block.fuses(x)
+        assert operations_of_a_step(block, x)["AllconvConvolution"] == compiled_ones
 
 
 @compiled

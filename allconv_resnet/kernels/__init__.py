@@ -46,8 +46,8 @@ def convolution(x, kernel, transposed=False, last="nothing", other=None):
         kernel: bfloat16 tensor `[3, 3, c, k]`, or `[3, 3, k, c]` if `transposed`.
         transposed: Whether to return the gradient with respect to the input of the convolution that has this kernel,
             when `x` is the gradient with respect to its output.
-        last: What is done to the result in the end, before it is rounded: `"nothing"`, `"add"` for the sum with `other`,
-            `"relu"`, or `"mask"` for zeros where `other` is not positive.
+        last: What is done to the result in the end, before it is rounded: `"nothing"`, `"add"` for the sum with
+            `other`, `"relu"`, or `"mask"` for zeros where `other` is not positive.
         other: None, or bfloat16 tensor `[n, h, w, k]`.
 
     Returns:

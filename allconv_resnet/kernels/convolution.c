@@ -211,7 +211,7 @@ TARGET static void multiply(const Work *w, const bfloat16 *inputs, const long *p
 /* Finishes 16 numbers of the output and stores them. `place` is where they are in the output and in `other`. */
 TARGET static inline void finish(const Work *w, long place, __mmask16 mask, __m512 y) {
     if (w->last == ADD) y = _mm512_add_ps(y, widen(w->other + place, mask));
-    if (w->last == RELU) y = _mm512_max_ps(y, _mm512_setzero_ps());
+    if (w->last == RELU) y = _mm512_max_ps(_mm512_setzero_ps(), y); /* in this order it keeps what is not a number */
     if (w->last == MASK)
         y = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(widen(w->other + place, mask), _mm512_setzero_ps(), _CMP_GT_OQ), y);
     store(w->y + place, mask, y);
