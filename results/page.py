@@ -485,7 +485,7 @@ COMPARISONS = (
         "ours is faster. They are the median (minimum to maximum, n turns). Over torch.compile the aims are 1.15 for "
         "the CIFAR train step in bfloat16, 1.05 for it in float32, and 1 for the others. Two machines with an AMD EPYC "
         "were measured. The one whose family is named is twice as fast, and was measured later, with the compiled "
-        "filter gradient. The figures of the other one are from before that. Keras's figures are for whole "
+        "operations. The figures of the other one are from before that. Keras's figures are for whole "
         "calls of `fit` and `predict`: [benchmarks/NOTES.md](../benchmarks/NOTES.md) says what is known about their "
         "scatter.",
         TRAIN_SPEED | INFERENCE_SPEED,
