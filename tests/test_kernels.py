@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from allconv_resnet import cpu, kernels
+from allconv_resnet import cpu, environment, kernels
 from allconv_resnet.blocks import ResidualBlock, ScaledResidualBlock
 
 compiled = pytest.mark.skipif(
@@ -280,6 +280,21 @@ def test_without_the_operations_the_layers_compute_with_those_of_tensorflow(monk
 def test_why_they_are_not_used(flags, words, monkeypatch):
     monkeypatch.setattr("allconv_resnet.environment.processor", lambda: ("a processor", flags))
     assert words in kernels.reason_against()
+
+
+@compiled
+@pytest.mark.parametrize("threads", [0, 1])
+def test_they_use_as_many_threads_as_tensorflow(threads, monkeypatch):
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: threads)
+    graph = tf.function(kernels.filter_gradient).get_concrete_function(normal(2, 4, 4, 3), normal(2, 4, 4, 3)).graph
+    (operation,) = (each for each in graph.get_operations() if each.type == "AllconvFilterGradient")
+    assert operation.get_attr("threads") == (threads or environment.cores())
+
+
+def test_many_cores_are_left_to_tensorflow(monkeypatch):
+    monkeypatch.setattr("allconv_resnet.environment.processor", lambda: ("a processor", {"avx512_bf16"}))
+    monkeypatch.setattr("allconv_resnet.environment.cores", lambda: 17)
+    assert "more than 16 cores" in kernels.reason_against()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a library"], ids=["none", "empty", "damaged"])

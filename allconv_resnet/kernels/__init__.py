@@ -12,8 +12,11 @@ import keras
 
 from allconv_resnet import environment
 
-# Fewer channels or filters than these were not faster than oneDNN, because the code rounds their numbers up.
+# With fewer channels or filters, oneDNN was as fast or faster, because the code rounds their numbers up.
 FEWEST_CHANNELS = 48
+
+# The kernels start at most so many threads. They were measured on two cores.
+MOST_CORES = 16
 
 LAST_STEPS = ("nothing", "add", "relu", "mask")  # in the order of kernels.h
 
@@ -33,6 +36,8 @@ def reason_against():
         return "the processor does not have AVX512-BF16"
     if "amx_bf16" in flags:
         return "the processor has AMX, which TensorFlow's own operations use"
+    if environment.cores() > MOST_CORES:
+        return f"there are more than {MOST_CORES} cores, and they use no more"
     if _operations() is None:
         return "they were not compiled when the package was installed, or TensorFlow cannot load them"
     return None
@@ -57,7 +62,7 @@ def convolution(x, kernel, transposed=False, last="nothing", other=None):
         x,
         kernel,
         other=[] if other is None else [other],
-        threads=environment.cores(),
+        threads=_threads(),
         transposed=transposed,
         last=LAST_STEPS.index(last),
     )
@@ -75,9 +80,15 @@ def filter_gradient(x, dy):
     Returns:
         bfloat16 tensor `[3, 3, c, k]`.
     """
-    taps = _operations().allconv_filter_gradient(x, dy, threads=environment.cores())
+    taps = _operations().allconv_filter_gradient(x, dy, threads=_threads())
     taps.set_shape([3, 3, x.shape[-1], dy.shape[-1]])
     return taps
+
+
+def _threads():
+    import tensorflow as tf
+
+    return tf.config.threading.get_intra_op_parallelism_threads() or environment.cores()
 
 
 @functools.cache

@@ -10,13 +10,16 @@ are summed over all channels and the three rows of the kernel, and then y0 = m1 
 differences are rounded to bfloat16, products are added in float32.
 
 A "position" is a pair of columns in a row of an image. The factors of the input are packed as
-[4 factors, images, height + 2, pairs, channels], where rows above and below an image are rows of zeros: in a row of the
-kernel all positions of an image are at the same distance from those of the row before. The factors of the kernel are
-packed as [blocks of filters, 4 factors, 3 rows, pairs of channels, filters of a block, 2], because VDPBF16PS multiplies
-vectors of pairs of bfloat16 numbers and adds the two products of each pair.
+[4 factors, images, height + 2, pairs, channels], where the rows above and below an image are rows of zeros. What a
+position needs for the next row of the kernel is therefore at the same distance for all positions. The factors of the
+kernel are packed as [blocks of filters, 4 factors, 3 rows, pairs of channels, filters of a block, 2], because VDPBF16PS
+multiplies vectors of pairs of bfloat16 numbers and adds the two products of each pair.
 
 Threads share the packed kernel, and each has its own packed input and sums. A part of the images is what fits in the L2
-cache, and a thread takes the next one when it is free. */
+cache, and a thread takes the next part when it is free.
+
+The convolution can end with an addition, a ReLU or the gradient of a ReLU. It then takes the place of a pass of its own
+over the output, and the sums are rounded once. */
 
 #include "kernels.h"
 
@@ -26,24 +29,23 @@ cache, and a thread takes the next one when it is free. */
 
 #include "vectors.h"
 
-#define GROUP 96 /* positions whose sums are kept in the L2 cache until they are combined; a multiple of each tile */
-#define MOST_OF_TILE 12 /* positions that are computed together: 6, 8 or 12, each with 4, 3 or 2 vectors of sums */
-#define BLOCK 64 /* the most filters of a block */
-#define CHUNK_BYTES (1 << 18) /* of a packed input, so that it stays in the L2 cache */
+#define BLOCK 64        /* the most filters that are computed together; fewer, 48 or 32, are four, three or two vectors */
+#define MOST_OF_TILE 12 /* the most positions that are computed together: 6, 8 or 12, which makes 24 vectors of sums */
+#define GROUP 96        /* positions whose sums stay in the L2 cache until they are combined, some number of tiles */
+#define PART_BYTES (1 << 18) /* of a packed input, so that it stays in the L2 cache */
 
 /* What the threads share. */
 typedef struct {
-    const bfloat16 *x, *kernel;
-    const bfloat16 *other;
+    const bfloat16 *x, *kernel, *other;
     bfloat16 *y;
     int transposed;
     enum last_step last;
     long images, height, width, channels, filters, threads;
-    long pairs;      /* of columns in a row */
-    long padded;     /* channels, rounded up to full vectors of zeros */
-    long wide;       /* filters of a block, which are computed together: 2 to 4 vectors, so that few zeros are added */
-    long block;      /* numbers of a factor of the packed kernel, for a block of filters */
-    long factor;     /* numbers of a factor of the packed input */
+    long pairs;  /* of columns in a row */
+    long padded; /* channels, rounded up to full vectors by zeros */
+    long wide;   /* filters of a block: 64, 48 or 32, whichever adds the fewest zeros */
+    long block;  /* numbers of one factor of the packed kernel, for a block of filters */
+    long factor; /* numbers of one factor of the packed input */
     bfloat16 *packed_kernel, *packed_inputs;
     float *sums;
     Phase pack, convolve;
@@ -61,7 +63,7 @@ static Work plan(long images, long height, long width, long channels, long filte
     w.padded = round_up(channels, LANES);
     w.block = 3 * w.padded * w.wide;
     const long image = (height + 2) * w.pairs * w.padded;
-    const long most = max(1, CHUNK_BYTES / (FACTORS * image * (long)sizeof(bfloat16))); /* images of a part */
+    const long most = max(1, PART_BYTES / (FACTORS * image * (long)sizeof(bfloat16))); /* images of a part */
     w.convolve.parts = min(images, w.threads * ceil_div(images, w.threads * most));
     w.factor = ceil_div(images, w.convolve.parts) * image;
     return w;

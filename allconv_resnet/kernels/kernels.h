@@ -28,7 +28,7 @@ long filter_gradient_scratch(long images, long height, long width, long channels
 void filter_gradient(const bfloat16 *x, const bfloat16 *dy, long images, long height, long width, long channels,
                      long filters, long threads, void *scratch, bfloat16 *taps);
 
-#define MOST_THREADS 16
+#define MOST_THREADS 16 /* MOST_CORES of __init__.py */
 
 /* Work that is divided into `parts`, of which each thread takes the next one when it is free. */
 typedef struct {
