@@ -7,6 +7,7 @@ import keras
 from keras import layers, ops
 
 from allconv_resnet.baselines.ends import classify, normalize
+from allconv_resnet.cpu import Convolution
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import Configured, convolution
 from allconv_resnet.types import Shape, Tensor
@@ -53,7 +54,8 @@ def resnet(
     policy = keras.dtype_policies.get(dtype)
 
     def conv(x, filters, strides=1):
-        x = convolution(filters, 3, strides, normalization is None, "he", next(seeds), dtype=policy)(x)
+        arguments = (filters, 3, strides, normalization is None, "he", next(seeds))
+        x = convolution(*arguments, Convolution, dtype=policy)(x)
         return x if normalization is None else normalize(x, policy)
 
     images = keras.Input(input_shape, name="images")
