@@ -78,7 +78,7 @@ def pack_command(
     name: Annotated[str, tyro.conf.Positional],
     output_dir: Annotated[Path | None, default("that of the networks that come with the package", "DIR")] = None,
 ) -> None:
-    """Packs the network of a finished run for others: float16 weights, a checksum, and a model card.
+    """Packs the network of a finished run for others: small weights, a checksum, and a model card.
 
     Args:
         run_dir: Run directory.

@@ -114,7 +114,9 @@ ORIGINAL = Section(
     "These runs are on one core of an AMD EPYC (Zen 5) in bfloat16. Most of the time other jobs shared the core, so "
     "only the processor minutes say what a run needs. The aim of the fast recipes is an error of at most 6.0 % in 120 "
     "processor minutes. Their settings were chosen on held-out images alone. `cifar10-fixed-norm-holdout` never saw "
-    '5,000 of the 50,000 training images, and its network comes with the package, `acr.load("cifar10-fast")`.',
+    '5,000 of the 50,000 training images, and its network comes with the package, `acr.load("cifar10-fast")`. So does '
+    'that of `cifar10-wide` with seed 0, `acr.load("cifar10-wide")`, whose kernels are stored in int8: `allconv-resnet '
+    "evaluate cifar10-wide --data-dir DIR` measures 5.32 % with them.",
     (
         Training(
             "cifar10-small-original",

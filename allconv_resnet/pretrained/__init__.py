@@ -3,7 +3,7 @@
 A folder has the files of a run directory (config.json, labels.txt, environment.json, metrics.jsonl), so that what reads
 a run reads it too, and in place of checkpoints
 
-weights.npz      the weights in float16, by name, without pickled objects
+weights.npz      the weights by name, without pickled objects: in float16, or kernels in int8 (see `encode`)
 SHA256SUMS       the checksum of weights.npz, for `sha256sum --check`
 network.json     the arguments of `AllConvResNet`
 MODEL_CARD.md    data, error, licence
@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 WEIGHTS = "weights.npz"
 CHECKSUM = "SHA256SUMS"
 NETWORK = "network.json"
+SCALE = ":scale"  # ends the names of the scales of kernels in int8
 
 
 def names():
@@ -54,6 +55,44 @@ def find(source):
     return path
 
 
+def encode(arrays, bits):
+    """Returns weights as they are stored.
+
+    With 8 bits, a kernel is stored in int8 with a float32 scale for each output channel. What remains is in float16.
+
+    Args:
+        arrays: Dictionary of float arrays by name.
+        bits: 16 or 8, the bits of a number of a kernel.
+
+    Returns:
+        Dictionary of arrays by name.
+
+    Raises:
+        BadInput: if weights lie outside of the range of float16.
+    """
+    stored = {}
+    for name, value in arrays.items():
+        half = value.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise BadInput(f"The weights must lie in the range of float16. Received: {name} with others")
+        if bits == 8 and value.ndim > 1:
+            largest = np.abs(value).max(axis=tuple(range(value.ndim - 1)))
+            scale = np.where(largest > 0, largest, 1).astype(np.float32) / 127
+            stored[name], stored[name + SCALE] = np.round(value / scale).astype(np.int8), scale
+        else:
+            stored[name] = half
+    return stored
+
+
+def decode(stored):
+    """Returns the float32 weights of what `encode` returned, as a dictionary of arrays by name."""
+    return {
+        name: value.astype(np.float32) * stored.get(name + SCALE, np.float32(1))
+        for name, value in stored.items()
+        if not name.endswith(SCALE)
+    }
+
+
 def read_weights(directory):
     """Returns the weights of a packed network.
 
@@ -73,7 +112,7 @@ def read_weights(directory):
         if checksum(content) != expected:
             raise ValueError(f"its checksum is {checksum(content)}, and {CHECKSUM} has {expected}")
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            return {name: file[name].astype("float32") for name in file.files}
+            return decode({name: file[name] for name in file.files})
     except (OSError, ValueError, IndexError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
 

@@ -1,5 +1,6 @@
-"""Packs the network of a run that has finished for `pretrained`: float16 weights, a checksum and a model card."""
+"""Packs the network of a run that has finished for `pretrained`: small weights, a checksum and a model card."""
 
+import io
 import json
 import shutil
 from datetime import UTC, datetime
@@ -31,7 +32,8 @@ def pack_run(run_dir, name, directory=None):
         Path of the folder.
 
     Raises:
-        BadInput: if the run has not finished, has another kind of network, or the folder cannot be written.
+        BadInput: if the run has not finished, has another kind of network or one that is too large, or the folder
+            cannot be written.
     """
     if Path(name).name != name:
         raise BadInput(f"The name of a network must be that of a folder. Received: name={name!r}")
@@ -42,18 +44,13 @@ def pack_run(run_dir, name, directory=None):
         raise BadInput(f"The run in {run_dir} has not finished")
     labels = run_directory.read_labels(run_dir)
     model, recipe, step = load_model(run_dir)
-    weights = {key: value.astype(np.float16) for key, value in arrays_by_name(model).items()}
-    if bad := [key for key, value in weights.items() if not np.isfinite(value).all()]:
-        raise BadInput(f"The weights must lie in the range of float16. Received: {', '.join(bad)} of {run_dir}")
+    content, numbers = _content(arrays_by_name(model))
     target = (pretrained.HERE if directory is None else files.expand(directory, "output_dir")) / name
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(target) as temporary:
             temporary.mkdir()
-            np.savez_compressed(temporary / WEIGHTS, **weights)
-            content = (temporary / WEIGHTS).read_bytes()
-            if len(content) > LARGEST:
-                raise BadInput(f"A packed network must have at most {LARGEST:,} bytes. Received: {len(content):,}")
+            (temporary / WEIGHTS).write_bytes(content)
             (temporary / CHECKSUM).write_text(f"{pretrained.checksum(content)}  {WEIGHTS}\n")
             (temporary / NETWORK).write_text(json.dumps(_arguments(model), indent=1) + "\n")
             sessions = run_directory.read_sessions(run_dir)
@@ -61,10 +58,21 @@ def pack_run(run_dir, name, directory=None):
             files.write_json(temporary / "environment.json", {"sessions": sessions})
             for file in COPIED:
                 shutil.copy(Path(run_dir) / file, temporary / file)
-            (temporary / "MODEL_CARD.md").write_text(_card(name, run_dir, recipe, step, labels, content, weights))
+            (temporary / "MODEL_CARD.md").write_text(_card(name, run_dir, recipe, step, labels, content, numbers))
     except OSError as error:
         raise BadInput(f"The network cannot be written to {target}: {error.strerror or error}") from error
     return target
+
+
+def _content(arrays):
+    """Returns the bytes of weights.npz, and a description of its numbers. Those of a large network are in int8."""
+    count = sum(value.size for value in arrays.values())
+    for bits, kind in ((16, " in float16"), (8, ", kernels in int8 with a scale for each output channel")):
+        file = io.BytesIO()
+        np.savez_compressed(file, **pretrained.encode(arrays, bits))
+        if len(file.getvalue()) <= LARGEST:
+            return file.getvalue(), f"{count:,} numbers{kind}"
+    raise BadInput(f"A packed network must have at most {LARGEST:,} bytes. Received: {len(file.getvalue()):,}")
 
 
 def _arguments(model):
@@ -72,7 +80,7 @@ def _arguments(model):
     return {key: value for key, value in model.get_config().items() if key not in ("dtype", "frozen")}
 
 
-def _card(name, run_dir, recipe, step, labels, content, weights):
+def _card(name, run_dir, recipe, step, labels, content, numbers):
     lines = run_directory.read_metrics(run_dir)
     tests = [line for line in lines if line["split"] == "test" and line["step"] == step]
     session = (run_directory.read_sessions(run_dir) or [{}])[-1]
@@ -92,7 +100,7 @@ An all-convolutional residual network without normalization, after Hardt & Ma (a
 | watched during the run | {watched} |
 | trained | {step:,} steps of {recipe.run.batch_size} images, recipe `{recipe.name}`, seed {recipe.seed}, on \
 {session.get("cpu", "a processor that was not recorded")}, commit {session.get("commit", "not recorded")} |
-| weights | {sum(value.size for value in weights.values()):,} numbers in float16, {len(content):,} bytes, \
+| weights | {numbers}, {len(content):,} bytes, \
 SHA-256 `{pretrained.checksum(content)}` |
 | images | {"x".join(map(str, recipe.data.image_size))}, standardized by `acr.standardize` |
 | licence | Apache-2.0, as the code; the terms of the data are those of their authors |
@@ -101,7 +109,7 @@ SHA-256 `{pretrained.checksum(content)}` |
 The network knows only these classes: whatever an image shows, it answers with one of them.
 
 ```
-allconv-resnet evaluate {name} --data-dir DIR     # measures the test error again, from the float16 weights
+allconv-resnet evaluate {name} --data-dir DIR     # measures the test error again, from these weights
 allconv-resnet predict {name} IMAGE...
 ```
 """

@@ -14,6 +14,7 @@ from training.runs import SMALL, lines
 import allconv_resnet as acr
 from allconv_resnet import cli, pretrained
 from allconv_resnet.errors import BadInput
+from allconv_resnet.training import packing
 from allconv_resnet.training.exporting import export_run
 from allconv_resnet.training.loop import train
 from allconv_resnet.training.packing import pack_run
@@ -108,6 +109,33 @@ def test_a_packed_network_is_the_one_of_the_run_in_half_precision(run, packed, p
     assert f"| test error | {error:.2%} of 360 test images, in float32" in card and "(n = 1)" in card
     assert str(run.parent) not in "".join(path.read_text() for path in folder.iterdir() if path.suffix != ".npz")
     assert "Apache-2.0" in card and pretrained.checksum((folder / "weights.npz").read_bytes()) in card
+
+
+def test_kernels_of_a_large_network_are_packed_in_eight_bits(run, pictures, tmp_path, monkeypatch, capsys):
+    size = len((pack_run(run, "half", tmp_path) / "weights.npz").read_bytes())
+    monkeypatch.setattr(packing, "LARGEST", size - 1)
+    folder = pack_run(run, "small", tmp_path)
+    assert (folder / "weights.npz").stat().st_size < 0.7 * size
+    assert "kernels in int8" in (folder / "MODEL_CARD.md").read_text()
+    ours, theirs = (acr.load(each) for each in (folder, run))
+    for name, value in arrays_by_name(theirs).items():
+        step = np.abs(value).max(axis=tuple(range(value.ndim - 1))) / 127 if value.ndim > 1 else np.abs(value) * 2**-10
+        assert np.all(np.abs(arrays_by_name(ours)[name] - value) <= 0.51 * step + 1e-7), name
+    a, b = (model.predict(pictures[1], verbose=0) for model in (ours, theirs))
+    assert np.std(a - b) <= 0.03 * np.std(b)
+    monkeypatch.setattr(packing, "LARGEST", 1000)
+    assert command("pack", run, "large", "--output-dir", tmp_path) == 2
+    assert "must have at most 1,000 bytes" in capsys.readouterr().err and not (tmp_path / "large").exists()
+
+
+def test_channels_of_zeros_are_packed_in_eight_bits():
+    arrays = {"a/kernel": np.zeros((3, 3, 2, 4), np.float32), "b": np.ones(3, np.float32)}
+    decoded = pretrained.decode(pretrained.encode(arrays, 8))
+    assert decoded.keys() == arrays.keys()
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(decoded[name], value)
+    with pytest.raises(BadInput, match="range of float16"):
+        pretrained.encode({"a": np.array([1e5], np.float32)}, 8)
 
 
 def test_the_filed_error_is_reproduced_from_the_file(packed, run, capsys):
