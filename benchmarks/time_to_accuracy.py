@@ -37,8 +37,8 @@ STEPS_OF_EPOCH = 48  # batches of 1,024
 PLANS = {
     "ours": {
         90.0: ("--recipe", "cifar10-fixed-norm", *NARROW, "--steps", 800, "--warmup-steps", 80),
-        92.0: ("--recipe", "cifar10-fixed-norm", "--steps", 1_500, "--warmup-steps", 100),
-        93.62: ("--recipe", "cifar10-wide", "--steps", 4_000),
+        92.0: ("--recipe", "cifar10-fixed-norm", *NARROW, "--steps", 2_000, "--warmup-steps", 100),
+        93.62: ("--recipe", "cifar10-wide", "--steps", 3_300),
     },
     "keras": {
         target: (
