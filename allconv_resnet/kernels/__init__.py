@@ -47,7 +47,7 @@ def convolution(x, kernel, transposed=False, last="nothing", other=None):
     """Returns a 3x3 convolution, SAME and with stride 1; see convolution.c.
 
     Args:
-        x: bfloat16 tensor `[n, h, w, c]` that is not empty.
+        x: bfloat16 tensor `[n, h, w, c]`.
         kernel: bfloat16 tensor `[3, 3, c, k]`, or `[3, 3, k, c]` if `transposed`.
         transposed: Whether to return the gradient with respect to the input of the convolution that has this kernel,
             when `x` is the gradient with respect to its output.
@@ -74,7 +74,7 @@ def filter_gradient(x, dy):
     """Returns the gradient of a 3x3 convolution with respect to its kernel; see filter_gradient.c.
 
     Args:
-        x: bfloat16 tensor `[n, h, w, c]` that is not empty, the input of a SAME convolution with stride 1.
+        x: bfloat16 tensor `[n, h, w, c]`, the input of a SAME convolution with stride 1.
         dy: bfloat16 tensor `[n, h, w, k]`, the gradient with respect to its output.
 
     Returns:

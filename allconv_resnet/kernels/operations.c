@@ -8,6 +8,7 @@ looked up in the TensorFlow that has been imported, so that the package can be b
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels.h"
 
@@ -111,10 +112,10 @@ static Tensors inputs_of(TF_OpKernelContext *context) {
     return t;
 }
 
-/* Returns whether a tensor has four dimensions and is not empty. */
-static int is_full(const TF_Tensor *tensor) {
+/* Returns whether a tensor has four dimensions, of which the first alone may be 0. */
+static int is_batch(const TF_Tensor *tensor) {
     if (TF_NumDims(tensor) != 4) return 0;
-    for (int i = 0; i < 4; i++)
+    for (int i = 1; i < 4; i++)
         if (TF_Dim(tensor, i) <= 0) return 0;
     return 1;
 }
@@ -146,11 +147,10 @@ static void compute_convolution(void *attributes, TF_OpKernelContext *context) {
     Tensors t = inputs_of(context);
     if (TF_GetCode(t.status)) return end(context, t);
     const int inner = a->transposed ? 3 : 2; /* the dimension of the kernel that is summed over */
-    if (!is_full(t.first) || !is_full(t.second) || TF_Dim(t.second, 0) != 3 || TF_Dim(t.second, 1) != 3 ||
+    if (!is_batch(t.first) || !is_batch(t.second) || TF_Dim(t.second, 0) != 3 || TF_Dim(t.second, 1) != 3 ||
         TF_Dim(t.second, inner) != TF_Dim(t.first, 3)) {
         TF_SetStatus(t.status, INVALID_ARGUMENT,
-                     "x and kernel must have shapes [n, h, w, c] and [3, 3, c, k], or [3, 3, k, c] if it is transposed, "
-                     "and not be empty.");
+                     "x and kernel must have shapes [n, h, w, c] and [3, 3, c, k], or [3, 3, k, c] if it is transposed.");
         return end(context, t);
     }
     const long images = TF_Dim(t.first, 0), height = TF_Dim(t.first, 1), width = TF_Dim(t.first, 2);
@@ -159,14 +159,15 @@ static void compute_convolution(void *attributes, TF_OpKernelContext *context) {
     if (a->last == ADD || a->last == MASK) {
         TF_GetInput(context, 2, &t.third, t.status);
         if (TF_GetCode(t.status)) return end(context, t);
-        int fits = is_full(t.third);
+        int fits = is_batch(t.third);
         for (int i = 0; fits && i < 4; i++) fits = TF_Dim(t.third, i) == sizes[i];
         if (!fits) {
             TF_SetStatus(t.status, INVALID_ARGUMENT, "other must have the shape of the output.");
             return end(context, t);
         }
     }
-    if (allocate(context, &t, sizes, convolution_scratch(images, height, width, channels, filters, a->threads)))
+    const long scratch = images ? convolution_scratch(images, height, width, channels, filters, a->threads) : 1;
+    if (allocate(context, &t, sizes, scratch) && images)
         convolution(TF_TensorData(t.first), TF_TensorData(t.second), a->transposed, a->last,
                     t.third ? TF_TensorData(t.third) : NULL, images, height, width, channels, filters, a->threads,
                     TF_TensorData(t.scratch), TF_TensorData(t.output));
@@ -177,16 +178,19 @@ static void compute_filter_gradient(void *attributes, TF_OpKernelContext *contex
     const Attributes *a = attributes;
     Tensors t = inputs_of(context);
     if (TF_GetCode(t.status)) return end(context, t);
-    int fits = is_full(t.first) && is_full(t.second);
+    int fits = is_batch(t.first) && is_batch(t.second);
     for (int i = 0; fits && i < 3; i++) fits = TF_Dim(t.first, i) == TF_Dim(t.second, i);
     if (!fits) {
-        TF_SetStatus(t.status, INVALID_ARGUMENT, "x and dy must have shapes [n, h, w, c] and [n, h, w, k], not empty.");
+        TF_SetStatus(t.status, INVALID_ARGUMENT, "x and dy must have shapes [n, h, w, c] and [n, h, w, k].");
         return end(context, t);
     }
     const long images = TF_Dim(t.first, 0), height = TF_Dim(t.first, 1), width = TF_Dim(t.first, 2);
     const long channels = TF_Dim(t.first, 3), filters = TF_Dim(t.second, 3);
     const int64_t sizes[4] = {3, 3, channels, filters};
-    if (allocate(context, &t, sizes, filter_gradient_scratch(images, height, width, channels, filters, a->threads)))
+    const long scratch = images ? filter_gradient_scratch(images, height, width, channels, filters, a->threads) : 1;
+    const int allocated = allocate(context, &t, sizes, scratch);
+    if (allocated && !images) memset(TF_TensorData(t.output), 0, 9 * channels * filters * sizeof(bfloat16));
+    if (allocated && images)
         filter_gradient(TF_TensorData(t.first), TF_TensorData(t.second), images, height, width, channels, filters,
                         a->threads, TF_TensorData(t.scratch), TF_TensorData(t.output));
     end(context, t);
