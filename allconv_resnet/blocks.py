@@ -130,6 +130,7 @@ class ResidualBlock(Configured):
             and self.normalization is None
             and self.activation is keras.activations.relu
             and x.shape[-1] == self.filters
+            and self.conv1.activity_regularizer is self.conv2.activity_regularizer is None
         )
 
     def kernels(self) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""A convolution that TensorFlow trains faster on a CPU, with the same results as the layer of Keras.
+"""A convolution that TensorFlow trains faster on a CPU, with the results of Keras's layer up to rounding.
 
 In training, convolutions and their gradients use Winograd's minimal filtering where that is faster, and a residual
 block takes one pass over its maps for each convolution. Convolutions that oneDNN computes get a bias of zeros, so that
@@ -9,7 +9,7 @@ become an input of an exported model. benchmarks/NOTES.md has the measurements.
 import contextlib
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from allconv_resnet import kernels
 
@@ -17,7 +17,7 @@ if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
 # The largest map and the fewest channels for which `filter_gradient` was measured to be faster than oneDNN's kernel.
-LARGEST_WIDTH, FEWEST_CHANNELS = 14, 96
+LARGEST_WIDTH_OF_GRADIENT, FEWEST_CHANNELS_OF_GRADIENT = 14, 96
 
 _contexts_of_compiled_convolutions = 0
 
@@ -26,13 +26,17 @@ _contexts_of_compiled_convolutions = 0
 def compiled_convolutions():
     """Returns a context in which convolutions train with the package's compiled operations.
 
+    The context acts on what is traced within it. `fit` traces its train step when it is called for the first time after
+    `compile`. The operations are for 3x3 convolutions in bfloat16 with stride 1, without a bias, and with at least 48
+    channels and filters. Where `kernels.available` says no, nothing changes.
+
     Other processes and XLA do not know these operations. Therefore what is traced within the context must run in this
-    process, and without XLA. The training program uses the context itself. Where `kernels.available` says no, nothing
-    changes.
+    process, and without XLA. Their gradients have no gradients of their own, so there are no second derivatives. The
+    training program uses the context itself.
 
     Example: training by Keras in bfloat16 on a CPU.
 
-    >>> model = keras.Sequential([keras.Input((8, 8, 64)), Convolution(64, 3, padding="same", dtype="mixed_bfloat16")])
+    >>> model = keras.Sequential([keras.Input((8, 8, 64)), acr.ResidualBlock(64, dtype="mixed_bfloat16")])
     >>> model.compile("sgd", "mse")
     >>> with compiled_convolutions():
     ...     history = model.fit(np.ones((2, 8, 8, 64)), np.ones((2, 8, 8, 64)), verbose=0)
@@ -49,8 +53,9 @@ def compiled_convolutions():
 class Convolution(layers.Conv2D):
     """`keras.layers.Conv2D`, faster when it trains on a CPU.
 
-    On a GPU, on other backends than TensorFlow, and where `faster_convolution` finds none, it is Keras's layer. It does
-    nothing else differently: its arguments and weights are those of Keras's layer.
+    Its arguments and weights are those of Keras's layer. On a GPU and on other backends than TensorFlow, it computes as
+    Keras's layer does. In training on a CPU, it computes by `faster_convolution`, or with a bias of zeros that oneDNN
+    can fuse with what follows.
 
     Args:
         *args: Arguments of `keras.layers.Conv2D`.
@@ -79,7 +84,9 @@ class Convolution(layers.Conv2D):
             y = super().call(x)
         else:
             y = self.convolution_op(x, kernel)
-            y = y if self.bias is None else y + self.bias
+            if self.use_bias:
+                channels_first = self.data_format == "channels_first"
+                y = y + (ops.reshape(self.bias, (1, self.filters, 1, 1)) if channels_first else self.bias)
             y = y if self.activation is None else self.activation(y)
         if training and convolve is not compiled_convolution and self._has_fusable_bias():
             return _with_fusable_bias(y)
@@ -106,11 +113,12 @@ def faster_convolution(layer, x):
         x: Tensor `[n, h, w, c]`, its input.
 
     Returns:
-        `compiled_convolution`, `convolution_with_filter_gradient`, or None.
+        `compiled_convolution`, `convolution_with_minimal_gradient`, or None.
     """
     applies = (
         _on_tensorflow_cpu()
         and x.dtype == tf.bfloat16
+        and layer.compute_dtype == "bfloat16"
         and layer.trainable
         and layer.data_format == "channels_last"
         and layer.kernel_size == (3, 3)
@@ -120,12 +128,14 @@ def faster_convolution(layer, x):
         and layer.activation is keras.activations.linear
         and not layer.use_bias
     )
+    if not applies:
+        return None
     _, height, width, channels = x.shape
     narrowest = min(channels, layer.filters)
-    if applies and _contexts_of_compiled_convolutions and narrowest >= kernels.FEWEST_CHANNELS and kernels.available():
+    if _contexts_of_compiled_convolutions and narrowest >= kernels.FEWEST_CHANNELS and kernels.available():
         return compiled_convolution
-    if applies and None not in (height, width) and width <= LARGEST_WIDTH and narrowest >= FEWEST_CHANNELS:
-        return convolution_with_filter_gradient
+    if None not in (height, width) and width <= LARGEST_WIDTH_OF_GRADIENT and narrowest >= FEWEST_CHANNELS_OF_GRADIENT:
+        return convolution_with_minimal_gradient
     return None
 
 
@@ -184,7 +194,7 @@ def compiled_residual_block(x, kernel1, kernel2):
     return block(x, tf.convert_to_tensor(kernel1), tf.convert_to_tensor(kernel2))
 
 
-def convolution_with_filter_gradient(x, kernel):
+def convolution_with_minimal_gradient(x, kernel):
     """Returns a 3x3 convolution, SAME and with stride 1, by oneDNN, and with `filter_gradient`.
 
     Args:

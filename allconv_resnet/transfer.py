@@ -22,11 +22,15 @@ class Transfer(NamedTuple):
 
 
 def layers_by_name(model):
-    """Returns the layers of a model, without those inside of blocks, by name."""
+    """Returns the layers of a model, without those inside of blocks, by name.
+
+    A `cpu.Convolution` without a name of its own is named as the `keras.layers.Conv2D` that it stands for.
+    """
     counts, named = {}, {}
     for layer in model.layers:
         kind = _snake_case(type(layer).__name__)
         if re.fullmatch(rf"{kind}(_\d+)?", layer.name):
+            kind = "conv2d" if kind == "convolution" else kind
             number = counts[kind] = counts.get(kind, -1) + 1
             named[f"{kind}_{number}" if number else kind] = layer
         else:

@@ -59,6 +59,12 @@ def test_frozen_layers_do_not_change_in_training(names, left):
     assert changed == set(left)
 
 
+def test_weights_of_peers_have_the_names_that_older_runs_gave_them():
+    names = list(weights_by_name(baselines.resnet(depth=8)))
+    assert names[:2] == ["conv2d/kernel", "batch_normalization/gamma"] and "conv2d_6/kernel" in names
+    assert "conv2d_5/kernel" in weights_by_name(baselines.airbench(widths=(8, 8, 8)))
+
+
 def test_a_number_of_keras_is_not_a_part_of_a_name():
     model = baselines.all_cnn_c(input_shape=(16, 16, 3))
     freeze(model, ["conv2d", "conv2d_8"])

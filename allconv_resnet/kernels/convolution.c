@@ -6,8 +6,8 @@ that it needs, and the three taps (g0, g1, g2) of a row of the kernel,
 
     m1 = (x0 - x2) g0    m2 = (x1 + x2) (g0 + g1 + g2) / 2    m3 = (x2 - x1) (g0 - g1 + g2) / 2    m4 = (x1 - x3) g2
 
-are summed over all channels and the three rows of the kernel, and then y0 = m1 + m2 + m3 and y1 = m2 - m3 - m4. Sums and
-differences are rounded to bfloat16, products are added in float32.
+are summed over all channels and the three rows of the kernel, and then y0 = m1 + m2 + m3 and y1 = m2 - m3 - m4. The sums
+and differences of inputs and of taps are rounded to bfloat16. Products are added in float32.
 
 A "position" is a pair of columns in a row of an image. The factors of the input are packed as
 [4 factors, images, height + 2, pairs, channels], where the rows above and below an image are rows of zeros. What a
@@ -18,8 +18,8 @@ multiplies vectors of pairs of bfloat16 numbers and adds the two products of eac
 Threads share the packed kernel, and each has its own packed input and sums. A part of the images is what fits in the L2
 cache, and a thread takes the next part when it is free.
 
-The convolution can end with an addition, a ReLU or the gradient of a ReLU. It then takes the place of a pass of its own
-over the output, and the sums are rounded once. */
+The convolution can end with an addition, a ReLU or the gradient of a ReLU. This saves a separate pass over the output, and
+the result is rounded once, after that step. */
 
 #include "kernels.h"
 
@@ -29,10 +29,12 @@ over the output, and the sums are rounded once. */
 
 #include "vectors.h"
 
-#define BLOCK 64        /* the most filters that are computed together; fewer, 48 or 32, are four, three or two vectors */
-#define MOST_OF_TILE 12 /* the most positions that are computed together: 6, 8 or 12, which makes 24 vectors of sums */
-#define GROUP 96        /* positions whose sums stay in the L2 cache until they are combined, some number of tiles */
+#define BLOCK 64        /* the most filters of a block: 64, 48 or 32 filters are 4, 3 or 2 vectors */
+#define MOST_OF_TILE 12 /* the most positions of a tile: 6, 8 or 12 positions, so that there are 24 vectors of sums */
+#define GROUP 96        /* positions whose sums stay in the L2 cache until they are combined */
 #define PART_BYTES (1 << 18) /* of a packed input, so that it stays in the L2 cache */
+
+_Static_assert(GROUP % 6 == 0 && GROUP % 8 == 0 && GROUP % 12 == 0, "a group is a number of whole tiles");
 
 /* What the threads share. */
 typedef struct {
@@ -268,10 +270,11 @@ static void convolve_part(void *work, long part, long thread) {
 
 static void run(void *work, long thread) {
     Work *w = work;
-    run_phase(&w->pack, pack_kernel, w, thread);
+    take_parts(&w->pack, pack_kernel, w, thread);
+    wait_for(&w->pack);
     /* the rows above and below the images stay zero */
     memset(w->packed_inputs + thread * FACTORS * w->factor, 0, FACTORS * w->factor * sizeof(bfloat16));
-    run_phase(&w->convolve, convolve_part, w, thread);
+    take_parts(&w->convolve, convolve_part, w, thread);
 }
 
 /* Returns how many bytes `convolution` needs for its sums and packed arrays. */

@@ -2,7 +2,7 @@
 
 The algorithm is that of `allconv_resnet.cpu.filter_gradient`: Winograd's minimal filtering F(3, 2) along rows, with 2/3
 of the multiplications (Lavin & Gray 2015, arXiv 1509.09308, section 4). For each pair of columns (d0, d1) of the output
-gradient and the four input columns (x0, x1, x2, x3) below the taps, and for each of the three row offsets,
+gradient and the four input columns (x0, x1, x2, x3) that the taps reach, and for each of the three row offsets,
 
     m1 = (x0 - x2) d0    m2 = (x1 + x2) (d0 + d1) / 2    m3 = (x2 - x1) (d0 - d1) / 2    m4 = (x1 - x3) d1
     taps: m1 + m2 + m3,  m2 - m3,  m2 + m3 - m4
@@ -14,7 +14,8 @@ such instruction takes from a row of the image: two neighbouring pairs of column
 hold, for each of the four factors, one block of channels after the other. A block holds the quads of all rows in order,
 and a quad the two numbers of each channel side by side. Rows above and below the image are rows of zeros.
 
-Each part of the images has its own sums. */
+Each part of the images has its own sums, of which there is one for each thread. The result therefore does not depend on
+which thread took which part, but its last bits depend on the number of threads. */
 
 #include "kernels.h"
 
@@ -25,7 +26,7 @@ Each part of the images has its own sums. */
 #include "vectors.h"
 
 #define BLOCK 64 /* filters that are computed together: four vectors */
-#define CHUNK_BYTES (1 << 18) /* of one packed factor: it and its partner stay in the L2 cache while they are multiplied */
+#define CHUNK_BYTES (1 << 18) /* of a packed factor, so that one of the input and one of the gradient stay in the L2 cache */
 
 /* Packs the factors of the input `x` [images, height, width, channels]; each image has height + 2 rows of quads. Channels
 that fill up the last block are zeros. */
@@ -194,8 +195,9 @@ TARGET static void combine(void *work, long part, long thread) {
 
 static void run(void *work, long thread) {
     Work *w = work;
-    run_phase(&w->add_up, add_up, w, thread);
-    run_phase(&w->combine, combine, w, thread);
+    take_parts(&w->add_up, add_up, w, thread);
+    wait_for(&w->add_up);
+    take_parts(&w->combine, combine, w, thread);
 }
 
 /* Returns how many bytes `filter_gradient` needs for its sums and packed arrays. */

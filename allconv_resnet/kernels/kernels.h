@@ -35,7 +35,9 @@ typedef struct {
     long parts, taken, done;
 } Phase;
 
-void run_phase(Phase *phase, void (*function)(void *work, long part, long thread), void *work, long thread);
+void take_parts(Phase *phase, void (*function)(void *work, long part, long thread), void *work, long thread);
+
+void wait_for(const Phase *phase);
 
 void run_in_threads(void (*function)(void *work, long thread), void *work, long threads);
 

@@ -197,7 +197,7 @@ static void compute_filter_gradient(void *attributes, TF_OpKernelContext *contex
 }
 
 static void infer_shape(TF_ShapeInferenceContext *context, TF_Status *status) {
-    TF_ShapeInferenceContextSetUnknownShape(context, status); /* Python sets it */
+    TF_ShapeInferenceContextSetUnknownShape(context, status); /* the functions in __init__.py set the shape */
 }
 
 /* Registers an operation. `inputs` and `attributes` end with NULL. */
@@ -210,8 +210,8 @@ static void register_operation(const char *name, const char *const *inputs, cons
     for (; *attributes; attributes++) TF_OpDefinitionBuilderAddAttr(operation, *attributes);
     TF_OpDefinitionBuilderSetShapeInferenceFunction(operation, infer_shape);
     TF_RegisterOpDefinition(operation, status);
-    void *kernel = TF_NewKernelBuilder(name, "CPU", create_one, compute, free);
-    if (!TF_GetCode(status)) TF_RegisterKernelBuilder(name, kernel, status);
+    if (!TF_GetCode(status)) /* otherwise the operation is missing in Python, and not used */
+        TF_RegisterKernelBuilder(name, TF_NewKernelBuilder(name, "CPU", create_one, compute, free), status);
     TF_DeleteStatus(status);
 }
 

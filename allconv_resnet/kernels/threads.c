@@ -8,14 +8,18 @@
 #include <pthread.h>
 #include <sched.h>
 
-/* Runs a function for parts of a phase until none is left, and returns when those of the other threads are done too.
-All threads call it. Nobody waits for a thread that could not be started or that starts late: the others take its parts. */
-void run_phase(Phase *phase, void (*function)(void *work, long part, long thread), void *work, long thread) {
+/* Runs a function for one part after the other until none is left. All threads call it. The parts of a thread that could
+not be started, or that starts late, are taken by the others. */
+void take_parts(Phase *phase, void (*function)(void *work, long part, long thread), void *work, long thread) {
     long part;
     while ((part = __atomic_fetch_add(&phase->taken, 1, __ATOMIC_RELAXED)) < phase->parts) {
         function(work, part, thread);
         __atomic_fetch_add(&phase->done, 1, __ATOMIC_RELEASE);
     }
+}
+
+/* Returns when all parts of a phase are done. */
+void wait_for(const Phase *phase) {
     while (__atomic_load_n(&phase->done, __ATOMIC_ACQUIRE) < phase->parts) sched_yield();
 }
 
@@ -35,8 +39,8 @@ static void *start(void *argument) {
 
 /* Runs a function in this thread, as number 0, and in up to `threads` - 1 others, with numbers from 1 on.
 
-Each thread starts on a core of its own. Linux would often start it on the core of this thread, because others have just
-been busy, and move it only milliseconds later. */
+Each thread starts on a core of its own. Linux would often start it on the core of this thread, because
+the threads of TensorFlow have just kept the other cores busy, and move it only milliseconds later. */
 void run_in_threads(void (*function)(void *work, long thread), void *work, long threads) {
     pthread_t started[MOST_THREADS];
     Start starts[MOST_THREADS];

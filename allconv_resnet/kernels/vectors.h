@@ -13,8 +13,8 @@
 #include "kernels.h"
 
 #define LANES 16 /* float32 numbers of a vector */
-#define FACTORS 4
-#define AHEAD 8192 /* bytes: how far ahead of what is read the memory is asked for more */
+#define FACTORS 4 /* m1 to m4 */
+#define AHEAD 8192 /* bytes between what is read and what is prefetched */
 
 static inline long ceil_div(long a, long b) { return (a + b - 1) / b; }
 

@@ -68,26 +68,24 @@ def encode(arrays, bits):
         Dictionary of arrays by name.
 
     Raises:
-        BadInput: if weights lie outside of the range of float16.
+        BadInput: if weights are not finite in float16.
     """
-    stored = {}
+    with np.errstate(over="ignore"):  # the next line says it in a sentence
+        stored = {name: value.astype(np.float16) for name, value in arrays.items()}
+    if bad := [name for name, value in stored.items() if not np.isfinite(value).all()]:
+        raise BadInput(f"The weights must be finite in float16. Received others in {', '.join(bad)}")
     for name, value in arrays.items():
-        half = value.astype(np.float16)
-        if not np.isfinite(half).all():
-            raise BadInput(f"The weights must lie in the range of float16. Received: {name} with others")
         if bits == 8 and value.ndim > 1:
             largest = np.abs(value).max(axis=tuple(range(value.ndim - 1)))
             scale = np.where(largest > 0, largest, 1).astype(np.float32) / 127
             stored[name], stored[name + SCALE] = np.round(value / scale).astype(np.int8), scale
-        else:
-            stored[name] = half
     return stored
 
 
 def decode(stored):
     """Returns the float32 weights of what `encode` returned, as a dictionary of arrays by name."""
     return {
-        name: value.astype(np.float32) * stored.get(name + SCALE, np.float32(1))
+        name: value.astype(np.float32) * (stored[name + SCALE] if value.dtype == np.int8 else np.float32(1))
         for name, value in stored.items()
         if not name.endswith(SCALE)
     }
@@ -113,7 +111,7 @@ def read_weights(directory):
             raise ValueError(f"its checksum is {checksum(content)}, and {CHECKSUM} has {expected}")
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             return decode({name: file[name] for name in file.files})
-    except (OSError, ValueError, IndexError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
 
 

@@ -44,7 +44,7 @@ def pack_run(run_dir, name, directory=None):
         raise BadInput(f"The run in {run_dir} has not finished")
     labels = run_directory.read_labels(run_dir)
     model, recipe, step = load_model(run_dir)
-    content, numbers = _content(arrays_by_name(model))
+    content, description = _content(arrays_by_name(model))
     target = (pretrained.HERE if directory is None else files.expand(directory, "output_dir")) / name
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def pack_run(run_dir, name, directory=None):
             files.write_json(temporary / "environment.json", {"sessions": sessions})
             for file in COPIED:
                 shutil.copy(Path(run_dir) / file, temporary / file)
-            (temporary / "MODEL_CARD.md").write_text(_card(name, run_dir, recipe, step, labels, content, numbers))
+            (temporary / "MODEL_CARD.md").write_text(_card(name, run_dir, recipe, step, labels, content, description))
     except OSError as error:
         raise BadInput(f"The network cannot be written to {target}: {error.strerror or error}") from error
     return target
@@ -80,7 +80,7 @@ def _arguments(model):
     return {key: value for key, value in model.get_config().items() if key not in ("dtype", "frozen")}
 
 
-def _card(name, run_dir, recipe, step, labels, content, numbers):
+def _card(name, run_dir, recipe, step, labels, content, description):
     lines = run_directory.read_metrics(run_dir)
     tests = [line for line in lines if line["split"] == "test" and line["step"] == step]
     session = (run_directory.read_sessions(run_dir) or [{}])[-1]
@@ -100,7 +100,7 @@ An all-convolutional residual network without normalization, after Hardt & Ma (a
 | watched during the run | {watched} |
 | trained | {step:,} steps of {recipe.run.batch_size} images, recipe `{recipe.name}`, seed {recipe.seed}, on \
 {session.get("cpu", "a processor that was not recorded")}, commit {session.get("commit", "not recorded")} |
-| weights | {numbers}, {len(content):,} bytes, \
+| weights | {description}, {len(content):,} bytes, \
 SHA-256 `{pretrained.checksum(content)}` |
 | images | {"x".join(map(str, recipe.data.image_size))}, standardized by `acr.standardize` |
 | licence | Apache-2.0, as the code; the terms of the data are those of their authors |

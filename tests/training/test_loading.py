@@ -134,8 +134,10 @@ def test_channels_of_zeros_are_packed_in_eight_bits():
     assert decoded.keys() == arrays.keys()
     for name, value in arrays.items():
         np.testing.assert_array_equal(decoded[name], value)
-    with pytest.raises(BadInput, match="range of float16"):
+    with pytest.raises(BadInput, match="finite in float16"):
         pretrained.encode({"a": np.array([1e5], np.float32)}, 8)
+    with pytest.raises(KeyError):
+        pretrained.decode({"a/kernel": np.ones((2, 2), np.int8)})
 
 
 def test_the_filed_error_is_reproduced_from_the_file(packed, run, capsys):
