@@ -123,7 +123,8 @@ typedef struct {
     bfloat16 *taps;
     long images, height, width, channels, filters;
     long quads;          /* of a row */
-    long rows, padded;   /* channels and filters, rounded up */
+    long rows;           /* of the sums: the channels, rounded up */
+    long padded;         /* filters, rounded up */
     long sums_of_part, packed_of_part;
     long chunk;          /* images that are packed at a time */
     float *sums;
