@@ -288,8 +288,8 @@ long convolution_scratch(long images, long height, long width, long channels, lo
 
 `x` is its input [images, height, width, channels], and `kernel` [3, 3, channels, filters] its kernel. If `transposed` is
 not 0, `x` is the gradient with respect to the output of a convolution, `kernel` [3, 3, filters, channels] is the kernel of
-that convolution, and `y` the gradient with respect to its input. `last` says what is done to `y` in the end, some of it
-with `other`, which has the shape of `y`. All sizes and `threads` are positive. `scratch` has
+that convolution, and `y` the gradient with respect to its input. `last` says what is done to `y` in the end. `other` has
+the shape of `y`, and is read for ADD and MASK alone. All sizes and `threads` are positive. `scratch` has
 `convolution_scratch` bytes and is aligned to 64. */
 void convolution(const bfloat16 *x, const bfloat16 *kernel, int transposed, enum last_step last, const bfloat16 *other,
                  long images, long height, long width, long channels, long filters, long threads, void *scratch,

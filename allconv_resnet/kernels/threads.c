@@ -39,8 +39,8 @@ static void *start(void *argument) {
 
 /* Runs a function in this thread, as number 0, and in up to `threads` - 1 others, with numbers from 1 on.
 
-Each thread starts on a core of its own. Linux would often start it on the core of this thread, because
-the threads of TensorFlow have just kept the other cores busy, and move it only milliseconds later. */
+Each thread starts on a core of its own. Linux would often start it on the core of this thread, because the threads of
+TensorFlow have just kept the other cores busy, and move it only milliseconds later. */
 void run_in_threads(void (*function)(void *work, long thread), void *work, long threads) {
     pthread_t started[MOST_THREADS];
     Start starts[MOST_THREADS];

@@ -70,7 +70,7 @@ def encode(arrays, bits):
     Raises:
         BadInput: if weights are not finite in float16.
     """
-    with np.errstate(over="ignore"):  # the next line says it in a sentence
+    with np.errstate(over="ignore"):  # the message below says so
         stored = {name: value.astype(np.float16) for name, value in arrays.items()}
     if bad := [name for name, value in stored.items() if not np.isfinite(value).all()]:
         raise BadInput(f"The weights must be finite in float16. Received others in {', '.join(bad)}")
