@@ -1,9 +1,10 @@
-"""A convolution that TensorFlow trains faster on a CPU, with the results of Keras's layer up to rounding.
+"""Layers that TensorFlow trains faster on a CPU, with the results of Keras's layers up to rounding.
 
 In training, convolutions and their gradients use Winograd's minimal filtering where that is faster, and a residual
 block takes one pass over its maps for each convolution. Convolutions that oneDNN computes get a bias of zeros, so that
-oneDNN can fuse them with the ReLU or the addition that follows. Graphs of inference have none of it: the bias would
-become an input of an exported model. benchmarks/NOTES.md has the measurements.
+oneDNN can fuse them with the ReLU or the addition that follows. Batch normalization is one operation of
+TensorFlow. Graphs of inference have none of it: the bias would become an input of an exported model.
+benchmarks/NOTES.md has the measurements.
 """
 
 import contextlib
@@ -95,6 +96,63 @@ class Convolution(layers.Conv2D):
     def _has_fusable_bias(self):
         channels_last = self.data_format == "channels_last"
         return _on_tensorflow_cpu() and channels_last and not self.use_bias and tf.inside_function()
+
+
+@keras.saving.register_keras_serializable(package="allconv_resnet")
+class BatchNormalization(layers.BatchNormalization):
+    """`keras.layers.BatchNormalization`, faster when it trains on a CPU.
+
+    Its arguments and weights are those of Keras's layer. Keras's layer takes some twenty passes over a map in float32.
+    In training in bfloat16 with TensorFlow on a CPU, this layer takes TensorFlow's fused operation, which reads
+    bfloat16 and computes in float32. Everywhere else, it computes as Keras's layer does.
+
+    Args:
+        **kwargs: Arguments of `keras.layers.BatchNormalization`.
+
+    Call arguments:
+        x: Float tensor `[n, h, w, c]`.
+        training: Whether the statistics are those of the batch.
+        mask: Mask of `keras.layers.BatchNormalization`, or None.
+
+    Returns:
+        Float tensor `[n, h, w, c]`.
+
+    Example:
+
+    >>> BatchNormalization(dtype="mixed_bfloat16")(np.ones((1, 8, 8, 96)), training=True).shape
+    TensorShape([1, 8, 8, 96])
+    """
+
+    def call(self, x, training=None, mask=None):
+        if not (training and mask is None and self._fuses(x)):
+            return super().call(x, training=training, mask=mask)
+        channels = x.shape[-1:]
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=ops.cast(self.gamma, "float32") if self.scale else tf.ones(channels),
+            offset=ops.cast(self.beta, "float32") if self.center else tf.zeros(channels),
+            mean=tf.zeros(0),
+            variance=tf.zeros(0),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        # The operation returns the sum of squares over n - 1. Keras's moving variance has that over n.
+        n = tf.cast(tf.size(x) // tf.size(mean), variance.dtype)
+        for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance * (n - 1) / n)):
+            moving.assign(ops.cast(moving, new.dtype) * self.momentum + new * (1 - self.momentum))
+        return y
+
+    def _fuses(self, x):
+        return (
+            _on_tensorflow_cpu()
+            and x.dtype == tf.bfloat16
+            and self.compute_dtype == "bfloat16"
+            and self.trainable
+            and len(x.shape) == 4
+            and self.axis in (-1, 3)
+            and not self.renorm
+            and not self.synchronized
+        )
 
 
 def _on_tensorflow_cpu():

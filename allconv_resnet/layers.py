@@ -7,6 +7,7 @@ import keras
 from keras import layers, ops
 
 from allconv_resnet import initializers
+from allconv_resnet.cpu import BatchNormalization
 from allconv_resnet.types import Config, Shape, Tensor
 
 
@@ -248,4 +249,4 @@ def activation_layer(activation, name, dtype):
 
 def batch_normalization(name, dtype):
     """Returns the batch normalization of the paper's comparison, with the constants of the 2016 TensorFlow model."""
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-3, name=name, dtype=dtype)
+    return BatchNormalization(momentum=0.9, epsilon=1e-3, name=name, dtype=dtype)

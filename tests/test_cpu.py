@@ -143,3 +143,66 @@ def test_a_convolution_is_a_layer_of_keras(tmp_path):
 
 def test_a_block_computes_with_convolutions():
     assert all(isinstance(conv, cpu.Convolution) for conv in (ResidualBlock(8).conv1, ResidualBlock(8).conv2))
+
+
+def trained(layer, x, dy):
+    """Returns output, gradients and moving statistics of a layer in training, all in float32."""
+    layer.build(x.shape)
+    for variable, start in zip(layer.trainable_variables, (1.5, 0.3), strict=False):
+        variable.assign(start + 0.1 * np.arange(x.shape[-1]))
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        return y, *tape.gradient(y, [x, *layer.trainable_variables], tf.cast(dy, y.dtype))
+
+    values = [*step(x), *layer.non_trainable_variables]
+    return [tf.cast(value, tf.float32).numpy() for value in values]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"center": False, "scale": False}, {"momentum": 0.6, "epsilon": 0.1}], ids=str
+)
+def test_batch_normalization_in_training(arguments):
+    x, dy = tf.cast(3 + 2 * normal(8, 6, 5, 7), tf.bfloat16), normal(8, 6, 5, 7, seed=1)
+    ours = trained(cpu.BatchNormalization(dtype="mixed_bfloat16", **arguments), x, dy)
+    plain = trained(keras.layers.BatchNormalization(dtype="mixed_bfloat16", **arguments), x, dy)
+    # The scale and the gradients of Keras's layer are rounded to bfloat16 on the way.
+    for a, b in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-2, atol=1e-2 * np.abs(b).max())
+    for a, b in zip(ours[-2:], plain[-2:], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4)  # a variance over n - 1 would be 240/239 of this
+
+
+@pytest.mark.parametrize(
+    ("arguments", "call", "fused"),
+    [
+        ({}, {"training": True}, True),
+        ({}, {"training": False}, False),
+        ({}, {"training": True, "mask": tf.ones((8, 6, 5), bool)}, False),
+        ({"dtype": "float32"}, {"training": True}, False),
+        ({"trainable": False}, {"training": True}, False),
+        ({"axis": 1}, {"training": True}, False),
+        ({"synchronized": True}, {"training": True}, False),
+    ],
+    ids=str,
+)
+def test_where_batch_normalization_is_fused(arguments, call, fused):
+    layer = cpu.BatchNormalization(**({"dtype": "mixed_bfloat16"} | arguments))
+    layer.build((8, 6, 5, 7))
+    graph = tf.function(lambda x: layer(x, **call)).get_concrete_function(tf.TensorSpec((8, 6, 5, 7))).graph
+    assert fused == any("FusedBatchNorm" in operation.type for operation in graph.get_operations())
+
+
+def test_batch_normalization_is_a_layer_of_keras(tmp_path):
+    images = keras.Input((8, 8, 3))
+    model = keras.Model(images, cpu.BatchNormalization(dtype="mixed_bfloat16")(images))
+    assert model.layers[1].name.startswith("batch_normalization")
+    model.compile("sgd", "mse", jit_compile=True)
+    x = normal(4, 8, 8, 3)
+    model.fit(x, x, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))

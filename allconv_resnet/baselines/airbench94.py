@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from allconv_resnet.cpu import Convolution
+from allconv_resnet.cpu import BatchNormalization, Convolution
 from allconv_resnet.errors import BadInput
 from allconv_resnet.initializers import patch_whitening
 from allconv_resnet.layers import Configured, standardize
@@ -82,7 +82,7 @@ def airbench(
             kernel = PartialIdentity(next(seeds))
             x = Convolution(filters, 3, padding="same", use_bias=False, kernel_initializer=kernel, **form)(x)
             x = layers.MaxPooling2D(2, **form)(x) if pooling else x
-            x = layers.BatchNormalization(momentum=0.6, epsilon=1e-12, center=False, scale=False, dtype=policy)(x)
+            x = BatchNormalization(momentum=0.6, epsilon=1e-12, center=False, scale=False, dtype=policy)(x)
             x = gelu(Bias(speed=64, dtype=policy)(x))
     x = layers.MaxPooling2D(3, **form)(x)
     pooling = PoolingOverMirrorImages if mirror_average else layers.GlobalAveragePooling2D

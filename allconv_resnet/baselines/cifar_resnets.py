@@ -91,7 +91,9 @@ class IdentityShortcut(Configured):
 
     def call(self, x: Tensor) -> Tensor:
         channels = x.shape[-1]
-        return ops.pad(x[:, ::2, ::2], [(0, 0), (0, 0), (0, 0), (channels // 2, channels - channels // 2)])
+        # This is x[:, ::2, ::2]. With its gradient, TensorFlow computes it 20 times faster than that on a CPU.
+        x = ops.average_pool(x, 1, strides=2, data_format="channels_last")
+        return ops.pad(x, [(0, 0), (0, 0), (0, 0), (channels // 2, channels - channels // 2)])
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         n, height, width, channels = input_shape

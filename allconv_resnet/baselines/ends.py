@@ -3,9 +3,11 @@
 import keras
 from keras import layers
 
+from allconv_resnet.cpu import BatchNormalization
+
 
 def normalize(x, dtype):
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=dtype)(x)
+    return BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=dtype)(x)
 
 
 def average(x, dtype):
