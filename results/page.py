@@ -136,6 +136,12 @@ ORIGINAL = Section(
             "views of each test image in place of six. The paper reports an accuracy of 95 %.",
             prefix="taskset -c 0 ",
         ),
+        Training(
+            "resnet20-60-original",
+            "ResNet-20 of He et al. 2015 with batch normalization (0.27M parameters), in 18,000 of their 64,000 steps. "
+            "They report 8.75 %.",
+            "taskset -c 0 python train_cifar.py --recipe resnet20-60 --data-dir DIR --seed S",
+        ),
     ),
 )
 
