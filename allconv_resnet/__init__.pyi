@@ -7,7 +7,7 @@ from .initializers import NearIdentityNormal
 from .layers import RandomProjection, Standardization, standardize
 from .model import AllConvResNet, cifar_resnet, imagenet_resnet, whiten_stem
 from .optimizers import Momentum, Muon
-from .schedules import EpochExponentialDecay, LinearDecay, StepDecay, WarmUp
+from .schedules import EpochExponentialDecay, LinearDecay, StepDecay, Triangle, WarmUp
 from .startup import quiet
 from .training.loading import load
 
@@ -24,6 +24,7 @@ __all__ = [
     "Standardization",
     "Stem",
     "StepDecay",
+    "Triangle",
     "WarmUp",
     "augmented",
     "cifar_resnet",

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: those of Hardt & Ma, section 4, a linear decay, and a warm-up for any schedule."""
+"""Learning-rate schedules: those of Hardt & Ma, section 4, linear ones, and a warm-up for any schedule."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -116,6 +116,57 @@ class LinearDecay(schedules.PolynomialDecay):
 
     def get_config(self) -> Config:
         return {"initial": self.initial_learning_rate, "steps": self.decay_steps}
+
+
+@keras.saving.register_keras_serializable(package="allconv_resnet")
+class Triangle(schedules.LearningRateSchedule):
+    """The learning rate rises linearly to its highest value, and then falls linearly (Jordan 2024, arXiv 2404.00498).
+
+    The defaults are those of the paper's program for CIFAR-10.
+
+    Args:
+        highest: Float, the rate of step `int(rise * steps)`.
+        steps: Positive integer. The rate does not change from this step on.
+        rise: Float between 0 and 1, the part of the steps in which the rate rises.
+        first_factor: Float, the rate of step 0 as a multiple of `highest`.
+        last_factor: Float, the rate of step `steps` as a multiple of `highest`.
+
+    Raises:
+        BadInput: if `steps` is not positive, or `rise` is not between 0 and 1.
+
+    Example:
+
+    >>> [float(acr.Triangle(2.0, 8, rise=0.5, first_factor=0.25, last_factor=0.0)(step)) for step in (0, 2, 4, 6)]
+    [0.5, 1.25, 2.0, 1.0]
+    """
+
+    def __init__(
+        self, highest: float, steps: int, rise: float = 0.23, first_factor: float = 0.2, last_factor: float = 0.07
+    ) -> None:
+        super().__init__()
+        if steps < 1:
+            raise BadInput(f"steps must be positive. Received: steps={steps}")
+        if not 0 <= rise < 1:
+            raise BadInput(f"rise must be at least 0 and less than 1. Received: rise={rise}")
+        self.highest, self.steps = float(highest), int(steps)
+        self.rise, self.first_factor, self.last_factor = float(rise), float(first_factor), float(last_factor)
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """Returns the learning rate of `step`, an integer scalar, as a float32 scalar."""
+        top = int(self.rise * self.steps)
+        step = ops.minimum(ops.cast(step, "float32"), self.steps)
+        rising = self.first_factor + (1 - self.first_factor) * step / max(top, 1)
+        falling = 1 + (self.last_factor - 1) * (step - top) / (self.steps - top)
+        return self.highest * ops.where(step < top, rising, falling)
+
+    def get_config(self) -> Config:
+        return {
+            "highest": self.highest,
+            "steps": self.steps,
+            "rise": self.rise,
+            "first_factor": self.first_factor,
+            "last_factor": self.last_factor,
+        }
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")

@@ -181,3 +181,32 @@ def test_airbench_whitens_the_patches_of_its_images_with_both_signs():
     np.testing.assert_allclose(patches[..., :12], -patches[..., 12:], rtol=1e-6)
     rows = patches[..., :12].reshape(-1, 12)
     np.testing.assert_allclose(rows.T @ rows / len(rows), np.eye(12), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rate"), [(recipes.AIRBENCH94, 11.5), (recipes.AIRBENCH_60, 10.0)], ids=["94", "60"]
+)
+def test_airbench_takes_the_steps_of_its_paper(recipe, rate):
+    """The reference is Jordan's program: SGD of PyTorch on the sum over 1,024 images, and 64 times the rate for biases.
+
+    Our layer `Bias` adds 8 times its variable, so its gradient has a factor of 8 too.
+    """
+    steps, momentum, weight_decay = recipe.run.steps, 0.85, 0.0153
+    rise = int(0.23 * steps)
+    scale = 1024 * (1 + 1 / (1 - momentum))
+    rate, weight_decay = rate / scale, weight_decay * 1024 / scale
+    groups = [(rate, weight_decay / rate), (64 * rate, weight_decay / (64 * rate))]
+    theirs, velocities = [np.array([0.5, -1.5]), np.array([0.3, 2.0])], [0.0, 0.0]
+    kernel, bias = keras.Variable(theirs[0], name="kernel"), keras.Variable(theirs[1] / 8, name="bias")
+    optimizer = recipe.optimizer.build(recipe.schedule.build(recipe.run))
+    random = np.random.default_rng(0)
+    for step in range(10):
+        factor = 0.2 + 0.8 * step / rise
+        gradients = random.normal(size=(2, 2))
+        for i, (own_rate, decay) in enumerate(groups):
+            d = 1024 * gradients[i] + decay * theirs[i]
+            velocities[i] = momentum * velocities[i] + d
+            theirs[i] = theirs[i] - own_rate * factor * (d + momentum * velocities[i])
+        optimizer.apply([keras.ops.array(gradients[0]), keras.ops.array(8 * gradients[1])], [kernel, bias])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(kernel), theirs[0], rtol=1e-5)
+    np.testing.assert_allclose(8 * keras.ops.convert_to_numpy(bias), theirs[1], rtol=1e-5)

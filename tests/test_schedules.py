@@ -34,15 +34,40 @@ def test_linear_decay_and_a_warm_up_before_it():
     assert [float(warm(step)) for step in range(5)] == pytest.approx([0.1, 0.175, 0.225, 0.25, 0.2], rel=1e-6)
 
 
+def test_a_triangle_is_that_of_airbench():
+    """The learning rates are those of `get_lr` in Jordan's program, in which int(0.23 * 475) steps rise."""
+    schedule = acr.Triangle(1.5, 475)
+    rates = [float(schedule(step)) for step in (0, 54, 108, 109, 110, 292, 474, 475, 999)]
+    factors = [
+        0.2,
+        0.2 + 0.8 * 54 / 109,
+        0.2 + 0.8 * 108 / 109,
+        1,
+        1 - 0.93 / 366,
+        1 - 0.93 / 2,
+        0.07 + 0.93 / 366,
+        0.07,
+        0.07,
+    ]
+    assert rates == pytest.approx([1.5 * factor for factor in factors], rel=1e-5)
+    assert float(acr.Triangle(1.5, 3)(0)) == 1.5  # too few steps to rise
+
+
+def test_a_triangle_that_only_rises_is_refused():
+    with pytest.raises(BadInput, match="rise"):
+        acr.Triangle(1.5, 10, rise=1.0)
+
+
 @pytest.mark.parametrize(
     "schedule",
     [
         acr.StepDecay(0.05, [3, 5], 0.1),
         acr.EpochExponentialDecay(0.1, 0.94, 2, 12.5),
         acr.LinearDecay(0.4, 30),
+        acr.Triangle(0.4, 30),
         acr.WarmUp(acr.StepDecay(0.05, [20], 0.1), 10),
     ],
-    ids=["step", "epoch", "linear", "warm-up"],
+    ids=["step", "epoch", "linear", "triangle", "warm-up"],
 )
 def test_config_round_trip(schedule):
     serialize, deserialize = keras.optimizers.schedules.serialize, keras.optimizers.schedules.deserialize
@@ -62,7 +87,7 @@ def test_an_interval_below_a_step_is_refused():
         acr.EpochExponentialDecay(0.1, 0.94, 2, 0.25)
 
 
-@pytest.mark.parametrize("make", [acr.LinearDecay, acr.WarmUp], ids=["linear", "warm-up"])
+@pytest.mark.parametrize("make", [acr.LinearDecay, acr.Triangle, acr.WarmUp], ids=["linear", "triangle", "warm-up"])
 def test_a_schedule_of_no_steps_is_refused(make):
     with pytest.raises(BadInput, match="steps must be positive"):
         make(0.1, 0)

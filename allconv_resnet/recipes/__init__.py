@@ -1,6 +1,7 @@
 """The experiments, one `Recipe` each: those of the paper, those it is compared with, and small ones for a CPU."""
 
 from allconv_resnet.recipes.compared import (
+    AIRBENCH94,
     AIRBENCH_60,
     ALL_CNN_C,
     BATCH_NORM,
@@ -41,6 +42,7 @@ from allconv_resnet.recipes.parts import (
     ResNet,
     Run,
     Steps,
+    Triangle,
 )
 from allconv_resnet.recipes.recipe import Recipe
 from allconv_resnet.recipes.small import CIFAR10_FAST, CIFAR10_FIXED_NORM, CIFAR10_SMALL, CIFAR10_WIDE, DIGITS
@@ -65,6 +67,7 @@ RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*SMALL_IMAGES, 
 """All recipes by name, as in `--recipe NAME`."""
 
 __all__ = [
+    "AIRBENCH94",
     "AIRBENCH_60",
     "ALL_CNN_C",
     "BATCH_NORM",
@@ -109,4 +112,5 @@ __all__ = [
     "ResNet",
     "Run",
     "Steps",
+    "Triangle",
 ]

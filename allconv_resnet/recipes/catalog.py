@@ -38,7 +38,7 @@ TIMES = {
     "small-4000-deep-no-identity": "16 min on 1 core",
 }
 """Times of the training steps on an AMD EPYC (Zen 4 or 5) in bfloat16, as the logs under results/ have them. Those of
-`cifar10` and `imagenet` follow from the speed of their first steps. No GPU was available."""
+`cifar10` and `imagenet` on CPUs follow from the speed of their first steps."""
 
 
 def descriptions():

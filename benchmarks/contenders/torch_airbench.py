@@ -1,10 +1,9 @@
 """The network of airbench94 (Jordan 2024, arXiv 2404.00498) in PyTorch with torch.compile, trained on CIFAR-10.
 
-    python benchmarks/contenders/torch_airbench.py --data-dir DIR --run-dir RUN --seed 0 --steps 588
+    python benchmarks/contenders/torch_airbench.py --data-dir DIR --run-dir RUN --seed 0 --steps 475
 
-Network, initial weights, augmentation, optimizer and schedule are those of the recipe `airbench-60` with narrower
-groups: the weights are taken from the Keras network, and the program ends if both do not compute the same logits. It
-evaluates at the end, over each image and its mirror image. RUN has the lines of metrics.jsonl and, until the end, a
+Network, initial weights, augmentation, optimizer and schedule are those of the recipe `airbench94`: the weights are
+taken from the Keras network, and the program ends if both do not compute the same logits. It evaluates at the end, over each image and its mirror image. RUN has the lines of metrics.jsonl and, until the end, a
 checkpoint from which an interrupted run goes on.
 """
 
@@ -24,10 +23,10 @@ from torch import nn
 
 from allconv_resnet import baselines, files
 from allconv_resnet.data.source import load_data
-from allconv_resnet.recipes import AIRBENCH_60
+from allconv_resnet.recipes import AIRBENCH94
 
-WIDTHS = (64, 256, 256)
-PADDING, EVERY = 2, 50
+WIDTHS, PADDING = AIRBENCH94.network.widths, AIRBENCH94.data.padding
+EVERY = 50
 
 
 class Group(nn.Module):
@@ -137,15 +136,15 @@ def main():
     data = load_data("cifar10", options.data_dir)
     (images, labels), (test_images, test_labels) = data.arrays("train"), data.arrays("test")
     network = Network().to(memory_format=torch.channels_last)
-    model = baselines.airbench(widths=WIDTHS, mirror_average=False, images=images, seed=options.seed, dtype="float32")
+    model = baselines.airbench(mirror_average=False, images=images, seed=options.seed, dtype="float32")
     network.take_weights(model)
     check(network, model, test_images[:64])
 
-    recipe, size = AIRBENCH_60, AIRBENCH_60.run.batch_size
-    rate, peak = recipe.schedule.learning_rate, round(options.steps * recipe.schedule.warmup_steps / recipe.run.steps)
+    recipe = AIRBENCH94.replace(steps=options.steps)
+    size, rate = recipe.run.batch_size, recipe.schedule.build(recipe.run)
     optimizer = torch.optim.SGD(
         [p for p in network.parameters() if p.requires_grad],
-        rate,
+        recipe.schedule.learning_rate,
         recipe.optimizer.momentum,
         weight_decay=recipe.optimizer.weight_decay,
         nesterov=True,
@@ -161,7 +160,7 @@ def main():
 
     for step, (x, y) in enumerate(batches(images, labels, options.seed, done, options.steps, size), done + 1):
         for group in optimizer.param_groups:
-            group["lr"] = rate * (1 - (step - 1) / options.steps) * min(1.0, step / peak)
+            group["lr"] = float(rate(step - 1))
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16):
             loss = F.cross_entropy(compiled(x), y, label_smoothing=recipe.run.label_smoothing)

@@ -16,6 +16,8 @@ class Optimizer:
     """Factor of the velocity: v <- momentum v + g."""
     clip_norm: Positive | None = None
     """Largest global norm of the gradient. A larger gradient is scaled down. The paper does not clip."""
+    decay_vectors: bool = False
+    """Whether weight decay applies to biases and to the scales of normalization too."""
 
     def arguments(self) -> dict[str, Any]:
         """Returns the arguments of the Keras optimizer without the learning rate.
@@ -30,14 +32,15 @@ class Optimizer:
         raise NotImplementedError
 
     def build(self, schedule: Any, **more: Any) -> "keras.optimizers.Optimizer":
-        """Returns the Keras optimizer. Its weight decay applies only to kernels.
+        """Returns the Keras optimizer. Its weight decay applies to kernels, and with `decay_vectors` to all variables.
 
         Args:
             schedule: Learning rate, or a Keras schedule of it.
             **more: Further arguments of the Keras optimizer, such as `global_clipnorm` for `fit` on one device.
         """
         optimizer = self.optimizer_class()(schedule, **{**self.arguments(), **more})
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "gain"])
+        if not self.decay_vectors:
+            optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "gain"])
         return optimizer
 
 
@@ -54,7 +57,7 @@ class Momentum(Optimizer):
     nesterov: bool = False
     """Whether the update is g + momentum v instead of v."""
     weight_decay: NotNegative = 1e-4
-    """Coupled weight decay on kernels: g <- g + weight_decay w."""
+    """Coupled weight decay: g <- g + weight_decay w."""
 
     kind: ClassVar[str] = "momentum"
 
@@ -77,7 +80,7 @@ class Muon(Optimizer):
     nesterov: bool = True
     """Whether the update orthogonalizes g + momentum v instead of v."""
     weight_decay: NotNegative = 0.1
-    """Decoupled weight decay on kernels: w <- w - learning_rate weight_decay w."""
+    """Decoupled weight decay: w <- w - learning_rate weight_decay w."""
     kernel_norm: Positive | None = None
     """Frobenius norm that kernels keep, in units of that of an orthogonal matrix. None leaves their norms free."""
     vector_scale: Positive = 1.0

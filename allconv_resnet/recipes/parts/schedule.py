@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from annotated_types import Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from allconv_resnet.errors import BadInput
-from allconv_resnet.part import LARGEST, Count, Int32, Natural32, part
+from allconv_resnet.part import LARGEST, Count, Fraction, Int32, Natural32, part
 
 if TYPE_CHECKING:
     import keras
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 LARGEST_RATE = 1e6
 Rate = Annotated[float, Gt(0), Lt(2 * LARGEST_RATE)]
 Factor = Annotated[float, Gt(0), Le(1)]
+FactorOrZero = Annotated[float, Ge(0), Le(1)]
 Epoch = Annotated[float, Gt(0), Lt(1e9)]
 
 
@@ -23,7 +24,7 @@ class Schedule:
     """Base class of the schedules."""
 
     learning_rate: Rate = 0.05
-    """Learning rate at step 0, or after the warm-up."""
+    """Learning rate at step 0, or after the warm-up. The highest one of a triangle."""
     warmup_steps: Natural32 = 0
     """Number of steps in which the learning rate rises linearly to that of the schedule."""
 
@@ -129,5 +130,31 @@ class Linear(Schedule):
         return schedules.LinearDecay(self.learning_rate, run.steps)
 
 
-SCHEDULES = {"steps": Steps(), "epochs": Epochs(), "linear": Linear()}
+@part
+class Triangle(Schedule):
+    """The learning rate rises linearly and then falls linearly (Jordan 2024). `learning_rate` is the highest one.
+
+    Example:
+
+    >>> float(acr.recipes.Triangle(learning_rate=0.5, rise=0.5, last_factor=0.0).build(acr.recipes.Run(steps=100))(75))
+    0.25
+    """
+
+    rise: Fraction = 0.23
+    """Part of the steps in which the learning rate rises."""
+    first_factor: Factor = 0.2
+    """Learning rate of the first step as a multiple of the highest one."""
+    last_factor: FactorOrZero = 0.07
+    """Learning rate after the last step as a multiple of the highest one."""
+
+    kind: ClassVar[str] = "triangle"
+    depends_on_steps: ClassVar[bool] = True
+
+    def without_warmup(self, run: "Run") -> "keras.optimizers.schedules.LearningRateSchedule":
+        from allconv_resnet import schedules
+
+        return schedules.Triangle(self.learning_rate, run.steps, self.rise, self.first_factor, self.last_factor)
+
+
+SCHEDULES = {"steps": Steps(), "epochs": Epochs(), "linear": Linear(), "triangle": Triangle()}
 """Kinds of schedules by name, as in `--schedule NAME`."""
