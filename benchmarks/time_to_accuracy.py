@@ -13,8 +13,8 @@
 Each has a training with a schedule of its own length for each target, in PLANS. The table says how many of them ended
 at the target or above. The time is processor time of all threads, from the first step to the end of the last one, so
 that other work on the machine counts little. It counts the tracing and compiling that this process does. What
-torch.compile compiles in other processes does not count. Run it on one core (`taskset -c 0`): threads that wait for each
-other would count too.
+torch.compile compiles in other processes does not count. Run it on one core (`taskset -c 0`): threads that wait for
+each other would count too.
 
 Everything resumes: the script may be stopped at any time, and called again with the same options. Finished trainings
 are not repeated. It writes results/benchmarks/time_to_accuracy-HARDWARE.json after each of them. The peer needs the
@@ -42,8 +42,8 @@ PLANS = {
         93.62: (("--recipe", "cifar10-wide"), 3_300),
     },
     "keras": {
-        90.0: (("--recipe", "airbench94"), 5 * EPOCH_OF_AIRBENCH),
-        92.0: (("--recipe", "airbench94"), 7 * EPOCH_OF_AIRBENCH),
+        90.0: (("--recipe", "airbench94"), 4 * EPOCH_OF_AIRBENCH),
+        92.0: (("--recipe", "airbench94"), 6 * EPOCH_OF_AIRBENCH),
         93.62: (("--recipe", "airbench94"), 10 * EPOCH_OF_AIRBENCH),
     },
 }
@@ -95,7 +95,7 @@ def command(name, target, seed, data_dir, run_dir):
 
 
 def ended(run_dir):
-    """Returns the accuracy in percent and the processor minutes of a finished training, or None.
+    """Returns the accuracy in percent, the processor minutes and the commits of a finished training, or None.
 
     In a log of the training program each line of training has the processor time since the line before, and in that of
     PyTorch the line of the test has all of it.
@@ -106,26 +106,29 @@ def ended(run_dir):
     config = run_dir / "config.json"
     if not tests or (config.exists() and tests[-1]["step"] < json.loads(config.read_text())["run"]["steps"]):
         return None
-    return 100 * (1 - tests[-1]["error"]), sum(line.get("cpu_seconds", 0) for line in lines) / 60
+    sessions = json.loads((run_dir / "environment.json").read_text())["sessions"] if config.exists() else tests
+    minutes = sum(line.get("cpu_seconds", 0) for line in lines) / 60
+    return 100 * (1 - tests[-1]["error"]), minutes, {session["commit"] for session in sessions}
 
 
-def table(folder):
+def table(all_runs):
     """Returns what has ended for each contender and target, as a list of dictionaries."""
     rows = []
     for name, plans in PLANS.items():
         for target in plans:
-            runs = [found for path in sorted((folder / f"{name}-{target:g}").glob("seed*")) if (found := ended(path))]
+            runs = [found for path in sorted((all_runs / folder(name, target)).glob("seed*")) if (found := ended(path))]
             if runs:
-                accuracies, minutes = zip(*runs, strict=True)
+                accuracies, minutes, commits = zip(*runs, strict=True)
                 reached = sum(accuracy >= target for accuracy in accuracies)
                 row = {"contender": name, "target": target, "runs": len(runs), "reached": reached}
-                rows.append(row | {"accuracy": list(accuracies), "processor_minutes": list(minutes)})
+                row |= {"accuracy": list(accuracies), "processor_minutes": list(minutes)}
+                rows.append(row | {"steps": PLANS[name][target][1], "commits": sorted(set().union(*commits))})
     return rows
 
 
-def write(folder):
+def write(all_runs):
     """Writes the JSON file, if any training has ended."""
-    if rows := table(folder):
+    if rows := table(all_runs):
         harness.write_figures(f"time_to_accuracy-{harness.hardware()}", {"rows": rows})
 
 

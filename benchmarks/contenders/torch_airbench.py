@@ -3,8 +3,9 @@
     python benchmarks/contenders/torch_airbench.py --data-dir DIR --run-dir RUN --seed 0 --steps 475
 
 Network, initial weights, augmentation, optimizer and schedule are those of the recipe `airbench94`: the weights are
-taken from the Keras network, and the program ends if both do not compute the same logits. It evaluates at the end, over each image and its mirror image. RUN has the lines of metrics.jsonl and, until the end, a
-checkpoint from which an interrupted run goes on.
+taken from the Keras network, and the program ends if both do not compute the same logits. It evaluates at the end, over
+each image and its mirror image. RUN has the lines of metrics.jsonl and, until the end, a checkpoint from which an
+interrupted run goes on.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as PyTorch users write it
 from torch import nn
 
-from allconv_resnet import baselines, files
+from allconv_resnet import baselines, environment, files
 from allconv_resnet.data.source import load_data
 from allconv_resnet.recipes import AIRBENCH94
 
@@ -174,9 +175,8 @@ def main():
             print(f"step {step:,}/{options.steps:,}  loss {loss.item():.4f}  {now / 60:.1f} processor min", flush=True)
     seconds = spent + time.process_time() - began
     wrong = error(network, test_images, test_labels)
-    files.write_text(
-        log, json.dumps({"step": options.steps, "split": "test", "error": wrong, "cpu_seconds": seconds}) + "\n"
-    )
+    line = {"step": options.steps, "split": "test", "error": wrong, "cpu_seconds": seconds}
+    files.write_text(log, json.dumps(line | {"commit": environment.commit()}) + "\n")
     checkpoint.unlink(missing_ok=True)
     print(f"test error {wrong:.2%} after {seconds / 60:.1f} processor minutes")
 
