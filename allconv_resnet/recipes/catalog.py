@@ -14,12 +14,12 @@ from allconv_resnet.recipes.recipe import Recipe
 MODULES = (paper, small, compared)
 
 TIMES = {
-    "cifar10": "62 h on 2 cores; 24 h on a Tesla K40 (the paper); 12 min on an H200",
-    "cifar10-short": "6 h on 2 cores; 2 min on an H200",
+    "cifar10": "20 to 62 h on 2 cores; 24 h on a Tesla K40 (the paper); 12 min on an H200",
+    "cifar10-short": "2 to 6 h on 2 cores; 2 min on an H200",
     "imagenet": "53 days on 2 cores; a week on 48 GPUs (the paper)",
     "digits": "under a minute on 2 cores",
     "cifar10-small": "9 min on 2 cores",
-    "cifar10-fast": "60 min on 2 cores",
+    "cifar10-fast": "30 to 60 min on 2 cores",
     "cifar10-fixed-norm": "60 min on 1 core",
     "cifar10-wide": "2 h on 1 core",
     "cifar10-small-20": "20 min on 1 core",
