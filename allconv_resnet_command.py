@@ -28,7 +28,8 @@ def starting(needs_keras=True):
         os.write(stderr, b"Stopped by Ctrl-C\n")
         os._exit(130)
 
-    signal.signal(signal.SIGINT, end)  # until the command has its own
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background jobs of a script
+        signal.signal(signal.SIGINT, end)  # until the command has its own
     from allconv_resnet import startup
 
     try:

@@ -63,7 +63,7 @@ class Convolution(layers.Conv2D):
         **kwargs: Arguments of `keras.layers.Conv2D`.
 
     Call arguments:
-        x: Float tensor `[n, h, w, c]`.
+        inputs: Float tensor `[n, h, w, c]`.
         training: Whether gradients will be computed.
         scale: Scalar tensor or None. The kernel is multiplied by it, which costs less than multiplying the output.
 
@@ -76,15 +76,15 @@ class Convolution(layers.Conv2D):
     (1, 8, 8, 96)
     """
 
-    def call(self, x, training=None, scale=None):
+    def call(self, inputs, training=None, scale=None):
         kernel = self.kernel if scale is None else self.kernel * scale
-        convolve = faster_convolution(self, x) if training else None
+        convolve = faster_convolution(self, inputs) if training else None
         if convolve:
-            y = convolve(x, kernel)
+            y = convolve(inputs, kernel)
         elif scale is None:
-            y = super().call(x)
+            y = super().call(inputs)
         else:
-            y = self.convolution_op(x, kernel)
+            y = self.convolution_op(inputs, kernel)
             if self.use_bias:
                 channels_first = self.data_format == "channels_first"
                 y = y + (ops.reshape(self.bias, (1, self.filters, 1, 1)) if channels_first else self.bias)
@@ -110,7 +110,7 @@ class BatchNormalization(layers.BatchNormalization):
         **kwargs: Arguments of `keras.layers.BatchNormalization`.
 
     Call arguments:
-        x: Float tensor `[n, h, w, c]`.
+        inputs: Float tensor `[n, h, w, c]`.
         training: Whether the statistics are those of the batch.
         mask: Mask of `keras.layers.BatchNormalization`, or None.
 
@@ -123,12 +123,12 @@ class BatchNormalization(layers.BatchNormalization):
     TensorShape([1, 8, 8, 96])
     """
 
-    def call(self, x, training=None, mask=None):
-        if not (training and mask is None and self._fuses(x)):
-            return super().call(x, training=training, mask=mask)
-        channels = x.shape[-1:]
+    def call(self, inputs, training=None, mask=None):
+        if not (training and mask is None and self._fuses(inputs)):
+            return super().call(inputs, training=training, mask=mask)
+        channels = self.moving_mean.shape
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=x,
+            x=inputs,
             scale=ops.cast(self.gamma, "float32") if self.scale else tf.ones(channels),
             offset=ops.cast(self.beta, "float32") if self.center else tf.zeros(channels),
             mean=tf.zeros(0),
@@ -137,7 +137,7 @@ class BatchNormalization(layers.BatchNormalization):
             is_training=True,
         )
         # The operation returns the sum of squares over n - 1. Keras's moving variance has that over n.
-        n = tf.cast(tf.size(x) // tf.size(mean), variance.dtype)
+        n = tf.cast(tf.size(inputs, tf.int64) // tf.size(mean, tf.int64), variance.dtype)
         for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance * (n - 1) / n)):
             moving.assign(ops.cast(moving, new.dtype) * self.momentum + new * (1 - self.momentum))
         return y

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from allconv_resnet.errors import BadInput
 
-TEMPORARY = re.compile(r"\.(?P<process>\d+)\.(?P<old>old\.)?(?P<name>.+)")  # the names that `replacing` gives
+# The names that `replacing` gives. No one else's file has such a name.
+TEMPORARY = re.compile(r"\.allconv_resnet-(?P<process>\d+)\.(?P<old>old\.)?(?P<name>.+)")
 
 
 @contextlib.contextmanager
@@ -27,8 +28,8 @@ def replacing(path):
         IsADirectoryError: if a file was written, but `path` is a directory, whose files would be lost.
     """
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    old = path.with_name(f".{os.getpid()}.old.{path.name}")
+    temporary = path.with_name(f".allconv_resnet-{os.getpid()}.{path.name}")
+    old = path.with_name(f".allconv_resnet-{os.getpid()}.old.{path.name}")
     try:
         yield temporary
         if path.is_dir():  # a directory cannot be replaced in one step
@@ -125,16 +126,18 @@ def copy_damaged(path):
 
 
 def remove_leftovers(directory):
-    """Removes what killed processes left of `replacing` in a directory. No process may be writing there.
+    """Removes what killed processes left of `replacing` in a directory.
 
-    If a process was killed between its two renames of a directory, the old directory gets its name back.
+    If a process was killed between its two renames of a directory, the old directory gets its name back. What belongs
+    to another process of this machine that is alive is left alone.
 
     Args:
         directory: Path. Its subdirectories are left alone.
     """
     directory = Path(directory)
     for path in sorted(directory.iterdir()) if directory.is_dir() else []:
-        if not (parts := TEMPORARY.fullmatch(path.name)):
+        parts = TEMPORARY.fullmatch(path.name)
+        if not parts or _is_another(int(parts["process"])):
             continue
         if parts["old"] and not (directory / parts["name"]).exists():
             os.rename(path, directory / parts["name"])
@@ -142,3 +145,14 @@ def remove_leftovers(directory):
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def _is_another(process):
+    """Returns whether a process number is that of another process that is alive."""
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return process != os.getpid()

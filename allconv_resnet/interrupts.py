@@ -15,7 +15,8 @@ def interruptible():
 
     Python ignores an exception that is raised in a callback of the garbage collector, and JAX has such a callback.
     """
-    if threading.current_thread() is not threading.main_thread():  # Python allows no handlers in other threads
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in the background jobs of a script
+    if ignored or threading.current_thread() is not threading.main_thread():  # where Python allows no handlers
         yield
         return
     timers = []

@@ -1,6 +1,7 @@
 """What several tests use."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,11 @@ from hypothesis import settings
 # The same examples every time, so that a change is judged by itself; `--hypothesis-profile default` draws new ones.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
+
+# Tests of signals also run where they were ignored when the tests began, as `nohup` and background jobs do.
+for number, handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 PREPARED = ROOT.parent / "shared" / "tfds"

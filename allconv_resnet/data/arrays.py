@@ -1,6 +1,7 @@
 """Images of one size in memory: the embedded digits, and the arrays of a NumPy file."""
 
 import zipfile
+import zlib
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +19,12 @@ NPZ_NAMES = (
     ("{}_data", "{}_labels"),
 )
 NPZ_SPLITS = {"train": ("train",), "test": ("test",), "validation": ("val", "valid", "validation")}
+# The names of splits that are written under each of these.
+NPZ_NAMES_OF_SPLITS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "validation": ("validation", "valid", "val"),
+}
 WITHOUT_SPLIT = (("images", "labels"), ("x", "y"), ("data", "labels"))  # these are training images
 
 
@@ -185,7 +192,7 @@ def from_npz(path):
     def read(name):
         try:
             return file[name]
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise BadInput(f"The array {name} of {path} cannot be read: {error}") from error
 
     found = {split: _npz_pair(split, names) for split in NPZ_SPLITS}
@@ -201,9 +208,12 @@ def from_npz(path):
             f"Received: {', '.join(sorted(names))}"
         )
     if "names" in names:
-        label_names = [str(name) for name in read("names")]
+        label_names = [name.decode() if isinstance(name, bytes) else str(name) for name in read("names")]
     else:
-        highest = max(int(np.max(read(pair[1]), initial=0)) for pair in found.values() if pair is not None)
+        labels = {pair[1]: read(pair[1]) for pair in found.values() if pair is not None}
+        if wrong := [name for name, values in labels.items() if not np.issubdtype(values.dtype, np.integer)]:
+            raise BadInput(f"Labels must be integers, but {wrong[0]} of {path} has {labels[wrong[0]].dtype} labels")
+        highest = max(int(np.max(values, initial=0)) for values in labels.values())
         label_names = [str(number) for number in range(highest + 1)]
     return ArraySource(str(path), label_names, readers)
 
@@ -222,15 +232,21 @@ def save_npz(source, path, splits=None):
     Args:
         source: `ArraySource`.
         path: Path that ends with `.npz`.
-        splits: Names of the splits to write. Defaults to all splits that `from_npz` can read.
+        splits: Names of the splits to write. Defaults to all splits of the source.
 
     Raises:
-        BadInput: if the source has no such split, or the file cannot be written.
+        BadInput: if the source has no such split, a split has no name in such a file, or the file cannot be written.
     """
-    splits = [split for split in source.splits if split in NPZ_SPLITS] if splits is None else splits
+    splits = source.splits if splits is None else splits
     content = {"names": np.array(source.label_names)}
     for split in splits:
-        names = (name.format(NPZ_SPLITS[split][0]) for name in NPZ_NAMES[0])
+        in_file = next((name for name, others in NPZ_NAMES_OF_SPLITS.items() if split in others), None)
+        if in_file is None:
+            known = ", ".join(name for names in NPZ_NAMES_OF_SPLITS.values() for name in names)
+            raise BadInput(f"A .npz file can have the splits {known}. Received: {split}, a split of {source.name}")
+        names = [name.format(NPZ_SPLITS[in_file][0]) for name in NPZ_NAMES[0]]
+        if names[0] in content:
+            raise BadInput(f"{source.name} has two splits that would be {names[0]} and {names[1]}")
         content.update(zip(names, source.arrays(split), strict=True))
     try:
         with files.replacing(path) as temporary:

@@ -8,6 +8,7 @@ augmentations, and the command line shows recipes without Keras.
 
 from typing import Any, ClassVar, NamedTuple
 
+from allconv_resnet.errors import BadInput
 from allconv_resnet.part import Border, part
 from allconv_resnet.types import Tensor
 
@@ -62,6 +63,14 @@ class CropAndFlip:
     reflect: bool = False
     """Continue images beyond their edges by mirrored pixels in place of zeros."""
 
+    def require_fit(self, height: int, width: int) -> None:
+        """Raises `BadInput` if images are too small to be continued by their mirrored pixels."""
+        if self.reflect and self.padding >= min(height, width):
+            raise BadInput(
+                "With reflect, padding must be less than the height and width of the images. "
+                f"Received: padding={self.padding}, images of {height}x{width}"
+            )
+
     def draw(self, random: Any, batch: "Batch") -> tuple[Tensor, ...]:
         """Draws the places of the crops, and which of them are mirrored.
 
@@ -96,6 +105,7 @@ class CropAndFlip:
         from keras import ops
 
         height, width, channels = images.shape[1:]
+        self.require_fit(height, width)
         border = self.padding
         rows = offsets[:, :1] + ops.arange(height, dtype="int32")
         # One gather both crops and mirrors, by reading the columns of mirrored images backwards.

@@ -125,7 +125,7 @@ class EncodedSource(abc.ABC):
 
         def batch(step, files):
             positions = step * batch_size + worker * share + tf.range(share, dtype=tf.int64)
-            return decode_batch(files, positions, prepare, data, self.orientations(files.images))
+            return decode_batch(files, positions, prepare, data, self.orientations(files.images), self.contents)
 
         return _mapped(self.training_files(recipe, first_step, worker, workers).enumerate(first_step), batch)
 
@@ -154,7 +154,7 @@ class EncodedSource(abc.ABC):
 
         def batch(_, files):
             positions = tf.range(files.images.shape[0], dtype=tf.int64)
-            return decode_batch(files, positions, prepare, data, self.orientations(files.images))
+            return decode_batch(files, positions, prepare, data, self.orientations(files.images), self.contents)
 
         batches = _mapped(self.evaluation_files(split, recipe, worker, workers).enumerate(), batch)
         return batches if padded else without_padding(batches)
@@ -165,7 +165,7 @@ def _mapped(dataset, batch):
     return untuned(dataset.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2))
 
 
-def decode_batch(files, positions, prepare, data, orientations=None):
+def decode_batch(files, positions, prepare, data, orientations=None, contents=None):
     """Decodes and prepares the images of a batch in parallel.
 
     Images that cannot be decoded are named on standard error.
@@ -178,6 +178,8 @@ def decode_batch(files, positions, prepare, data, orientations=None):
         data: Data part of a recipe: `image_size`, `num_classes` and `bad_images`, which says whether images that cannot
             be decoded are skipped or raise an error.
         orientations: int32 tensor `[n]` that `prepare` gets, or None.
+        contents: Function (string scalar of `Files.images`) -> contents of the file. It tells files that cannot be read
+            from images that cannot be decoded. By default there are no such files.
 
     Returns:
         float32 images `[n, h, w, c]`, int64 labels `[n]`, and float32 weights `[n]`. An image that cannot be decoded is
@@ -186,6 +188,7 @@ def decode_batch(files, positions, prepare, data, orientations=None):
     Raises:
         tf.errors.InvalidArgumentError: if a label is not that of a class, or if an image cannot be decoded and
             `bad_images` is `"fail"`.
+        tf.errors.OpError: if a file cannot be read.
     """
     count, image_size = files.images.shape[0], data.image_size
 
@@ -206,8 +209,17 @@ def decode_batch(files, positions, prepare, data, orientations=None):
         lambda: images,
         lambda: tf.scatter_nd(places[:, None], images, [count + 1, *image_size])[:count],
     )
-    bad = tf.boolean_mask(files.names, (weights == 0) & files.present)
-    report = tf.cond(tf.size(bad) > 0, lambda: _report_bad_images(bad, data.bad_images), tf.no_op)
+    bad = (weights == 0) & files.present
+
+    def report_bad_images():
+        unread = tf.boolean_mask(files.images, bad)
+        again = (
+            [] if contents is None else [tf.map_fn(lambda image: tf.strings.length(contents(image)), unread, tf.int32)]
+        )
+        with tf.control_dependencies(again):
+            return _report_bad_images(tf.boolean_mask(files.names, bad), data.bad_images)
+
+    report = tf.cond(tf.reduce_any(bad), report_bad_images, tf.no_op)
     with tf.control_dependencies([report, _check_labels(files, data.num_classes)]):
         images = tf.ensure_shape(images, [count, *image_size])
     return images, files.labels, weights

@@ -3,6 +3,7 @@
 Small images of one size are read into memory. All others are decoded batch by batch, as those of records are.
 """
 
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ from allconv_resnet.data.arrays import ArraySource
 from allconv_resnet.data.encoded import EncodedSource, Files
 from allconv_resnet.data.splits import TRAIN
 from allconv_resnet.errors import BadInput, reason
+from allconv_resnet.progress import say
 
 LARGEST = 96  # most pixels of the height and the width of images that are read into memory
 MOST_BYTES = 2**32  # of all images that are read into memory
@@ -70,6 +72,7 @@ def _listed(path):
         if found:
             files[split] = [str(file) for file in found]
             labels[split] = np.array([names.index(file.parent.name) for file in found], np.int64)
+    _say_what_is_not_read(path, files)
     train = next((name for name in TRAIN if name in files), None)
     if train is None:
         raise BadInput(f"There must be folders of JPEG or PNG files, one for each class, in {path}")
@@ -77,6 +80,17 @@ def _listed(path):
         where = path / train if has_splits else path
         raise BadInput(f"Every class must have JPEG or PNG files to train on. Received: none in {where / empty[0]}")
     return files, labels, names
+
+
+def _say_what_is_not_read(path, files):
+    """Names what else is in the folders of the classes, such as images in other formats and further folders."""
+    read = {file for split in files.values() for file in split}
+    folders = sorted({file.rpartition("/")[0] for file in read})
+    entries = (f"{folder}/{name}" for folder in folders for name in sorted(os.listdir(folder)) if name[0] != ".")
+    others = [entry for entry in entries if entry not in read]
+    if others:
+        more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
+        say(f"{path}: only JPEG and PNG files in the folder of a class are read, and not {others[0]}{more}")
 
 
 def _common_size(paths):

@@ -113,11 +113,14 @@ def _damaged_record(path, position):
         with tf.io.gfile.GFile(str(path), "rb") as file:
             place = number = 0
             # A record is its length in 8 bytes, a checksum of 4, the content, and a checksum of 4.
-            while place + HEADER < position:
+            while place + HEADER < position < file.size():
                 file.seek(place)
                 place, number = place + HEADER + int.from_bytes(file.read(8), "little") + 4, number + 1
-        if position not in (place, place + HEADER):
-            return None
+    except tf.errors.OpError:  # a damaged length leads beyond the end of the file, or the file cannot be read
+        return None
+    if position not in (place, place + HEADER):
+        return None
+    try:
         for _ in tf.data.TFRecordDataset(str(path)).skip(number).take(1):
             return None
     except tf.errors.OpError:

@@ -113,6 +113,11 @@ def read_prepared(directory):
             f"The dataset in {directory} must have the names of {classes} classes. Received: {len(names)} names"
         )
     if None in features["image"].shape:
+        if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+            raise BadInput(
+                f"Images of all sizes are read from TFRecord files. Received: {directory} in the format "
+                f"{builder.info.file_format.value}"
+            )
         return RecordSource(builder)
     return ArraySource(
         builder.name,
@@ -188,7 +193,10 @@ def download(name, data_dir):
             f"`tfds build {name} --data_dir {data_dir}` prepares it; `--recipe digits` trains on embedded data and "
             f"needs no network"
         ) from error
-    builder = tfds.builder(name, data_dir=data_dir)
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except ValueError as error:  # there is no such configuration
+        raise BadInput(f"tensorflow-datasets has no dataset {name!r}: {reason(error)}") from error
     if instructions := builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         raise BadInput(
             f"{name} is not prepared in {place}, and must be fetched by hand before "
@@ -196,6 +204,6 @@ def download(name, data_dir):
         )
     try:
         builder.download_and_prepare()
-    except (OSError, tf.errors.OpError) as error:
+    except Exception as error:  # many types of errors, as above
         raise BadInput(f"{name} cannot be downloaded: {reason(error)}") from error
     return epath.Path(builder.data_path)

@@ -45,11 +45,16 @@ def find(source):
         source: Name of a network of the package, or a path. The absolute path of a directory is never such a name.
 
     Raises:
-        BadInput: if it is a single name, and there is neither such a network nor such a file or directory.
+        BadInput: if it is a single name, and there is neither such a network nor such a file or directory, or both.
     """
-    if str(source) in names():
-        return HERE / source
     path = Path(source)
+    if str(source) in names():
+        if path.exists() and not path.samefile(HERE / source):
+            raise BadInput(
+                f"{source} is a network of the package, and {path.absolute()} exists too: give that path, or run the "
+                f"command in another directory"
+            )
+        return HERE / source
     if path.name == str(source) and not path.exists():
         raise BadInput(f"There is no file, directory or network of the package called {source}. {available()}")
     return path

@@ -16,7 +16,7 @@ from allconv_resnet.serving.warmup import write_warmup
 TOP = 5  # most classes in an answer
 
 
-def export_savedmodel(model, labels, directory, version, centre=1.0, card=None):
+def export_savedmodel(model, labels, directory, version, centre=1.0, card=None, more=None):
     """Writes `directory/version`, a SavedModel that TensorFlow Serving or `tf.saved_model.load` runs without Keras.
 
     | signature | takes |
@@ -38,6 +38,7 @@ def export_savedmodel(model, labels, directory, version, centre=1.0, card=None):
         centre: Float, fraction of the height and of the width of an image that evaluation shows. If it is below 1, JPEG
             files are decoded by `jpeg.decode_window`, as in the evaluation of records.
         card: String, the text of MODEL_CARD.md, or None. labels.txt always has the names of the classes.
+        more: Dictionary from the names of further files to their JSON content, or None.
 
     Returns:
         Path of the SavedModel.
@@ -92,6 +93,8 @@ def export_savedmodel(model, labels, directory, version, centre=1.0, card=None):
             files.write_text(temporary / LABELS, "".join(f"{label}\n" for label in labels))
             if card is not None:
                 files.write_text(temporary / CARD, card)
+            for name, content in (more or {}).items():
+                files.write_json(temporary / name, content)
     except (OSError, tf.errors.OpError) as error:
         raise BadInput(f"The export cannot be written to {target}: {reason(error)}") from error
     return target

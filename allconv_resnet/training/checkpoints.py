@@ -66,6 +66,12 @@ class Checkpoints:
         for old in set(on_disk) - set([other for other in on_disk if other <= step][-self.keep :]):
             (self.directory / f"step-{old}.npz").unlink(missing_ok=True)
 
+    def remove_later(self, step):
+        """Removes the checkpoints of later steps than `step`."""
+        for later in steps_on_disk(self.directory):
+            if later > step:
+                (self.directory / f"step-{later}.npz").unlink(missing_ok=True)
+
     def restore(self, load, directory=None):
         """Loads the newest checkpoint that can be read.
 

@@ -9,10 +9,13 @@ import keras
 import numpy as np
 import scipy.special
 
+from allconv_resnet import files
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
 from allconv_resnet.plotting import new_figure, save_figure
 
+LOGITS = "logits.npz"
+WRITTEN = (LOGITS, "predictions.csv", "classes.csv", "confusion.png", "mistakes.png")
 SHEET = (5, 8)  # rows and columns of the sheet of mistakes
 NAMED = 50  # classes of a confusion matrix that has room for their names
 
@@ -39,24 +42,26 @@ def write_details(model, source, split, recipe, directory):
         BadInput: if the files cannot be written.
     """
     names, directory = source.label_names, Path(directory)
-    rows, mistakes, number, all_logits = [], [], 0, []
-    for images, labels in _batches(source, split, recipe):
+    if not (directory / LOGITS).exists() and (foreign := [name for name in WRITTEN if (directory / name).exists()]):
+        raise BadInput(f"{directory / foreign[0]} would be overwritten, but it is not of an earlier --details")
+    rows, mistakes, all_logits = [], [], []
+    for numbers, images, labels in _batches(source, split, recipe):
         logits = keras.ops.convert_to_numpy(model(images, training=False)).astype(np.float32)
         all_logits.append(logits.astype(np.float16))
         probabilities = scipy.special.softmax(logits, axis=-1)
-        for image, label, values in zip(images, labels, probabilities, strict=True):
+        for number, image, label, values in zip(numbers, images, labels, probabilities, strict=True):
             predicted = int(values.argmax())
             rows.append((number, int(label), predicted, float(values[predicted])))
             if predicted != label:
                 item = (float(values[predicted]), -number, int(label), predicted, keras.ops.convert_to_numpy(image))
                 (heapq.heappush if len(mistakes) < math.prod(SHEET) else heapq.heappushpop)(mistakes, item)
-            number += 1
     confusion = np.zeros((len(names), len(names)), int)
     np.add.at(confusion, tuple(np.array([row[1:3] for row in rows]).T), 1)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         labels = np.array([row[1] for row in rows], np.int32)
-        np.savez_compressed(directory / "logits.npz", logits=np.concatenate(all_logits), labels=labels)
+        with files.replacing(directory / LOGITS) as temporary:
+            np.savez_compressed(temporary, logits=np.concatenate(all_logits), labels=labels)
         _write_csv(
             directory / "predictions.csv",
             ("image", "class", "predicted", "probability"),
@@ -75,19 +80,26 @@ def write_details(model, source, split, recipe, directory):
 
 
 def _batches(source, split, recipe):
-    """Yields standardized images and their labels, each once and in order."""
+    """Yields the numbers of images in the split, the standardized images, and their labels, each once and in order.
+
+    Images that cannot be decoded are left out.
+    """
     if keras.backend.backend() == "tensorflow":
-        for images, labels, _ in source.evaluation_batches(split, recipe):
-            yield images, labels.numpy()
+        start = 0
+        for images, labels, weights in source.evaluation_batches(split, recipe, padded=True):
+            present = np.flatnonzero(weights.numpy())
+            if present.size:
+                yield start + present, keras.ops.take(images, present, axis=0), labels.numpy()[present]
+            start += len(labels)
     else:
         images, labels = source.arrays(split)
         for start in range(0, len(labels), recipe.run.batch_size):
             part = slice(start, start + recipe.run.batch_size)
-            yield standardize(images[part]), labels[part]
+            yield range(start, start + len(labels[part])), standardize(images[part]), labels[part]
 
 
 def _write_csv(path, header, rows):
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with files.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
 
 

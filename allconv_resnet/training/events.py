@@ -46,6 +46,11 @@ class Events:
         for writer in self._writers.values():
             writer.flush()
 
+    def close(self):
+        """Closes the files, and ends the threads that write them."""
+        for writer in self._writers.values():
+            writer.close()
+
 
 def remove_later_events(path, step):
     """Removes the events of later steps from a file of TensorBoard events.

@@ -83,9 +83,8 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel",
     record = (run_directory.read_metrics(run_dir), _last_session(run_dir, recipe), labels, tuple(map(int, weights)))
     if kind == "savedmodel":
         card = model_card(recipe, step, checkpoint, *record, savedmodel_usage(size, classes, min(TOP, classes)))
-        path = export_savedmodel(model, labels, directory, version, centre, card)
-        files.write_json(path / NETWORK, {"labels": labels, "model": keras.saving.serialize_keras_object(model)})
-        return path
+        network = {"labels": labels, "model": keras.saving.serialize_keras_object(model)}
+        return export_savedmodel(model, labels, directory, version, centre, card, {NETWORK: network})
     path = path_of(directory, version, kind, quantize)
     usage = file_usage(path, kind, size, classes, 0 if images is None else len(images))
     if recipe.precision != "float32":  # the converters of ONNX and LiteRT do not support mixed precision
@@ -93,8 +92,11 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel",
         model = recipe.replace(precision="float32").build_model()
         model.set_weights(values)
     export_file(model, path, kind, images)
-    files.write_text(path.with_name(f"{path.name}.{CARD}"), model_card(recipe, step, checkpoint, *record, usage))
-    files.write_text(path.with_name(f"{path.name}.{LABELS}"), "".join(f"{label}\n" for label in labels))
+    try:
+        files.write_text(path.with_name(f"{path.name}.{CARD}"), model_card(recipe, step, checkpoint, *record, usage))
+        files.write_text(path.with_name(f"{path.name}.{LABELS}"), "".join(f"{label}\n" for label in labels))
+    except OSError as error:
+        raise BadInput(f"The card of {path} cannot be written: {error.strerror}") from error
     return path
 
 
@@ -144,7 +146,8 @@ def _representative_images(recipe, data_dir):
     from allconv_resnet.serving.export import decode_image
 
     images = []
-    for image in source.evaluation_files(data.train_split, recipe, 0, 1).unbatch().map(lambda file: file.images):
+    files_ = source.evaluation_files(data.train_split, recipe, 0, 1).unbatch().filter(lambda file: file.present)
+    for image in files_.map(lambda file: file.images):
         with contextlib.suppress(tf.errors.InvalidArgumentError):  # it cannot be decoded, and training skips it too
             images.append(decode_image(source.contents(image), *data.image_size, data.centre).numpy())
         if len(images) == REPRESENTATIVE:
@@ -164,12 +167,12 @@ def _last_session(run_dir, recipe):
 def _next_version(directory, step, kind):
     """Returns the version of an export, so that it is the newest of its directory, and no file of the user is lost."""
     newest, path = max(_versions(directory, kind), default=(0, directory))
-    if step > newest or (step == newest and (path.is_file() or _is_export(path))):
+    if step > newest or (step == newest and (path.is_file() or is_export(path))):
         return step
     return newest + 1
 
 
-def _is_export(directory):
+def is_export(directory):
     """Returns whether a directory has no other files than a SavedModel with its card."""
     paths = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir())
     return all(WRITTEN.fullmatch(path) for path in paths)

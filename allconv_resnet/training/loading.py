@@ -3,7 +3,7 @@
 import keras
 
 from allconv_resnet import files, pretrained
-from allconv_resnet.errors import BadInput
+from allconv_resnet.errors import BadInput, reason
 from allconv_resnet.training import run_directory
 from allconv_resnet.training.run_directory import MODEL
 from allconv_resnet.training.weights import load_model
@@ -59,7 +59,7 @@ def _load(path):
 def _load_file(path):
     try:
         model = keras.saving.load_model(path)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # Keras and zipfile raise many types of errors for damaged files
+        raise BadInput(f"{path} cannot be read: {reason(error)}") from error
     in_run = path.name == MODEL and (path.parent / "labels.txt").exists()
     return model, tuple(run_directory.read_labels(path.parent)) if in_run else None

@@ -120,15 +120,17 @@ def _restore_labels(recipe, run_dir, data_dir):
 def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
     # 1. Restore the state of the last checkpoint.
     checkpoints = Checkpoints(run.path / "checkpoints")
-    best_checkpoint = Checkpoints(run.path / "checkpoints" / "best", keep=1)
+    best_checkpoint = Checkpoints(run.path / "checkpoints" / "best", keep=2)
     step, damaged = checkpoints.restore(engine.load, run.shared / "checkpoints")
     step = step or 0
+    # The newest of the best checkpoints may be of a step that is made again. Then the one before it is the best.
+    best_checkpoint.remove_later(step)
     engine.require_same(step=step)
     progress = Progress(recipe.run.steps, step)
     for bad in damaged:
         progress.say(f"The checkpoint of step {bad} is damaged: going back to step {step}")
     run.write_recipe(recipe, source.label_names)
-    metrics = Metrics(run.path, step, progress.say)
+    metrics = run.closing(Metrics(run.path, step, progress.say))
     more = {"data_dir": files.absolute(data_dir)} if data_dir else {}
     if transfer:
         more["initialized"] = {"from": recipe.run.start.initialize_from, **transfer._asdict()}
@@ -212,6 +214,7 @@ def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
         metrics.flush()
     engine.pull()
     run.finish(engine.model)
+    run.mark_session(finished=step)
     progress.say(
         f"{run.shared} has finished, in {duration(progress.elapsed())} of this session. {summary(metrics.lines)}"
     )

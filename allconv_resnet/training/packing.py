@@ -17,6 +17,8 @@ from allconv_resnet.transfer import arrays_by_name
 
 LARGEST = 10_000_000  # bytes of weights.npz
 COPIED = ("config.json", "labels.txt", run_directory.METRICS)
+CARD = "MODEL_CARD.md"
+WRITTEN = {WEIGHTS, CHECKSUM, NETWORK, CARD, "environment.json", *COPIED}  # all names in a packed folder
 OWN = ("command", "data_dir", "initialized")  # entries of environment.json with paths of the machine
 
 
@@ -33,10 +35,11 @@ def pack_run(run_dir, name, directory=None):
 
     Raises:
         BadInput: if the run has not finished, has another kind of network or one that is too large, or the folder
-            cannot be written.
+            has other files than a packed network or cannot be written.
     """
-    if Path(name).name != name:
+    if name in ("", "..") or Path(name).name != name:
         raise BadInput(f"The name of a network must be that of a folder. Received: name={name!r}")
+    run_dir = Path(files.absolute(run_dir))  # a name alone could be that of a network of the package
     recipe = run_directory.read_recipe(run_dir)
     if recipe.network.kind != "allconv_resnet":
         raise BadInput(f"Networks of kind allconv_resnet can be packed. Received: {recipe.network.kind}")
@@ -46,6 +49,8 @@ def pack_run(run_dir, name, directory=None):
     model, recipe, step = load_model(run_dir)
     content, description = _content(arrays_by_name(model))
     target = (pretrained.HERE if directory is None else files.expand(directory, "output_dir")) / name
+    if target.exists() and (foreign := _foreign(target)):
+        raise BadInput(f"{target} would be replaced, but it is not a packed network: it has {foreign[0]}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(target) as temporary:
@@ -58,10 +63,15 @@ def pack_run(run_dir, name, directory=None):
             files.write_json(temporary / "environment.json", {"sessions": sessions})
             for file in COPIED:
                 shutil.copy(Path(run_dir) / file, temporary / file)
-            (temporary / "MODEL_CARD.md").write_text(_card(name, run_dir, recipe, step, labels, content, description))
+            (temporary / CARD).write_text(_card(name, run_dir, recipe, step, labels, content, description))
     except OSError as error:
         raise BadInput(f"The network cannot be written to {target}: {error.strerror or error}") from error
     return target
+
+
+def _foreign(target):
+    """Returns the names that a packed folder does not have, or the name of the target itself if it is a file."""
+    return sorted({path.name for path in target.iterdir()} - WRITTEN) if target.is_dir() else [target.name]
 
 
 def _content(arrays):

@@ -90,6 +90,8 @@ def decode_with_pillow(name, content, image_size, centre):
         picture = Image.open(io.BytesIO(content), formats=KINDS)
         # Only JPEG files are turned, as in an export. MPO is what a phone writes: a JPEG file with more images in it.
         picture = picture if picture.format == "PNG" else ImageOps.exif_transpose(picture)
+        if picture.mode.startswith("I"):  # 16 bits. Pillow would clip them, and TensorFlow takes the upper 8 of them.
+            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
         picture = picture.convert("L" if channels == 1 else "RGB")
     except UnidentifiedImageError as error:
         raise BadInput(f"{name} is not an image that can be read: An image must be a JPEG or a PNG file") from error

@@ -46,6 +46,11 @@ class Metrics:
         os.fsync(self._file.fileno())
         self._events.flush()
 
+    def close(self):
+        """Closes the files."""
+        self._file.close()
+        self._events.close()
+
 
 def watched(lines):
     """Returns the lines by which a run in progress is judged: the holdout lines or, without any, the test lines."""

@@ -12,8 +12,10 @@ evaluations.jsonl  metrics of `allconv-resnet evaluate --follow`
 export/            the exports, a directory for each version
 """
 
+import contextlib
 import fcntl
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -29,6 +31,8 @@ METRICS = "metrics.jsonl"
 EVALUATIONS = "evaluations.jsonl"  # written by a process beside training, see evaluate.follow_run
 EXPORT = "export"
 FILES = ("config.json", "labels.txt", "environment.json", METRICS, EVALUATIONS, "curves.png", MODEL, ".lock")
+CHECKPOINT = re.compile(r"step-\d+\.(npz|index|data-\d+-of-\d+)|checkpoint")  # those of 0.1 too
+EXPORTED = re.compile(r"\d+(\.int8)?\.(onnx|tflite)(\.MODEL_CARD\.md|\.labels\.txt)?")
 DIRECTORIES = ("checkpoints", "checkpoints/best", "tensorboard", EXPORT)
 
 
@@ -117,6 +121,7 @@ class RunDirectory:
 
     def __init__(self, run_dir, keeper=True):
         self.shared = Path(run_dir)
+        self._at_exit = contextlib.ExitStack()
         self._copy = None if keeper else tempfile.TemporaryDirectory(prefix="worker-")
         self.path = self.shared if keeper else Path(self._copy.name)
         try:
@@ -132,17 +137,37 @@ class RunDirectory:
         except OSError as error:
             self._lock.close()
             raise BadInput(f"Another process is training in {run_dir}") from error
-        for name in (".", *DIRECTORIES):
-            files.remove_leftovers(self.path / name)
+        try:
+            for name in (".", *DIRECTORIES):
+                files.remove_leftovers(self.path / name)
+        except OSError as error:
+            self._lock.close()
+            raise BadInput(f"What a killed process left in {run_dir} cannot be removed: {error}") from error
 
     def clear(self):
-        """Deletes what an earlier run has written to the directory, and no other files."""
-        for name in FILES:
-            if name != ".lock":
-                (self.path / name).unlink(missing_ok=True)
-        for name in DIRECTORIES:
-            if (self.path / name).exists():
-                shutil.rmtree(self.path / name)
+        """Deletes what an earlier run has written to the directory, and no other files.
+
+        Raises:
+            BadInput: if a directory of the run has other files. Nothing has been deleted then.
+        """
+        written = [path for name in DIRECTORIES for path in self._listed(name)]
+        if foreign := [path for path in written if not _is_of_a_run(path)]:
+            raise BadInput(
+                f"--overwrite would delete {foreign[0]}, which no run writes: move it away, and the same command "
+                f"begins the run anew"
+            )
+        for path in (*(self.path / name for name in FILES if name != ".lock"), *written):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        for name in sorted(
+            DIRECTORIES, reverse=True
+        ):  # "checkpoints/best" before "checkpoints"; a link to a directory elsewhere stays
+            if (directory := self.path / name).is_dir() and not directory.is_symlink() and not self._listed(name):
+                shutil.rmtree(directory)
+
+    def _listed(self, name):
+        """Returns the paths in a directory of the run, without its other directories."""
+        directory, others = self.path / name, {self.path / each for each in DIRECTORIES}
+        return [path for path in directory.iterdir() if path not in others] if directory.is_dir() else []
 
     def write_recipe(self, recipe, label_names):
         """Writes config.json and labels.txt.
@@ -177,13 +202,29 @@ class RunDirectory:
         with files.replacing(self.path / MODEL) as temporary:
             model.save(temporary)
 
+    def closing(self, log):
+        """Returns an object, whose method `close` is called when the context ends."""
+        return self._at_exit.enter_context(contextlib.closing(log))
+
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        self._at_exit.close()
         self._lock.close()
         if self._copy:
             self._copy.cleanup()
+
+
+def _is_of_a_run(path):
+    """Returns whether a path in one of the `DIRECTORIES` has a name that a run or an export gives."""
+    if path.parent.name == EXPORT:
+        from allconv_resnet.training.exporting import is_export
+
+        return is_export(path) if path.is_dir() else bool(EXPORTED.fullmatch(path.name))
+    if path.parent.name == "tensorboard":
+        return path.is_dir() and all(each.name.startswith("events.out.tfevents.") for each in path.iterdir())
+    return bool(CHECKPOINT.fullmatch(path.name))
 
 
 def _require_kinds(run_dir):

@@ -106,6 +106,9 @@ def finished(run_dir, steps):
     # A prolonged run may have been stopped before it wrote the network again. Then its newest checkpoint is newer.
     checkpoints = run_dir / "checkpoints"
     newest = max(steps_on_disk(checkpoints), default=None)
+    noted = [session["finished"] for session in run_directory.read_sessions(run_dir) if "finished" in session]
+    if newest in noted:  # times say nothing after a copy
+        return True
     return newest is None or model.stat().st_mtime >= (checkpoints / f"step-{newest}.npz").stat().st_mtime
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 from allconv_resnet import pretrained
-from allconv_resnet.errors import BadInput
+from allconv_resnet.errors import BadInput, reason
 from allconv_resnet.training import run_directory, run_state
 from allconv_resnet.training.checkpoints import Checkpoints
 from allconv_resnet.training.run_directory import MODEL
@@ -88,7 +88,10 @@ def _state(model):
 
 
 def _last_step(run_dir):
-    return max(line["step"] for line in run_directory.read_metrics(run_dir))
+    steps = [line["step"] for line in run_directory.read_metrics(run_dir)]
+    if not steps:
+        raise BadInput(f"{Path(run_dir) / run_directory.METRICS} does not say of which step the weights are")
+    return max(steps)
 
 
 def _load_finished(run_dir, load):
@@ -98,6 +101,6 @@ def _load_finished(run_dir, load):
     try:
         model = keras.saving.load_model(Path(run_dir) / MODEL, compile=False)
         load(_state(model))
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise BadInput(f"{run_dir}/{MODEL} cannot be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # Keras and zipfile raise many types of errors for damaged files
+        raise BadInput(f"{run_dir}/{MODEL} cannot be read: {reason(error)}") from error
     return _last_step(run_dir)

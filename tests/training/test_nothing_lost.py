@@ -305,10 +305,10 @@ def test_a_file_in_place_of_a_directory_and_the_reverse(run_dir, capsys, name):
 
 def test_after_a_kill_events_are_not_written_twice_and_nothing_is_left_over(run_dir):
     for place in (".", "checkpoints", "checkpoints/best", "tensorboard"):
-        (run_dir / place / ".123.step-9.npz").write_text("")
-        (run_dir / place / ".123.directory").mkdir()
+        (run_dir / place / ".allconv_resnet-99999999.step-9.npz").write_text("")
+        (run_dir / place / ".allconv_resnet-99999999.directory").mkdir()
     (run_dir / "export").mkdir()
-    (run_dir / "export" / ".7.old.5").mkdir()  # a kill between two renames
+    (run_dir / "export" / ".allconv_resnet-99999999.old.5").mkdir()  # a kill between two renames
     for path in (run_dir / "checkpoints").glob("step-6*"):
         path.unlink()
     (run_dir / "model.keras").unlink()

@@ -58,6 +58,7 @@ class Arrays(Images):
 
     def __post_init__(self) -> None:
         check_cutout(self)
+        self.crop.require_fit(*self.image_size[:2])
 
     def augmentations(self) -> tuple[Any, ...]:
         """Returns the augmentations of training, in the order in which they are applied."""
