@@ -9,10 +9,21 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from allconv_resnet.cpu import Convolution, compiled_convolution, compiled_residual_block, faster_convolution
+from allconv_resnet.cpu import (
+    BatchNormalization,
+    Convolution,
+    compiled_convolution,
+    compiled_residual_block,
+    faster_convolution,
+)
 from allconv_resnet.errors import BadInput
-from allconv_resnet.layers import Configured, batch_normalization, convolution, own_activation
+from allconv_resnet.layers import Configured, convolution, own_activation
 from allconv_resnet.types import Activation, Shape, Tensor
+
+
+def batch_normalization(name, dtype):
+    """Returns the batch normalization of the paper's comparison, with the constants of the 2016 TensorFlow model."""
+    return BatchNormalization(momentum=0.9, epsilon=1e-3, name=name, dtype=dtype)
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")

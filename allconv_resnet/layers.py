@@ -7,7 +7,6 @@ import keras
 from keras import layers, ops
 
 from allconv_resnet import initializers
-from allconv_resnet.cpu import BatchNormalization
 from allconv_resnet.types import Config, Shape, Tensor
 
 
@@ -245,8 +244,3 @@ def activation_layer(activation, name, dtype):
     """Returns a layer that applies a name, callable or layer; a given layer is copied and keeps its dtype policy."""
     own = own_activation(activation, name)
     return own if isinstance(own, layers.Layer) else layers.Activation(own, name=name, dtype=dtype)
-
-
-def batch_normalization(name, dtype):
-    """Returns the batch normalization of the paper's comparison, with the constants of the 2016 TensorFlow model."""
-    return BatchNormalization(momentum=0.9, epsilon=1e-3, name=name, dtype=dtype)

@@ -23,14 +23,13 @@ from allconv_resnet.architectures import (
     imagenet_stages,
     imagenet_stem,
 )
-from allconv_resnet.blocks import BLOCKS
+from allconv_resnet.blocks import BLOCKS, batch_normalization
 from allconv_resnet.errors import BadInput
 from allconv_resnet.initializers import patch_whitening
 from allconv_resnet.layers import (
     RandomProjection,
     activation_layer,
     argument_names,
-    batch_normalization,
     convolution,
     from_config,
     frozen_config,

@@ -206,3 +206,13 @@ def test_batch_normalization_is_a_layer_of_keras(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+def test_the_layers_are_called_as_those_of_keras():
+    x = tf.cast(normal(2, 8, 8, 5), tf.bfloat16)
+    for layer in (cpu.Convolution(4, 3, dtype="mixed_bfloat16"), cpu.BatchNormalization(dtype="mixed_bfloat16")):
+        assert layer(inputs=x, training=True).shape[0] == 2
+    layer = cpu.BatchNormalization(center=False, scale=False, dtype="mixed_bfloat16")
+    layer.build(x.shape)
+    step = tf.function(lambda x: layer(x, training=True), input_signature=[tf.TensorSpec([None] * 4, tf.bfloat16)])
+    np.testing.assert_allclose(np.mean(tf.cast(step(x), tf.float32), axis=(0, 1, 2)), np.zeros(5), atol=0.01)

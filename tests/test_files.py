@@ -41,3 +41,11 @@ def write(path, kind, text):
 
 def read(path, kind):
     return (path / "inside" if kind == "directory" else path).read_text()
+
+
+def test_leftovers_of_killed_processes_alone_are_removed(tmp_path):
+    alive, killed = f".allconv_resnet-{os.getppid()}.5", ".allconv_resnet-99999999.5"
+    for name in (alive, killed, f".allconv_resnet-{os.getpid()}.6", ".2024.notes", ".digits"):
+        (tmp_path / name).mkdir()
+    files.remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {alive, ".2024.notes", ".digits"}

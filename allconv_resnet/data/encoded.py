@@ -212,11 +212,14 @@ def decode_batch(files, positions, prepare, data, orientations=None, contents=No
     bad = (weights == 0) & files.present
 
     def report_bad_images():
+        # A file that cannot be read at all raises its error here, and is not taken for a damaged image.
         unread = tf.boolean_mask(files.images, bad)
-        again = (
-            [] if contents is None else [tf.map_fn(lambda image: tf.strings.length(contents(image)), unread, tf.int32)]
+        size = (
+            unread
+            if contents is None
+            else tf.map_fn(lambda image: tf.strings.length(contents(image)), unread, fn_output_signature=tf.int32)
         )
-        with tf.control_dependencies(again):
+        with tf.control_dependencies([size]):
             return _report_bad_images(tf.boolean_mask(files.names, bad), data.bad_images)
 
     report = tf.cond(tf.reduce_any(bad), report_bad_images, tf.no_op)

@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,16 +18,12 @@ from allconv_resnet.progress import say
 from allconv_resnet.serving.card import CARD, LABELS
 from allconv_resnet.training import run_directory
 from allconv_resnet.training.engines import keeps_run_directory
-from allconv_resnet.training.run_directory import EXPORT
+from allconv_resnet.training.run_directory import EXPORT, is_export
 from allconv_resnet.training.weights import load_model
 
 SUFFIXES = {"savedmodel": "", "onnx": ".onnx", "litert": ".tflite"}
 NETWORK = "assets.extra/network.json"  # the Keras model and the names of its classes, without the weights
 REPRESENTATIVE = 256  # images that determine the ranges of int8
-WRITTEN = re.compile(
-    r"saved_model\.pb|fingerprint\.pb|MODEL_CARD\.md|labels\.txt|variables/variables\.(index|data-[\d-]+of-\d+)"
-    r"|assets\.extra/(tf_serving_warmup_requests|network\.json)"
-)
 
 
 def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel", quantize=None, data_dir=None):
@@ -170,12 +165,6 @@ def _next_version(directory, step, kind):
     if step > newest or (step == newest and (path.is_file() or is_export(path))):
         return step
     return newest + 1
-
-
-def is_export(directory):
-    """Returns whether a directory has no other files than a SavedModel with its card."""
-    paths = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir())
-    return all(WRITTEN.fullmatch(path) for path in paths)
 
 
 def _versions(directory, kind="savedmodel"):

@@ -32,6 +32,10 @@ EVALUATIONS = "evaluations.jsonl"  # written by a process beside training, see e
 EXPORT = "export"
 FILES = ("config.json", "labels.txt", "environment.json", METRICS, EVALUATIONS, "curves.png", MODEL, ".lock")
 CHECKPOINT = re.compile(r"step-\d+\.(npz|index|data-\d+-of-\d+)|checkpoint")  # those of 0.1 too
+SAVED_MODEL = re.compile(
+    r"saved_model\.pb|fingerprint\.pb|MODEL_CARD\.md|labels\.txt|variables/variables\.(index|data-[\d-]+of-\d+)"
+    r"|assets\.extra/(tf_serving_warmup_requests|network\.json)"
+)
 EXPORTED = re.compile(r"\d+(\.int8)?\.(onnx|tflite)(\.MODEL_CARD\.md|\.labels\.txt)?")
 DIRECTORIES = ("checkpoints", "checkpoints/best", "tensorboard", EXPORT)
 
@@ -88,6 +92,12 @@ def read_labels(run_dir):
             f"{path} must have one name for each of {classes} classes; {again}. Received: {len(labels)} lines"
         )
     return labels
+
+
+def is_export(directory):
+    """Returns whether a directory has no other files than a SavedModel with its card."""
+    paths = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir())
+    return all(SAVED_MODEL.fullmatch(path) for path in paths)
 
 
 def read_metrics(run_dir, name="metrics.jsonl"):
@@ -219,8 +229,6 @@ class RunDirectory:
 def _is_of_a_run(path):
     """Returns whether a path in one of the `DIRECTORIES` has a name that a run or an export gives."""
     if path.parent.name == EXPORT:
-        from allconv_resnet.training.exporting import is_export
-
         return is_export(path) if path.is_dir() else bool(EXPORTED.fullmatch(path.name))
     if path.parent.name == "tensorboard":
         return path.is_dir() and all(each.name.startswith("events.out.tfevents.") for each in path.iterdir())

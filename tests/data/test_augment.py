@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from allconv_resnet import recipes
 from allconv_resnet.data.augment import CropAndFlip, Cutout
+from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
 
 RNG = np.random.default_rng(0)
@@ -80,3 +82,10 @@ def test_standardized_images_have_mean_0_and_deviation_1():
     assert result.dtype == np.float32
     np.testing.assert_allclose(result.mean((1, 2, 3)), 0, atol=1e-5)
     np.testing.assert_allclose(result.std((1, 2, 3)), 1, atol=1e-5)
+
+
+def test_mirrored_borders_need_images_that_are_larger():
+    with pytest.raises(BadInput, match="padding must be less than the height and width"):
+        recipes.DIGITS.replace(reflect=True, padding=8, image_size=(8, 32, 3))
+    with pytest.raises(BadInput, match="padding must be less"):
+        CropAndFlip(padding=4, reflect=True).apply(np.zeros((1, 4, 4, 3)), np.zeros((1, 2), int), np.zeros(1, bool))

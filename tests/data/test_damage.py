@@ -123,7 +123,7 @@ def test_a_bad_label_of_a_record_is_named_even_late(number, tmp_path, capsys):
 
 
 def test_a_corrupted_record_is_named_with_its_file(tmp_path, capsys):
-    write_records(tmp_path, shards=(15, 15), name="some")
+    write_records(tmp_path, shards=(5, 25), name="some")  # the damage lies beyond the end of the first file
     path = sorted(tmp_path.glob("some/*/*train*"))[1]
     lengths = [len(record.numpy()) + 16 for record in tf.data.TFRecordDataset(str(path))]
     flip(path, sum(lengths[:10]) + 50)

@@ -1,9 +1,11 @@
 """Folders of images: their splits, which of them are read into memory, and what is decoded batch by batch."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from data.image_folders import random_images, write_folder
 from PIL import Image
 
@@ -221,3 +223,24 @@ def test_a_path_is_recognized_as_one(small, tmp_path, monkeypatch):
         acr.load_data(directory.name, tmp_path)
     with pytest.raises(BadInput, match="There is no file or folder /nowhere"):
         acr.load_data("/nowhere/at/all")
+
+
+def test_what_is_not_read_is_said(tmp_path, capsys):
+    write_folder(tmp_path / "train", random_images(4, (8, 8, 3)), [0, 1, 0, 1], "ab")
+    from_folder(tmp_path)
+    assert not capsys.readouterr().err
+    (tmp_path / "train" / "a" / "photo.webp").write_bytes(b"")
+    (tmp_path / "train" / "b" / "more").mkdir()
+    from_folder(tmp_path)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"only JPEG and PNG files in the folder of a class are read, and not {tmp_path}/train/a/photo.webp" in said
+    assert said.endswith("and 1 more")
+
+
+def test_a_file_that_is_gone_is_no_bad_image(photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "photos")
+    source = from_folder(tmp_path / "photos").as_kind("records")
+    for path in (tmp_path / "photos").rglob("*.*"):
+        path.unlink()
+    with pytest.raises(tf.errors.NotFoundError):
+        take(source, 1)

@@ -107,6 +107,36 @@ def test_the_command_writes_the_file(tmp_path, capsys):
     assert from_npz(tmp_path / "digits.npz").examples("train") == 1_437
 
 
+def some_arrays(splits):
+    images, labels = np.zeros((6, 8, 8, 1), np.uint8), np.arange(6)
+    return ArraySource("some", "abcdef", {split: lambda: (images, labels) for split in splits})
+
+
+def test_a_file_has_all_splits_or_is_refused(tmp_path):
+    save_npz(some_arrays(("training", "testing", "val")), tmp_path / "some.npz")
+    assert from_npz(tmp_path / "some.npz").splits == ("train", "test", "validation")
+    for splits, message in ((("train", "extra"), "Received: extra"), (("val", "valid"), "two splits that would be")):
+        with pytest.raises(BadInput, match=message):
+            save_npz(some_arrays(splits), tmp_path / "other.npz")
+    assert not (tmp_path / "other.npz").exists()
+
+
+def test_arrays_that_cannot_be_used_are_named(tmp_path):
+    path, images = tmp_path / "some.npz", np.zeros((6, 8, 8, 1), np.uint8)
+    for labels in (np.array(list("abcdef")), np.array([0, 1, np.nan, 2, 3, 4])):
+        np.savez(path, images=images, labels=labels)
+        with pytest.raises(BadInput, match="Labels must be integers, but labels of"):
+            from_npz(path)
+    np.savez(path, images=images, labels=np.arange(6), names=np.array([b"cat", "ä".encode(), b"d", b"e", b"f", b"g"]))
+    assert from_npz(path).label_names[:2] == ("cat", "ä")
+    np.savez_compressed(path, x_train=np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1)), y_train=np.arange(20))
+    content = bytearray(path.read_bytes())
+    content[300:320] = bytes(20)
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match="The array x_train of"):
+        from_npz(path).arrays("train")
+
+
 # What can be wrong with a dataset, each as (what is done to it, the sentence).
 
 

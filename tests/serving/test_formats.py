@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import tensorflow as tf
+from data.image_folders import random_images, write_folder
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 from training.runs import TINY, command_line
@@ -149,6 +150,13 @@ def test_int8_of_records_sees_images_as_evaluation_does(prepared, tmp_path):
     recipe = IMAGENET_TINY.replace(dataset="imagenet2012")
     images = _representative_images(recipe, prepared)
     assert images.shape[1:] == (64, 64, 3) and images.min() >= 0 and images.max() <= 255 and images.std() > 20
+
+
+def test_int8_of_a_few_files_of_which_one_is_damaged(tmp_path):
+    write_folder(tmp_path, random_images(7, (None, None, 3)), [0, 1] * 3 + [0], "ab")
+    (tmp_path / "a" / "00000.png").write_bytes(b"no image")
+    recipe = IMAGENET_TINY.replace(dataset=str(tmp_path), num_classes=2, batch_size=4, train_split="train")
+    assert _representative_images(recipe, None).shape == (6, 64, 64, 3)
 
 
 def test_what_cannot_be_quantized(finished, tmp_path, capsys):

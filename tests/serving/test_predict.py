@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from training.runs import TINY
 
@@ -20,6 +21,7 @@ from allconv_resnet.progress import Progress
 from allconv_resnet.serving.export import export_savedmodel
 from allconv_resnet.serving.predict import predict_export
 from allconv_resnet.training.loop import train
+from allconv_resnet.training.predict import decode_with_pillow
 
 LABELS = [f"Größe {number}" for number in range(10)]
 
@@ -215,3 +217,11 @@ def test_a_damaged_export_is_one_sentence(export, name, damage, tmp_path, capsys
 def test_other_callers_get_the_errors_as_answers(export, pictures):
     answers = list(predict_export(export, [pictures / "good.png", pictures / "text.jpg"]))
     assert [sorted(answer) for answer in answers] == [["image", "predictions"], ["error", "image"]]
+
+
+def test_pictures_of_16_bits_are_decoded_as_in_training(tmp_path):
+    values = np.linspace(0, 65_535, 64, dtype=np.uint16).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    content = (tmp_path / "deep.png").read_bytes()
+    ours = decode_with_pillow("deep.png", content, (8, 8, 1), 1.0)
+    np.testing.assert_array_equal(ours, tf.io.decode_png(content, channels=1).numpy())

@@ -4,10 +4,13 @@ import csv
 
 import numpy as np
 import pytest
+from data.image_folders import random_images, write_folder
 from training.runs import TINY, lines
 
 import allconv_resnet as acr
 from allconv_resnet import cli
+from allconv_resnet.recipes import IMAGENET_TINY
+from allconv_resnet.training.details import write_details
 from allconv_resnet.training.loop import train
 
 
@@ -54,6 +57,26 @@ def test_details_are_those_of_the_network(runs, tmp_path, capsys):
     for name in ("confusion.png", "mistakes.png"):
         picture = (tmp_path / "details" / name).read_bytes()
         assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+
+
+def test_images_have_their_numbers_beside_a_damaged_one(tmp_path):
+    write_folder(tmp_path, random_images(9, (None, None, 3)), range(9), "abcdefghi")
+    (tmp_path / "d" / "00003.png").write_bytes(b"no image")
+    recipe = IMAGENET_TINY.replace(dataset=str(tmp_path), num_classes=9, batch_size=4)
+    source = acr.load_data(str(tmp_path)).as_kind("records")
+    write_details(recipe.build_model(), source, "train", recipe, tmp_path / "details")
+    rows = table(tmp_path / "details" / "predictions.csv")
+    expected = [(number, "abcdefghi"[label]) for number, label in enumerate(source.labels("train")) if label != 3]
+    assert [(int(row["image"]), row["class"]) for row in rows] == expected
+
+
+def test_details_overwrite_their_own_files_alone(runs, tmp_path, capsys):
+    (tmp_path / "predictions.csv").write_text("the user's own")
+    assert command("evaluate", runs[0], "--details", tmp_path) == 2
+    assert "predictions.csv would be overwritten" in capsys.readouterr().err
+    assert (tmp_path / "predictions.csv").read_text() == "the user's own" and len(list(tmp_path.iterdir())) == 1
+    for _ in range(2):
+        assert command("evaluate", runs[0], "--details", tmp_path / "details") == 0
 
 
 def test_details_of_one_checkpoint_alone(runs, tmp_path, capsys):

@@ -209,6 +209,13 @@ def test_what_cannot_be_packed_is_refused(run, tmp_path, capsys):
     assert command("pack", run, "../x", "--output-dir", tmp_path / "out") == 2
     assert "must be that of a folder. Received: name='../x'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    for name in ("", ".", ".."):
+        assert command("pack", run, name, "--output-dir", tmp_path / "out") == 2
+        assert f"must be that of a folder. Received: name={name!r}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    before = sorted(run.rglob("*"))
+    assert command("pack", run, run.name, "--output-dir", run.parent) == 2  # it would replace the run itself
+    assert "is not a packed network: it has .lock" in capsys.readouterr().err and sorted(run.rglob("*")) == before
     assert command("pack", run, "mine", "--output-dir", tmp_path / "out") == 0
     assert acr.load(tmp_path / "out" / "mine").label_names == DIGITS
 
@@ -233,6 +240,33 @@ def test_a_name_that_is_not_there_is_refused_with_those_that_are(packed, tmp_pat
             assert command(*arguments) == 2
             assert f"called cifar10-none. {networks}\n" in capsys.readouterr().err
         monkeypatch.setattr(pretrained, "HERE", tmp_path / "none")
+
+
+def test_a_name_that_is_also_a_directory_is_refused(packed, run, tmp_path, monkeypatch, capsys):
+    shutil.copytree(run, tmp_path / "here" / packed)
+    monkeypatch.chdir(tmp_path / "here")
+    for arguments in (
+        ("evaluate", packed),
+        ("predict", f"./{packed}", "x.png"),
+        ("export", packed, "--output-dir", "x"),
+    ):
+        assert command(*arguments) == 2
+        assert f"is a network of the package, and {tmp_path / 'here' / packed} exists too" in capsys.readouterr().err
+    assert command("evaluate", tmp_path / "here" / packed) == 0
+    assert command("pack", packed, "mine", "--output-dir", tmp_path / "out") == 0  # it packs runs alone
+    monkeypatch.chdir(pretrained.HERE)
+    assert acr.load(packed).label_names == DIGITS
+
+
+def test_damaged_networks_are_named(packed, run, tmp_path):
+    content = bytearray((run / "model.keras").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "own.keras").write_bytes(content)
+    with pytest.raises(BadInput, match=r"own\.keras cannot be read"):
+        acr.load(tmp_path / "own.keras")
+    (pretrained.HERE / packed / "metrics.jsonl").write_text("")
+    with pytest.raises(BadInput, match=r"metrics\.jsonl does not say of which step the weights are"):
+        acr.load(packed)
 
 
 def test_a_network_of_the_package_is_exported_to_another_place(packed, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Nothing of a run directory is lost, and what cannot be used is named in one sentence."""
 
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -202,6 +203,39 @@ def test_checkpoints_of_later_steps_give_way_to_new_ones(tmp_path):
     (tmp_path / "step-60.npz").write_bytes(b"damaged")
     checkpoints.save(40, lambda: {"model/0000": np.ones(3)})
     assert steps_on_disk(tmp_path) == [40]
+
+
+def test_the_best_checkpoint_is_not_of_steps_that_are_made_again(run_dir):
+    best = run_dir / "checkpoints" / "best"
+    (kept,) = steps_on_disk(best)
+    shutil.copy(best / f"step-{kept}.npz", best / "step-7.npz")  # a kill before the checkpoint of step 7
+    (run_dir / "model.keras").unlink()
+    assert train(SMALL, run_dir) is None
+    assert steps_on_disk(best) == [kept]
+
+
+def test_a_copy_without_times_has_finished(run_dir, capsys):
+    for path in (run_dir / "checkpoints").iterdir():
+        os.utime(path, (2e9, 2e9))
+    status, said = train_again(capsys, SMALL, run_dir)
+    assert status == 0 and "has already finished" in said
+
+
+def test_overwriting_deletes_no_file_of_the_user_and_keeps_links(run_dir, tmp_path, capsys):
+    (run_dir / "checkpoints").rename(tmp_path / "scratch")
+    (run_dir / "checkpoints").symlink_to(tmp_path / "scratch")
+    for place in ("checkpoints/notes.txt", "tensorboard/mine/notes.txt", "export/notes.txt", "export/6/notes.txt"):
+        path = run_dir / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("the user's own")
+        before = contents(run_dir)
+        status, said = train_again(capsys, SMALL, run_dir, "--overwrite")
+        assert status == 2 and "--overwrite would delete" in said and contents(run_dir) == before
+        path.unlink()
+        (run_dir / place).parent.rmdir() if path.parent.name in ("mine", "6", "export") else None
+    status, said = train_again(capsys, SMALL, run_dir, "--overwrite")
+    assert status == 0 and "from step 0" in said
+    assert (run_dir / "checkpoints").is_symlink() and steps_on_disk(tmp_path / "scratch") == [2, 4, 6]
 
 
 # Logs and side files
