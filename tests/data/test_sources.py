@@ -1,5 +1,6 @@
 """Sources: what they read, and that whatever a dataset on disk lacks ends in one sentence."""
 
+import io
 import json
 import shutil
 import time
@@ -135,6 +136,20 @@ def test_arrays_that_cannot_be_used_are_named(tmp_path):
     path.write_bytes(content)
     with pytest.raises(BadInput, match="The array x_train of"):
         from_npz(path).arrays("train")
+
+
+def test_an_unknown_configuration_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: io.BytesIO())  # a server that answers
+    with pytest.raises(BadInput, match=r"has no dataset 'cifar10/nope': "):
+        load_data("cifar10/nope", tmp_path)
+
+
+def test_records_in_another_format_are_refused(tmp_path):
+    write_records(tmp_path, name="some")
+    (description,) = tmp_path.glob("some/*/dataset_info.json")
+    description.write_text(description.read_text().replace('"tfrecord"', '"array_record"'))
+    with pytest.raises(BadInput, match=r"read from TFRecord files\. Received: .* in the format array_record"):
+        load_data("some", tmp_path)
 
 
 # What can be wrong with a dataset, each as (what is done to it, the sentence).

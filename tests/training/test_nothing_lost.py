@@ -214,6 +214,12 @@ def test_the_best_checkpoint_is_not_of_steps_that_are_made_again(run_dir):
     assert steps_on_disk(best) == [kept]
 
 
+def test_a_run_closes_its_files(tmp_path):
+    assert train(SMALL, tmp_path / "run") is None
+    opened = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.exists()]
+    assert not [path for path in opened if path.startswith(str(tmp_path))]
+
+
 def test_a_copy_without_times_has_finished(run_dir, capsys):
     for path in (run_dir / "checkpoints").iterdir():
         os.utime(path, (2e9, 2e9))
