@@ -75,7 +75,7 @@ class CropAndFlip:
         """Draws the places of the crops, and which of them are mirrored.
 
         Args:
-            random: Object with the functions `integers`, `uniform` and `shuffled`: the module `draws`, or
+            random: Object with the functions `integers`, `uniform` and `hashed`: the module `draws`, or
                 `pipeline.TensorFlowDraws`.
             batch: `Batch`.
 
@@ -85,7 +85,7 @@ class CropAndFlip:
         seed, step, count = batch.seed, batch.step, batch.count
         offsets = random.integers((count, 2), (2 * seed, step), 2 * self.padding + 1)
         if self.flip and self.alternate:
-            first = random.shuffled(batch.rows, (2 * seed + 1, 0, 1), 2**31 - 1)  # a bit of each image
+            first = random.hashed(batch.rows, (2 * seed + 1, 1)) // 2**40  # a random bit of each image
             return offsets, (first + batch.epochs) % 2 == 1
         flips = random.integers((count,), (2 * seed + 1, step), 2) == 1
         return offsets, flips if self.flip else flips & False

@@ -3,7 +3,9 @@
 The TensorFlow engines draw inside tf.data, and the JAX engine with these functions, so that both train on the same
 batches and the JAX engine does not need TensorFlow. The generator is Philox 4x32 with 10 rounds (Salmon et al. 2011,
 "Parallel random numbers: as easy as 1, 2, 3"). The permutation is a Simon block cipher of 4 rounds (Beaulieu et al.
-2013) that is applied until the value lies in the range, as TensorFlow's `RandomIndexShuffle` documents.
+2013) that is applied until the value lies in the range, as TensorFlow's `RandomIndexShuffle` documents. Its keys have
+few bits, and permutations of keys that differ by a bit resemble each other. `order_of_epochs` therefore hashes the keys
+and applies it twice. The hash is that of SplitMix64 (Steele et al. 2014).
 """
 
 import numpy as np
@@ -12,6 +14,9 @@ SCRAMBLE = (0x3EC8F720, 0x02461E29)  # TensorFlow's key for turning a seed into 
 MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 WEYL = (0x9E3779B9, 0xBB67AE85)
 LOW = 0xFFFFFFFF
+# SplitMix64: (shift, multiplier) of its three steps, and the distance between its states.
+MIXING = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
+GOLDEN = 0x9E3779B97F4A7C15
 
 
 def integers(shape, key, maxval):
@@ -41,20 +46,72 @@ def uniform(shape, key):
     return ((_bits(shape, key) & np.uint32(0x7FFFFF)) | np.uint32(127 << 23)).view(np.float32) - np.float32(1)
 
 
-def shuffled(index, keys, max_index):
-    """Applies a pseudorandom permutation of `range(max_index + 1)` to each index.
+def order_of_epochs(random, seed, epochs, places, examples):
+    """Returns which example is at a place of an epoch. Each epoch and each seed has its own random permutation.
 
     Args:
-        index: Integer array `[n]` with values in `[0, max_index]`.
-        keys: Integer array `[n, 3]`, or three integers for all. Each key has its own permutation.
+        random: This module, or `pipeline.TensorFlowDraws` for tensors.
+        seed: Integer.
+        epochs: int64 array `[n]`.
+        places: int64 array `[n]` with values in `[0, examples)`.
+        examples: Integer, number of examples.
+
+    Returns:
+        int64 array `[n]` with values in `[0, examples)`.
+    """
+    # The cipher leaves out the largest of so many numbers, as if they were one fewer.
+    one_fewer = examples > 2**16 and (examples - 1) & (examples - 2) == 0
+    for turn in range(2):
+        bits, offset = (random.hashed(epochs, (seed, turn, number)) for number in range(2))
+        keys = bits % 2**20, bits // 2**20 % 2**20, bits // 2**40
+        places = (places + offset % examples) % examples
+        places = random.shuffled(places, keys, examples - 1 - one_fewer)
+    return places
+
+
+def hashed(numbers, key):
+    """Returns random numbers that are a function of a key and of other numbers.
+
+    Args:
+        numbers: int64 array `[n]`.
+        key: Sequence of integers of 64 bits.
+
+    Returns:
+        int64 array `[n]` with values in `[0, 2^62)`.
+    """
+    values = _mixed(np.asarray(numbers, np.int64).view(np.uint64) + state_of(key))
+    return (values >> np.uint64(2)).view(np.int64)
+
+
+def state_of(key):
+    """Returns the state of the generator for a key of integers, a uint64."""
+    state = np.array([GOLDEN], np.uint64)  # an array, because NumPy warns if scalars overflow
+    for part in key:
+        state = _mixed(state + np.uint64(part & (2**64 - 1))) + np.uint64(GOLDEN)
+    return state
+
+
+def _mixed(values):
+    for shift, multiplier in MIXING:
+        values = (values ^ (values >> np.uint64(shift))) * np.uint64(multiplier)
+    return values
+
+
+def shuffled(index, keys, max_index):
+    """Applies a pseudorandom permutation of `range(max_index + 1)` to each index. Larger ones stay as they are.
+
+    Args:
+        index: Integer array `[n]`.
+        keys: Three integer arrays `[n]`, or three integers for all.
         max_index: Integer.
 
     Returns:
-        int64 array `[n]`, the values of `tf.raw_ops.RandomIndexShuffle(index=index, seed=keys, max_index=max_index)`.
+        int64 array `[n]`, for indices in `[0, max_index]` the values of `tf.raw_ops.RandomIndexShuffle`.
     """
     if max_index == 0:
-        return np.zeros(len(index), np.int64)
-    keys = np.broadcast_to(np.asarray(keys), (len(index), 3))
+        return np.asarray(index, np.int64)
+    index = np.asarray(index)
+    keys = np.stack([np.broadcast_to(part, index.shape) for part in keys], axis=1)
     bits = int(np.ceil(np.log2(max_index)))
     word = max(bits + bits % 2, 16) // 2  # half a block, in bits
     mask = np.uint64((1 << word) - 1)
@@ -69,8 +126,8 @@ def shuffled(index, keys, max_index):
     constant = np.uint64((0xFFFFFFFC ^ 1) & int(mask))  # the first bit of the schedule's sequence is 1
     round_keys.append(constant ^ round_keys[0] ^ rotated(last, word - 3) ^ rotated(last, word - 4))
 
-    values = np.asarray(index).astype(np.uint64)
-    left_out = np.ones(len(values), bool)
+    values = index.astype(np.uint64)
+    left_out = index <= max_index
     while left_out.any():
         high, low = (values >> np.uint64(word)) & mask, values & mask
         for round_key in round_keys:
@@ -78,7 +135,7 @@ def shuffled(index, keys, max_index):
             high, low = low, high ^ mixed ^ round_key
         encrypted = (high << np.uint64(word)) | low
         values = np.where(left_out, encrypted, values)
-        left_out = values > np.uint64(max_index)
+        left_out &= values > np.uint64(max_index)
     return values.astype(np.int64)
 
 

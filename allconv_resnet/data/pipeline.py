@@ -6,6 +6,7 @@ the same images as a single worker would.
 
 import tensorflow as tf
 
+from allconv_resnet.data import draws
 from allconv_resnet.data.augment import Batch, standardize_and_augment
 from allconv_resnet.data.inspection import name_damaged_file
 from allconv_resnet.errors import RunFailed, reason
@@ -26,9 +27,21 @@ class TensorFlowDraws:
         return tf.random.stateless_uniform(shape, _key(key))
 
     @staticmethod
-    def shuffled(index, key, max_index):
-        """Returns int64 tensor of the shape of `index`, see `draws.shuffled`."""
-        return tf.raw_ops.RandomIndexShuffle(index=index, seed=_key(key), max_index=tf.cast(max_index, tf.int64))
+    def hashed(numbers, key):
+        """Returns an int64 tensor of the shape of `numbers` with values in `[0, 2^62)`, see `draws.hashed`."""
+        values = tf.bitcast(tf.cast(numbers, tf.int64), tf.uint64) + draws.state_of(key)
+        for shift, multiplier in draws.MIXING:
+            shifted = tf.bitwise.right_shift(values, tf.constant(shift, tf.uint64))
+            values = (values ^ shifted) * tf.constant(multiplier, tf.uint64)
+        return tf.bitcast(tf.bitwise.right_shift(values, tf.constant(2, tf.uint64)), tf.int64)
+
+    @staticmethod
+    def shuffled(index, keys, max_index):
+        """Returns an int64 tensor of the shape of `index`, see `draws.shuffled`."""
+        largest = tf.constant(max_index, tf.int64)
+        seed = tf.stack([tf.broadcast_to(tf.cast(part, tf.int64), tf.shape(index)) for part in keys], axis=-1)
+        shuffle = tf.raw_ops.RandomIndexShuffle(index=tf.minimum(index, largest), seed=seed, max_index=largest)
+        return tf.where(index > largest, index, shuffle)
 
 
 def _key(key):
@@ -85,9 +98,7 @@ def example_indices(seed, step, batch_size, examples):
     """
     position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
     epoch, place = position // examples, position % examples
-    key = tf.stack([tf.fill([batch_size], tf.cast(seed, tf.int64)), epoch, tf.zeros_like(epoch)], axis=1)
-    rows = tf.raw_ops.RandomIndexShuffle(index=place, seed=key, max_index=tf.cast(examples - 1, tf.int64))
-    return rows, epoch
+    return draws.order_of_epochs(TensorFlowDraws, seed, epoch, place, examples), epoch
 
 
 def evaluation_batches(images, labels, batch_size, worker=0, workers=1, padded=False):

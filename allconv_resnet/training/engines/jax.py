@@ -96,8 +96,7 @@ class JaxEngine(Engine):
         recipe, shape = self.recipe, self._images.shape
         places = step * recipe.run.batch_size + np.arange(recipe.run.batch_size)
         epochs, places = places // shape[0], places % shape[0]
-        keys = np.stack([np.full_like(epochs, recipe.seed), epochs, np.zeros_like(epochs)], axis=1)
-        rows = draws.shuffled(places, keys, shape[0] - 1).astype(np.int32)
+        rows = draws.order_of_epochs(draws, recipe.seed, epochs, places, shape[0]).astype(np.int32)
         batch = Batch(recipe.seed, step, recipe.run.batch_size, shape[1:], rows, epochs)
         drawn = [augmentation.draw(draws, batch) for augmentation in recipe.data.augmentations()]
         return rows, drawn
