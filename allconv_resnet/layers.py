@@ -200,8 +200,10 @@ def standardize(images: Tensor) -> Tensor:
     return images * rsqrt(maximum(variance, floor))
 
 
-def convolution(filters, kernel_size, strides, use_bias, initialization, seed, kind=layers.Conv2D, **kwargs):
-    """Returns a SAME-padded channels-last convolution whose kernel is drawn from `seed`.
+def convolution(
+    filters, kernel_size, strides, use_bias, initialization, seed, kind=layers.Conv2D, padding="same", **kwargs
+):
+    """Returns a channels-last convolution whose kernel is drawn from `seed`.
 
     Args:
         filters: Integer, the number of output channels.
@@ -211,6 +213,7 @@ def convolution(filters, kernel_size, strides, use_bias, initialization, seed, k
         initialization: Initializer of the kernel, see `initializers.for_kernel`.
         seed: Integer.
         kind: `keras.layers.Conv2D` or a subclass of it, such as `cpu.Convolution`.
+        padding: `"same"` or `"valid"`.
         **kwargs: Further arguments of `kind`: `name`, `dtype`, ...
 
     Returns:
@@ -220,7 +223,7 @@ def convolution(filters, kernel_size, strides, use_bias, initialization, seed, k
         filters,
         kernel_size,
         strides,
-        padding="same",
+        padding=padding,
         data_format="channels_last",
         use_bias=use_bias,
         kernel_initializer=initializers.for_kernel(initialization, seed),

@@ -162,9 +162,9 @@ class AllConvResNet(keras.Model):
         if final_activation is not None:
             x = activation_layer(final_activation, "final_activation", policy)(x)
         pooling = PoolingOverMirrorImages if mirror_average else layers.GlobalAveragePooling2D
-        x = pooling(data_format="channels_last", name="pool", dtype=policy)(x)
-        # In bfloat16 the logits would have only three digits, and the projection in float32 costs almost nothing.
+        # In bfloat16 the logits would have only three digits. In float32, the mean and the projection cost little.
         wide = policy.variable_dtype
+        x = pooling(data_format="channels_last", name="pool", dtype=wide)(x)
         x = RandomProjection(num_classes, next(seeds), trainable_head, name="projection", dtype=wide)(x)
         super().__init__(inputs=images, outputs=x, name=name)
         self._config = serialized({**arguments, "stem": stem, "stages": stages, "dtype": policy})

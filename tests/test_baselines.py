@@ -83,6 +83,24 @@ def test_shortcut_keeps_every_second_pixel_and_adds_zeros():
     assert y.shape == (2, 2, 2, 4) and not y[..., [0, 3]].any()
 
 
+def test_convolutions_that_halve_the_image_are_centred_on_the_pixels_of_the_shortcut():
+    for size in (32, 15):
+        model = baselines.resnet(depth=8, input_shape=(size, size, 3))
+        border, convolution = (
+            next(layer for layer in model.layers if found(layer))
+            for found in (
+                lambda layer: isinstance(layer, keras.layers.ZeroPadding2D),
+                lambda layer: getattr(layer, "strides", 1) == (2, 2) and hasattr(layer, "kernel"),
+            )
+        )
+        kernel = np.zeros((3, 3, 16, 32), "float32")
+        kernel[1, 1, range(16), range(8, 24)] = 1  # the shortcut's place for the old channels
+        convolution.kernel.assign(kernel)
+        x = np.random.default_rng(0).standard_normal((2, size, size, 16)).astype("float32")
+        y = convolution(border(x))
+        np.testing.assert_allclose(y, baselines.IdentityShortcut()(x), atol=1e-6)
+
+
 def test_logits_stay_in_float32():
     for name, make in TINY.items():
         assert make(dtype="mixed_bfloat16").output.dtype == "float32", name

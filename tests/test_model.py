@@ -223,3 +223,14 @@ def test_mirror_average_is_the_mean_over_mirror_images_in_inference_alone(dtype,
     averaged.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded.predict(x, batch_size=2, verbose=0), logits.mean(0), atol=tolerance)
+
+
+@pytest.mark.parametrize("mirror_average", [False, True])
+def test_features_are_averaged_in_float32(mirror_average):
+    model = acr.AllConvResNet(
+        (8, 8, 3), 4, stages=[acr.Stage(1, 16, 1)], mirror_average=mirror_average, dtype="mixed_bfloat16"
+    )
+    pool = model.get_layer("pool")
+    features = np.asarray(keras.ops.cast(pool(np.random.default_rng(0).random((2, 8, 8, 16), "float32")), "float32"))
+    rounded = np.asarray(keras.ops.cast(keras.ops.cast(features, "bfloat16"), "float32"))
+    assert pool.compute_dtype == "float32" and np.mean(features != rounded) > 0.9

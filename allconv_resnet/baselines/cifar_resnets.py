@@ -54,8 +54,10 @@ def resnet(
     policy = keras.dtype_policies.get(dtype)
 
     def conv(x, filters, strides=1):
-        arguments = (filters, 3, strides, normalization is None, "he", next(seeds))
-        x = convolution(*arguments, Convolution, dtype=policy)(x)
+        if strides > 1:  # one pixel on each side, so that the convolution is centred on the pixels of the shortcut
+            x = layers.ZeroPadding2D(1, data_format="channels_last", dtype=policy)(x)
+        arguments = (filters, 3, strides, normalization is None, "he", next(seeds), Convolution)
+        x = convolution(*arguments, padding="same" if strides == 1 else "valid", dtype=policy)(x)
         return x if normalization is None else normalize(x, policy)
 
     images = keras.Input(input_shape, name="images")

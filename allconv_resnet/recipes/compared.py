@@ -72,7 +72,8 @@ COMPARED: tuple[Recipe, ...] = (
 )
 """Networks that the paper compares with, and ablations of its claims. In all of them weight decay applies only to
 kernels, and each image is standardized by itself, whereas the papers subtract a mean image (He et al.), whiten
-(Springenberg et al.) or standardize each channel (Huang et al.).
+(Springenberg et al.) or standardize each channel (Huang et al.). Crops are padded with black pixels before the
+standardization, as Hardt & Ma do, and not with the mean.
 """
 
 
@@ -98,14 +99,14 @@ TWENTY_MINUTES: tuple[Recipe, ...] = (
 """Four networks with the same budget: 20 minutes on one core of an AMD EPYC (Zen 4 or 5) in bfloat16."""
 
 # Jordan's rates are of the sum over 1,024 images, and in units of the step that constant gradients cause, which is
-# 1 + 1 / (1 - momentum) times the rate. His weight decay is what a weight loses in such a step, whatever the rate.
+# 1 + 1 / (1 - momentum) times the rate. His weight decay is what a weight loses in such a step at the highest rate.
 AIRBENCH94 = CIFAR10_FAST.replace(
     name="airbench94",
     network=Airbench(),
     optimizer=Momentum(momentum=0.85, nesterov=True, weight_decay=0.0153 / 11.5, decay_vectors=True),
     schedule=Triangle(learning_rate=11.5 / (1 + 1 / 0.15)),
     batch_size=1_024,
-    steps=475,  # 9.9 epochs
+    steps=476,  # 9.9 epochs of 48 batches, as Jordan leaves out the last batch of an epoch; here none is left out
     label_smoothing=0.2,
     padding=2,
     reflect=True,

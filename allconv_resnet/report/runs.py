@@ -32,9 +32,9 @@ class Run:
         return next((line for line in reversed(self.lines) if line["split"] == split), None)
 
     def finished(self):
-        """Returns whether the run reached the last step of its recipe and was tested there."""
+        """Returns whether the run was tested at its end: the last step of its recipe, or where patience ended it."""
         test = self.last("test")
-        return test is not None and test["step"] >= self.recipe["steps"]
+        return test is not None and test.get("planned", test["step"]) >= self.recipe["steps"]
 
     def diverged_at(self):
         """Returns the step at which the loss was no longer finite and the run ended, or None."""

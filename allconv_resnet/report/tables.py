@@ -96,7 +96,7 @@ def steps(runs):
     done = sorted({run.diverged_at() or (run.lines[-1]["step"] if run.lines else 0) for run in runs})
     planned = max(run.recipe["steps"] for run in runs)
     text = " to ".join(f"{step:,}" for step in dict.fromkeys((done[0], done[-1])))
-    return text if done[0] == planned else f"{text} of {planned:,}"
+    return text if done[0] == planned or all(run.finished() for run in runs) else f"{text} of {planned:,}"
 
 
 def where(environment, commits=()):

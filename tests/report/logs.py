@@ -5,7 +5,7 @@ import json
 ENVIRONMENT = {"cores": 2, "cpu": "Test CPU", "gpus": [], "commit": "0123456789+changes", "precision": "float32"}
 
 
-def write_run(path, seed, error, step=40, config=None, **changes):
+def write_run(path, seed, error, step=40, config=None, planned=None, **changes):
     """Writes the log of a run of 40 steps of 10 images at 5 images a second: 80 seconds."""
     path.mkdir(parents=True)
     lines = [
@@ -19,7 +19,8 @@ def write_run(path, seed, error, step=40, config=None, **changes):
         }
         for at in range(20, step + 1, 20)
     ]
-    lines.append({"step": step, "split": "test", "loss": 1.0, "error": error})
+    ended = {} if planned is None else {"planned": planned}  # the last test of a run with held-out images
+    lines.append({"step": step, "split": "test", "loss": 1.0, "error": error, **ended})
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     config = config or {"name": "digits", "seed": seed, "steps": 40, "batch_size": 10, **changes}
     (path / "config.json").write_text(json.dumps(config))

@@ -80,6 +80,13 @@ def test_trainings_of_one_section_are_drawn_together(tmp_path):
     assert (tmp_path / "both.png").stat().st_size > 5000
 
 
+def test_a_run_that_patience_ended_has_finished(tmp_path):
+    for seed, step in enumerate((40, 20, 20)):
+        write_run(tmp_path / "digits" / f"seed{seed}", seed, 0.1, step, planned=40)
+    cells = row(write_report(tmp_path, PAGE).read_text(), "`digits`")
+    assert cells[2:4] == ["3", "20 to 40"]
+
+
 def test_what_is_missing_or_unfinished_says_so(tmp_path):
     write_run(tmp_path / "small", 0, 0.5, step=20)
     write_run(tmp_path / "of-the-user" / "a", 0, 0.5)

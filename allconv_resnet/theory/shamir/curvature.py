@@ -160,7 +160,7 @@ def root_mean_square(rows):
 def _null_space(W):
     """Returns an orthonormal basis (columns) of the vectors that W maps to zero, or the one that it shortens most."""
     _, _, right = np.linalg.svd(W)
-    return right[min(len(W), len(right) - 1) :].T if W.any() else np.eye(W.shape[1])
+    return right[min(np.linalg.matrix_rank(W), len(right) - 1) :].T if W.any() else np.eye(W.shape[1])
 
 
 def _smallest_eigenvalue(first, cross, last):

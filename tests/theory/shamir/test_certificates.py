@@ -6,6 +6,7 @@ import pytest
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import landscape
+from allconv_resnet.theory.shamir.curvature import _null_space
 
 N, D = 24, 9
 OUTPUTS = {"squared": 2, "logistic": 1, "cross_entropy": 3}
@@ -341,3 +342,9 @@ def test_bad_input_is_refused():
         landscape.features_of(keras.Model([a, b], keras.layers.Add()([a, b])), problem.x)
     with pytest.raises(BadInput, match="numbers of one input"):
         landscape.features_of(dense_branch(), problem.x[:, 1:])
+
+
+def test_the_directions_that_a_singular_matrix_ignores():
+    W = np.array([[1.0, 0, 0, 0], [0, 0, 0, 0]])
+    assert _null_space(W).shape == (4, 3) and not (W @ _null_space(W)).any()
+    assert _null_space(np.eye(2)).shape == (2, 1)  # there are none, so that it is the one that is shortened most
