@@ -21,6 +21,7 @@ def starting(needs_keras=True):
     Args:
         needs_keras: Boolean, whether the command needs Keras if its arguments do not ask for help.
     """
+    _open_closed_streams()
     stderr = os.dup(2)
 
     def end(*_):
@@ -43,6 +44,17 @@ def starting(needs_keras=True):
         chosen = os.environ.get("KERAS_BACKEND", "that keras.json names")
         print(f"error: Keras cannot be imported with the backend {chosen}: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _open_closed_streams():
+    """Opens standard streams that the shell has closed (`>&-`) on the null device, so that no other file gets there."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 
 def _raised_by_keras(error):

@@ -42,6 +42,8 @@ def evaluate_command(
     """
     if follow and details:
         raise BadInput("evaluate writes the details of one checkpoint: give --follow or --details, but not both")
+    if follow and checkpoint != "latest":
+        raise BadInput("--follow evaluates each new checkpoint: give --follow or --checkpoint, but not both")
     from allconv_resnet.training import evaluate
     from allconv_resnet.training.reports import describe_evaluation
 
@@ -104,7 +106,7 @@ def export_command(
     Args:
         run_dir: Run directory, or the name of a network that comes with the package.
         checkpoint: Which checkpoint: the latest or the best.
-        output_dir: Directory of all versions; the version is the step.
+        output_dir: Directory of all versions. The version is the step, or one more than the newest if that is larger.
         format: SavedModel, or one file VERSION.onnx or VERSION.tflite for images of the network's size.
         quantize: Compute in int8, with the ranges that training images have. It needs --format litert.
         data_dir: Directory of tensorflow-datasets with the training images for --quantize.
@@ -180,6 +182,7 @@ def serve_command(
         ) from error
 
     flat = options.options()
+    read_sources(export, flat)  # what is wrong with the command line is said before the server begins to look
     serve(Models(lambda: read_sources(export, flat)), flat)
 
 

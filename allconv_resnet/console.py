@@ -1,6 +1,7 @@
 """How every command prints and ends: one sentence for what the user can mend, and the exit status."""
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -28,6 +29,11 @@ def printing():
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:  # it is not that of the standard output
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise RunFailed(f"The output cannot be written: {error.strerror}") from error
 
 
 def guarded(run):

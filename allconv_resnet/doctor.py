@@ -128,7 +128,11 @@ def _data():
     if "://" in directory:
         return f"{directory} (a bucket, which was not looked into)"
     path = Path(directory).expanduser()
-    if not path.is_dir():
+    try:
+        there = path.is_dir()
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    if not there:
         return f"{path} does not exist (TFDS_DATA_DIR and --data-dir name another directory)"
     names = sorted({found.relative_to(path).parts[0] for found in path.glob("*/**/dataset_info.json")})
     return f"{path} has {', '.join(names) or 'no dataset'}"

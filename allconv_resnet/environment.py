@@ -74,6 +74,7 @@ def commit():
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # not a repository that only contains the environment
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get("ALLCONV_RESNET_COMMIT") or None

@@ -28,6 +28,7 @@ def replacing(path):
         IsADirectoryError: if a file was written, but `path` is a directory, whose files would be lost.
     """
     path = Path(path)
+    path = path.resolve() if path.is_symlink() else path  # what a link names is replaced, and not the link
     temporary = path.with_name(f".allconv_resnet-{os.getpid()}.{path.name}")
     old = path.with_name(f".allconv_resnet-{os.getpid()}.old.{path.name}")
     try:

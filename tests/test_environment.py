@@ -1,9 +1,14 @@
 """Where a figure comes from: a run's processor is named so that its generation can be told."""
 
 import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 from allconv_resnet.environment import processor
 
+ROOT = Path(__file__).resolve().parent.parent
 X86 = """processor\t: 0
 vendor_id\t: AuthenticAMD
 cpu family\t: 25
@@ -31,3 +36,15 @@ def test_other_processors_have_the_name_that_the_platform_gives(tmp_path):
     (tmp_path / "cpuinfo").write_text(ARM)
     assert processor(tmp_path / "cpuinfo") == (name, {"fp", "asimd", "bf16"})
     assert processor(tmp_path / "missing") == (name, set())
+
+
+def test_the_commit_is_not_that_of_a_repository_around_the_installation(tmp_path):
+    """A copy of the package in the ignored environment of somebody's own repository."""
+    author = ("-c", "user.name=x", "-c", "user.email=x")
+    for arguments in (("init", "-q"), (*author, "commit", "-q", "--allow-empty", "-m", "x")):
+        subprocess.run(["git", "-C", tmp_path, *arguments], check=True)
+    copied = tmp_path / "site" / "allconv_resnet"
+    shutil.copytree(ROOT / "allconv_resnet", copied, ignore=shutil.ignore_patterns("weights.npz"))
+    program = "from allconv_resnet import environment; print(environment.__file__, environment.commit())"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path / "site", capture_output=True, text=True)
+    assert done.stdout.split() == [str(copied / "environment.py"), "None"], done.stderr

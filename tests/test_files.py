@@ -49,3 +49,14 @@ def test_leftovers_of_killed_processes_alone_are_removed(tmp_path):
         (tmp_path / name).mkdir()
     files.remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {alive, ".2024.notes", ".digits"}
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_what_a_link_names_is_replaced(tmp_path, kind):
+    (tmp_path / "disk").mkdir()
+    write(tmp_path / "disk" / "x", kind, "old")
+    (tmp_path / "x").symlink_to(tmp_path / "disk" / "x")
+    with files.replacing(tmp_path / "x") as temporary:
+        write(temporary, kind, "new")
+    assert (tmp_path / "x").is_symlink() and read(tmp_path / "disk" / "x", kind) == "new"
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["x"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -138,3 +139,14 @@ def test_training_and_evaluation_print_their_own_lines_alone(tmp_path):
     assert len(done.stderr.splitlines()) == 4
     done = run("allconv_resnet_command.py", "evaluate", tmp_path / "run")
     assert done.stderr == "" and done.stdout.startswith("step 2: test loss ")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status"), [(">&-", 0), ("2>&-", 0), ("<&-", 0), (">&- 2>&-", 0), (">/dev/full", 1)]
+)
+def test_standard_streams_that_are_closed_or_full(redirection, status):
+    program = "import allconv_resnet_command as c, sys; sys.argv[1:] = ['--version']; c.main()"
+    command = f'{shlex.quote(sys.executable)} -c "{program}" {redirection}'
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == status and "Traceback" not in done.stderr
+    assert ("failed: The output cannot be written: " in done.stderr) == (status == 1)

@@ -37,7 +37,7 @@ def write_report(directory, page=None):
     if not directory.is_dir():
         raise BadInput(f"Expected a directory of runs. Received: {directory} is not a directory")
     path = directory / "README.md"
-    if path.exists() and not path.read_text(encoding="utf-8").startswith(MARKER):
+    if path.exists() and not (path.is_file() and path.read_bytes().startswith(MARKER.encode())):
         raise BadInput(
             f"Expected no README.md, or one that the report wrote, since it would be replaced. Received: {path}, which "
             f"does not begin with {MARKER}"
@@ -60,9 +60,12 @@ def write_report(directory, page=None):
             )
             parts.append(f"![{comparison.title}: ratios to the peers]({comparison.figure})\n")
     parts += [measurement_section(page.measurements, directory)] if page.measurements else []
-    for draw in figures:
-        draw()
-    write_text(path, "\n".join(parts))
+    try:
+        for draw in figures:
+            draw()
+        write_text(path, "\n".join(parts))
+    except OSError as error:
+        raise BadInput(f"The report cannot be written to {directory}: {error.strerror or error}") from error
     return path
 
 

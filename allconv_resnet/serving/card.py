@@ -188,6 +188,9 @@ def _choice(recipe, checkpoint, step, metrics):
         seen = {"holdout": "the held-out images", "test": "the test images, which makes the test error look too low"}
         tests = sum(line["split"] == split for line in metrics)
         return f"the lowest error of {tests} tests on {seen[split]}"
+    ended = any(line.get("planned") == recipe.run.steps for line in metrics)
+    if step < recipe.run.steps and not ended:
+        return f"the newest checkpoint of a run that has made {step:,} of {recipe.run.steps:,} steps: no image chose it"
     if recipe.run.patience and step < recipe.run.steps:
         return "the last step: the error on the held-out images had stopped falling"
     return "the last step: no image chose it"

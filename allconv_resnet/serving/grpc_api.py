@@ -187,7 +187,7 @@ def _images(inputs, spec, max_images):
     count = 1
     for size in shape:
         count *= size
-    given = len(tensor.tensor_content) // spec.dtype.size if spec.dtype != tf.string else len(tensor.string_val)
+    given = len(tensor.tensor_content) / spec.dtype.size if spec.dtype != tf.string else len(tensor.string_val)
     if count != (given or len(tensor.float_val) or len(tensor.int_val)):  # one value may not stand for many
         raise Refused(400, f"{expected}. Received: shape {shape_text(shape)} with another number of values")
     return tf.make_ndarray(tensor)

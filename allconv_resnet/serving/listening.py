@@ -29,10 +29,10 @@ def listen(options):
         listening = socket.create_server((options.host, options.port), family=family, backlog=BACKLOG)
     except OSError as error:
         place = options.unix_socket or f"{options.host} port {options.port}"
-        raise BadInput(f"The server cannot listen on {place}: {error.strerror}") from error
+        raise BadInput(f"The server cannot listen on {place}: {error.strerror or error}") from error
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
         # Connections inherit this. The system closes them when an answer has been left unread for so long.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(options.write_seconds * 1e3))
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(options.write_seconds * 1e3)))
     host, port = listening.getsockname()[:2]
     return listening, f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 

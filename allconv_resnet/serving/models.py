@@ -2,7 +2,7 @@
 
 A new version is loaded and warmed up beside the old one, which answers until then. Requests that an old version is
 computing keep it until they are finished. A version that cannot be loaded is reported once and passed over, and tried
-again when its files have changed.
+again when its files have changed or the server is told to.
 """
 
 import gc
@@ -29,8 +29,11 @@ class Models:
         self._entries, self._problem = {}, None
         self._looking = threading.Lock()
 
-    def look(self):
+    def look(self, again=False):
         """Loads and unloads what has changed on disk. It takes as long as loading does, and is called in a thread.
+
+        Args:
+            again: Boolean, whether versions that could not be loaded are tried again although nothing has changed.
 
         Returns:
             Boolean, whether anything has changed.
@@ -46,8 +49,11 @@ class Models:
             entries = {name: self._entries.get(name) or _Entry() for name in sources}
             changed = entries.keys() != self._entries.keys()
             for name, entry in entries.items():
-                changed |= entry.look(sources[name], self._load)
+                changed |= entry.look(sources[name], self._load, again)
             self._entries = entries
+            if self.loaded:  # otherwise the server ends and says what is missing
+                for entry in entries.values():
+                    entry.say_what_is_missing()
             if changed:
                 # TensorFlow's own objects live as long as the model. If they were not frozen, every full collection,
                 # about one in some hundred requests, would visit all of them and stop the server for 0.2 s.
@@ -116,7 +122,7 @@ class Models:
             Refused: with status 404 if there is no such model.
         """
         entry = self._entry(name)
-        states = dict.fromkeys(entry.loaded, "") | {number: why for number, (_, why) in entry.failed.items()}
+        states = {number: why for number, (_, why) in entry.failed.items()} | dict.fromkeys(entry.loaded, "")
         return sorted(states.items(), reverse=True)
 
     def _entry(self, name):
@@ -130,8 +136,9 @@ class _Entry:
 
     def __init__(self):
         self.source, self.loaded, self.failed, self._marks, self.problem = None, {}, {}, {}, ""
+        self._found, self._missing = {}, ""
 
-    def look(self, source, load):
+    def look(self, source, load, again=False):
         self.source = source
         try:
             found = versions_of(source.base)
@@ -141,32 +148,41 @@ class _Entry:
                 say(f"warning: the versions of {source.name} cannot be listed, and stay as they are: {problem}")
             self.problem = problem
             return False
-        self.problem = ""
-        loaded, failed = {}, {}
+        self.problem, self._found = "", found
+        loaded, failed, loaded_marks = {}, {}, {}
         for number in sorted(marks, reverse=True):
             if source.latest is not None and not source.specific and len(loaded) == source.latest:
                 break
             if number in self.loaded and self._marks[number] == marks[number]:
-                loaded[number] = self.loaded[number]
+                loaded[number], loaded_marks[number] = self.loaded[number], marks[number]
                 continue
-            if number in self.failed and self.failed[number][0] == marks[number]:
+            if number in self.failed and self.failed[number][0] == marks[number] and not again:
                 failed[number] = self.failed[number]
-                continue
-            try:
-                loaded[number] = load(found[number], source.name, number)
-                loaded[number].warm_up()
-                say(f"Version {number} of {source.name} is loaded")
-            except BadInput as error:
-                loaded.pop(number, None)
-                failed[number] = (marks[number], str(error))
-                say(f"warning: {error}")
-                if number in self.loaded:  # it has been replaced by something that cannot be loaded
-                    loaded[number] = self.loaded[number]
+            else:
+                try:
+                    model = load(found[number], source.name, number)
+                    model.warm_up()
+                    loaded[number], loaded_marks[number] = model, marks[number]
+                    say(f"Version {number} of {source.name} is loaded")
+                except BadInput as error:
+                    failed[number] = (marks[number], str(error))
+                    say(f"warning: {error}")
+            if number in failed and number in self.loaded:  # it has been replaced by something that cannot be loaded
+                loaded[number], loaded_marks[number] = self.loaded[number], self._marks[number]
         changed = loaded != self.loaded
         for number in self.loaded.keys() - loaded.keys():
             say(f"Version {number} of {source.name} is no longer served")
-        self.loaded, self.failed, self._marks = loaded, failed, marks
+        self.loaded, self.failed, self._marks = loaded, failed, loaded_marks
         return changed
+
+    def say_what_is_missing(self):
+        """Says once that there is no version, or which of those that are asked for are not there."""
+        asked = {*self.source.specific, *self.source.labels.values()} - self._found.keys()
+        numbers = ", ".join(map(str, sorted(asked)))
+        missing = f"no version {numbers}" if asked else "" if self._found else "no version"
+        if missing and missing != self._missing:
+            say(f"warning: {self.source.name} has {missing} in {self.source.base}")
+        self._missing = missing
 
     def _wanted(self, number):
         return not self.source.specific or number in self.source.specific

@@ -69,6 +69,8 @@ def serve(models, options):
     listening, address = listen(options)
     models.look()
     if not models.loaded:
+        if options.unix_socket:
+            options.unix_socket.unlink(missing_ok=True)
         raise BadInput(models.failures[0] if models.failures else f"There is {models.nothing}")
     asyncio.run(_run(_Server(app, listening, options), service, address))
 
@@ -108,8 +110,9 @@ async def _look(models, now, seconds):
     while True:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(now.wait(), seconds or None)
+        again = now.is_set()
         now.clear()
-        await asyncio.to_thread(models.look)
+        await asyncio.to_thread(models.look, again)
 
 
 def _print(text):

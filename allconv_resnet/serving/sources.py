@@ -9,6 +9,7 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
+from allconv_resnet import files
 from allconv_resnet.errors import BadInput
 
 
@@ -46,7 +47,7 @@ def read_sources(export, options):
         name, equals, base = text.partition("=")
         if not equals or not base:
             raise BadInput(f"--model must be NAME=DIR. Received: {text!r}")
-        sources.append(Source(name, Path(base).expanduser()))
+        sources.append(Source(name, files.expand(base, "--model")))
     if options.model_config:
         sources += read_model_config(options.model_config)
     if not sources:

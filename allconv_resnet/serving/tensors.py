@@ -88,9 +88,16 @@ def _piece(text, dtype, expected):
     if dtype.is_integer:
         if values.dtype.kind not in "iu" or values.min() < dtype.min or values.max() > dtype.max:
             raise Refused(400, f"{expected}. Received: values that are not integers from {dtype.min} to {dtype.max}")
-    elif not np.abs(values.astype(np.float64)).max() <= dtype.max:
+    elif not _largest(values) <= dtype.max:
         raise Refused(400, f"{expected}. Received: values beyond the range of {dtype.name}")
     return values.astype(dtype.as_numpy_dtype)
+
+
+def _largest(values):
+    try:
+        return np.abs(values.astype(np.float64)).max()
+    except OverflowError:  # an integer of more than 308 digits
+        return np.inf
 
 
 def _first_shape(brackets):

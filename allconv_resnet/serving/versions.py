@@ -46,7 +46,7 @@ def fingerprint(directory):
         for name in names:
             with contextlib.suppress(FileNotFoundError):  # removed in the meantime
                 stat = os.stat(os.path.join(folder, name))
-                found.append((folder, name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+                found.append((folder, name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return tuple(sorted(found))
 
 

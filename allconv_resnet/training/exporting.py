@@ -170,7 +170,8 @@ def _next_version(directory, step, kind):
 def _versions(directory, kind="savedmodel"):
     """Returns the versions of an export with their paths, as a list of pairs."""
     paths = directory.iterdir() if directory.exists() else []
-    names = [(path.name.removesuffix(SUFFIXES[kind]), path) for path in paths if path.name.endswith(SUFFIXES[kind])]
+    paths = [path for path in paths if path.name.endswith(SUFFIXES[kind])]
+    names = [(path.name.removesuffix(SUFFIXES[kind]).removesuffix(".int8"), path) for path in paths]
     return [(int(name), path) for name, path in names if name.isascii() and name.isdecimal()]
 
 

@@ -219,3 +219,39 @@ def test_a_minute_of_clients_while_versions_come_and_go(exported, expected, tmp_
         print(f"{sum(counts)} right answers, {len(seen)} versions")
         assert sum(counts) > 100 and len(seen) > 1
         assert server.process.poll() is None
+
+
+def test_what_failed_is_tried_again_on_request_and_a_version_that_answers_stays(tmp_path, capsys):
+    broken = {"now": False}
+
+    def load(*arguments):
+        if broken["now"]:
+            raise BadInput("too many open files")
+        return Fake(*arguments)
+
+    write(tmp_path, 1)
+    models = Models(lambda: {"model": Source("model", tmp_path)}, load)
+    assert models.look() and models.find("model").content == "good"
+    write(tmp_path, 1, "replaced")
+    broken["now"] = True
+    for _ in range(2):
+        assert not models.look() and models.find("model").content == "good" and models.states("model") == [(1, "")]
+    assert capsys.readouterr().err.count("too many open files") == 1
+    broken["now"] = False
+    assert not models.look()  # nothing has changed on disk
+    assert models.look(again=True) and models.find("model").content == "replaced"
+
+
+def test_models_and_versions_that_are_missing_are_named_once(tmp_path, capsys):
+    write(tmp_path, 1)
+    sources = {
+        "good": Source("good", tmp_path),
+        "typo": Source("typo", tmp_path / "nowhere"),
+        "some": Source("some", tmp_path, specific=frozenset({1, 7}), labels={"stable": 9}),
+    }
+    models = Models(lambda: sources, Fake)
+    for _ in range(2):
+        models.look()
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("warning: ") == 2
+    assert f"typo has no version in {tmp_path}/nowhere" in said and f"some has no version 7, 9 in {tmp_path}" in said

@@ -82,6 +82,8 @@ def test_details_overwrite_their_own_files_alone(runs, tmp_path, capsys):
 def test_details_of_one_checkpoint_alone(runs, tmp_path, capsys):
     assert command("evaluate", runs[0], "--details", tmp_path / "details", "--follow") == 2
     assert "give --follow or --details, but not both" in capsys.readouterr().err
+    assert command("evaluate", runs[0], "--checkpoint", "best", "--follow") == 2
+    assert "give --follow or --checkpoint, but not both" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert command("evaluate", runs[0], "--details", tmp_path / "file") == 2
     assert "The details cannot be written to" in capsys.readouterr().err

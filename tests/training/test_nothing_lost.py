@@ -207,11 +207,11 @@ def test_checkpoints_of_later_steps_give_way_to_new_ones(tmp_path):
 
 def test_the_best_checkpoint_is_not_of_steps_that_are_made_again(run_dir):
     best = run_dir / "checkpoints" / "best"
-    (kept,) = steps_on_disk(best)
-    shutil.copy(best / f"step-{kept}.npz", best / "step-7.npz")  # a kill before the checkpoint of step 7
+    before = steps_on_disk(best)
+    shutil.copy(best / f"step-{before[-1]}.npz", best / "step-7.npz")  # a kill before the checkpoint of step 7
     (run_dir / "model.keras").unlink()
     assert train(SMALL, run_dir) is None
-    assert steps_on_disk(best) == [kept]
+    assert steps_on_disk(best) == before
 
 
 def test_a_run_closes_its_files(tmp_path):
@@ -407,13 +407,15 @@ def test_following_evaluates_every_checkpoint_and_says_that_it_waits(run_dir, ca
 
 
 def test_the_newest_version_is_the_last_export(run_dir):
-    best = steps_on_disk(run_dir / "checkpoints" / "best")[0]
+    best = steps_on_disk(run_dir / "checkpoints" / "best")[-1]
     assert exporting.export_run(run_dir).name == "6"
     expected = "6" if best == 6 else "7"
     path = exporting.export_run(run_dir, "best")
     assert path.name == expected and f"{best} steps" in (path / "MODEL_CARD.md").read_text()
     (run_dir / "export" / path.name / "notes.txt").write_text("the user's own")
     assert int(exporting.export_run(run_dir).name) == int(path.name) + 1
+    (run_dir / "export" / "9.int8.tflite").write_bytes(b"")
+    assert exporting._next_version(run_dir / "export", 6, "litert") == 10
     assert (run_dir / "export" / path.name / "notes.txt").exists()
     (run_dir / "export" / "40").mkdir()
     assert exporting.export_run(run_dir).name == "41"

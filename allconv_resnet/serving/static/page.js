@@ -16,11 +16,14 @@ async function ask(address, options = {}) {
   const answer = await fetch(address, { ...options, headers: headers() });
   const content = await answer.json().catch(() => ({ error: `The server answered with the status ${answer.status}.` }));
   if (answer.status === 401 || answer.status === 403) element("key-entry").hidden = false;
-  if (!answer.ok) throw new Error(content.error ?? `The server answered with the status ${answer.status}.`);
+  if (!answer.ok) {
+    const error = new Error(content.error ?? `The server answered with the status ${answer.status}.`);
+    throw Object.assign(error, { status: answer.status });
+  }
   return content;
 }
 
-async function loadModels() {
+async function loadModels(name) {
   try {
     models = await ask("page/models.json");
   } catch (error) {
@@ -28,6 +31,7 @@ async function loadModels() {
   }
   element("model").replaceChildren(...models.map(({ name, version }) => new Option(`${name}, version ${version}`)));
   element("model-choice").hidden = models.length < 2;
+  element("model").selectedIndex = Math.max(0, models.findIndex((model) => model.name === name));
   showModel();
 }
 
@@ -80,15 +84,21 @@ function add(files) {
   const given = [...files];
   const articles = given.map((file) => [file, newAnswer(file)]);
   element("answers").prepend(...articles.map(([, article]) => article));
-  [...element("answers").children].slice(MOST_ANSWERS).forEach(remove);
   element("clear").hidden = !element("answers").children.length;
-  for (const [file, article] of articles) left = left.then(() => classify(file, article));
+  for (const [file, article] of articles) left = left.then(() => classify(file, article)).then(trim);
   left = left.then(() => {
-    const bad = articles.filter(([, article]) => article.dataset.state === "failed").length;
-    const right = given.length - bad;
+    const count = (state) => articles.filter(([, article]) => article.dataset.state === state).length;
+    const [right, bad] = [count("done"), count("failed")];
     const images = (count) => (count === 1 ? "1 image" : `${count} images`);
-    if (given.length) say(`${images(right)} classified${bad ? `, ${images(bad)} not` : ""}.`, bad > 0);
+    const shown = given.length > MOST_ANSWERS ? ` The page shows ${MOST_ANSWERS} of them.` : "";
+    if (given.length) say(`${images(right)} classified${bad ? `, ${images(bad)} not` : ""}.${shown}`, bad > 0);
   });
+}
+
+/** Removes the oldest answers if there are too many. Images that wait for their answer stay. */
+function trim() {
+  const answers = [...element("answers").children];
+  answers.slice(MOST_ANSWERS).filter((article) => article.dataset.state !== "waiting").forEach(remove);
 }
 
 function newAnswer(file) {
@@ -115,7 +125,7 @@ function remove(article) {
 async function classify(file, article) {
   if (!article.isConnected) return;
   const note = article.querySelector(".note");
-  const model = chosen();
+  let model = chosen();
   try {
     if (!model?.signature) throw new Error("The server has no model that takes image files.");
     const { sent, bitmap, note: changed } = await readable(file);
@@ -123,8 +133,13 @@ async function classify(file, article) {
     const body = JSON.stringify({ signature_name: model.signature, instances: [{ b64: await base64(sent) }] });
     note.textContent = "Computing";
     const began = performance.now();
-    const place = `v1/models/${model.name}/versions/${model.version}:predict`;
-    const { predictions } = await ask(place, { method: "POST", body });
+    const predict = () => ask(`v1/models/${model.name}/versions/${model.version}:predict`, { method: "POST", body });
+    const { predictions } = await predict().catch(async (error) => {
+      if (error.status !== 404) throw error;
+      await loadModels(model.name); // the server has a newer version
+      model = chosen();
+      return predict();
+    });
     const took = performance.now() - began;
     note.textContent = `${bitmap.width} x ${bitmap.height} pixels${changed}, ${took.toFixed(took < 10 ? 1 : 0)} ms`;
     article.querySelector(".classes").replaceChildren(...bars(predictions[0]));
@@ -179,7 +194,7 @@ element("clear").onclick = () => {
   element("choose").focus();
 };
 element("model").onchange = showModel;
-element("key").onchange = loadModels;
+element("key").onchange = () => loadModels();
 for (const input of [element("files"), element("capture")]) {
   input.onchange = () => {
     add(input.files);
