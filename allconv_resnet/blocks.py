@@ -21,8 +21,22 @@ from allconv_resnet.layers import Configured, convolution, own_activation
 from allconv_resnet.types import Activation, Shape, Tensor
 
 
-def batch_normalization(name, dtype):
-    """Returns the batch normalization of the paper's comparison, with the constants of the 2016 TensorFlow model."""
+def batch_normalization(name: str, dtype: Any = None) -> BatchNormalization:
+    """Returns the batch normalization of the paper's comparison, with the constants of the 2016 TensorFlow model.
+
+    Args:
+        name: String, the name of the layer.
+        dtype: Keras dtype policy or its name.
+
+    Returns:
+        The layer, with momentum 0.9 and epsilon 0.001.
+
+    Example:
+
+    >>> from allconv_resnet.blocks import batch_normalization
+    >>> batch_normalization("norm").momentum
+    0.9
+    """
     return BatchNormalization(momentum=0.9, epsilon=1e-3, name=name, dtype=dtype)
 
 

@@ -285,7 +285,10 @@ def test_the_model_card_says_what_chose_the_checkpoint(finished):
     best = card(held, "best", 20, lines)
     assert "the lowest error of 2 tests on the held-out images |" in best
     assert "| error on held-out images | 25.00%, top-5 error 10.00%, n = 400 images |" in best
-    assert "the last step: the error on the held-out images had stopped falling" in card(held, "latest", 40, lines)
+    ended = [*lines, tests[1] | {"planned": held.run.steps}]
+    assert "the last step: the error on the held-out images had stopped falling" in card(held, "latest", 40, ended)
+    assert "of a run that has made 40 of 60 steps: no image chose it" in card(held, "latest", 40, lines)
+    assert "the last step: no image chose it" in card(TINY, "latest", 60, lines)
     unknown = card(TINY.replace(dataset="flowers/big"), "latest", 40, tests)
     assert "| source of the data | not known to this program |" in unknown
     assert "| licence of the data | none is stated" in card(TINY.replace(dataset="cifar10"), "latest", 40, tests)

@@ -3,6 +3,7 @@
 On one device in float32 it ends as one that was never interrupted, bit for bit.
 """
 
+import json
 import os
 import random
 import signal
@@ -184,6 +185,9 @@ def test_a_prolonged_run_is_not_finished_by_the_network_of_the_shorter_one(start
     last = (run_dir / "model.keras").read_bytes()
     (run_dir / "model.keras").write_bytes(first)  # as if a kill had come before the second one was written
     os.utime(run_dir / "model.keras", (0, 0))
+    environment = json.loads((run_dir / "environment.json").read_text())
+    assert environment["sessions"][-1].pop("finished") == 20
+    (run_dir / "environment.json").write_text(json.dumps(environment))
     run = start(TINY.replace(steps=20), run_dir)
     assert run.wait() == 0 and "already" not in run.output()
     assert len((run_dir / "model.keras").read_bytes()) == len(last)

@@ -26,7 +26,7 @@ def test_two_devices_equal_one(start, tiny, tmp_path):
     assert [line[:2] for line in one] == [line[:2] for line in two]
     assert len(one) == 30 + 2  # 30 steps, and evaluations at 20 and 30
     np.testing.assert_allclose([line[2] for line in two], [line[2] for line in one], rtol=1e-5)
-    assert one[-1][2] < 0.9 * one[0][2]  # they learn
+    assert one[-1][2] < 0.96 * one[0][2]  # they learn
 
 
 @pytest.mark.slow
@@ -53,7 +53,8 @@ def test_muon_and_a_whitened_stem_on_two_devices_equal_one_and_go_on(start, tiny
     one, both = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert [line[:2] for line in one] == [line[:2] for line in both]
     np.testing.assert_allclose([line[2] for line in both], [line[2] for line in one], rtol=1e-3)
-    assert one[-1][2] < one[0][2]
+    tests = [loss for _, split, loss in one if split == "test"]
+    assert tests[-1] < tests[0]
     for run in ("one", "two"):  # in training and in what came of it, the stem is as the images had it
         model, recipe, _ = load_model(tmp_path / run)
         fresh = recipe.build_model(load_data("digits").arrays("train")[0])

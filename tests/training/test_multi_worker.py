@@ -60,6 +60,7 @@ def assert_equal_runs(one, two, steps):
 
 
 def test_two_workers_equal_one_process(start, start_two, recipe, tmp_path):
+    recipe = recipe.replace(activation="tanh")  # a ReLU may turn differences of rounding into others
     assert start(recipe, tmp_path / "one").wait() == 0
     runs = start_two([recipe] * 2, [tmp_path / "two"] * 2)
     assert [run.wait() for run in runs] == [0, 0]
