@@ -2,9 +2,9 @@
 
 In training, convolutions and their gradients use Winograd's minimal filtering where that is faster, and a residual
 block takes one pass over its maps for each convolution. Convolutions that oneDNN computes get a bias of zeros, so that
-oneDNN can fuse them with the ReLU or the addition that follows. Batch normalization is one operation of
-TensorFlow. Graphs of inference have none of it: the bias would become an input of an exported model.
-benchmarks/NOTES.md has the measurements.
+oneDNN can fuse them with the ReLU or the addition that follows. Batch normalization is one operation of TensorFlow.
+Graphs of inference have none of it: the bias would become an input of an exported model. benchmarks/NOTES.md has the
+measurements.
 """
 
 import contextlib

@@ -33,8 +33,9 @@ import harness
 ROOT = Path(__file__).resolve().parent.parent
 NARROW = ("--stages", 2, 64, 2, 4, 128, 2, 2, 256, 2)
 
-# The options of the training program, or none for PyTorch, and the number of steps, for each target.
 EPOCH_OF_AIRBENCH = 48  # batches of 1,024
+
+# For each target, the options of the training program (there are none for PyTorch) and the number of steps.
 PLANS = {
     "ours": {
         90.0: (("--recipe", "cifar10-fixed-norm", *NARROW, "--warmup-steps", 80), 800),
@@ -80,12 +81,12 @@ def command(name, target, seed, data_dir, run_dir):
     common = [
         "--steps",
         steps,
-        "--data-dir",
-        Path(data_dir).absolute(),
-        "--run-dir",
-        run_dir.absolute(),
         "--seed",
         seed,
+        "--run-dir",
+        run_dir.absolute(),
+        "--data-dir",
+        Path(data_dir).absolute(),
     ]
     if name == "torch":
         words = [Path(__file__).parent / "contenders" / "torch_airbench.py", *common]

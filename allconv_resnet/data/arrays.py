@@ -18,13 +18,8 @@ NPZ_NAMES = (
     ("{}_x", "{}_y"),
     ("{}_data", "{}_labels"),
 )
-NPZ_SPLITS = {"train": ("train",), "test": ("test",), "validation": ("val", "valid", "validation")}
-# The names of splits that are written under each of these.
-NPZ_NAMES_OF_SPLITS = {
-    "train": ("train", "training"),
-    "test": ("test", "testing"),
-    "validation": ("validation", "valid", "val"),
-}
+# The names of each split in a file and elsewhere. The first is the one that is written.
+NPZ_SPLITS = {"train": ("train", "training"), "test": ("test", "testing"), "validation": ("val", "valid", "validation")}
 WITHOUT_SPLIT = (("images", "labels"), ("x", "y"), ("data", "labels"))  # these are training images
 
 
@@ -240,9 +235,9 @@ def save_npz(source, path, splits=None):
     splits = source.splits if splits is None else splits
     content = {"names": np.array(source.label_names)}
     for split in splits:
-        in_file = next((name for name, others in NPZ_NAMES_OF_SPLITS.items() if split in others), None)
+        in_file = next((name for name, others in NPZ_SPLITS.items() if split in others), None)
         if in_file is None:
-            known = ", ".join(name for names in NPZ_NAMES_OF_SPLITS.values() for name in names)
+            known = ", ".join(name for names in NPZ_SPLITS.values() for name in names)
             raise BadInput(f"A .npz file can have the splits {known}. Received: {split}, a split of {source.name}")
         names = [name.format(NPZ_SPLITS[in_file][0]) for name in NPZ_NAMES[0]]
         if names[0] in content:

@@ -141,8 +141,8 @@ def _representative_images(recipe, data_dir):
     from allconv_resnet.serving.export import decode_image
 
     images = []
-    files_ = source.evaluation_files(data.train_split, recipe, 0, 1).unbatch().filter(lambda file: file.present)
-    for image in files_.map(lambda file: file.images):
+    present = source.evaluation_files(data.train_split, recipe, 0, 1).unbatch().filter(lambda file: file.present)
+    for image in present.map(lambda file: file.images):
         with contextlib.suppress(tf.errors.InvalidArgumentError):  # it cannot be decoded, and training skips it too
             images.append(decode_image(source.contents(image), *data.image_size, data.centre).numpy())
         if len(images) == REPRESENTATIVE:

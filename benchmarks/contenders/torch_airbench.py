@@ -1,6 +1,6 @@
 """The network of airbench94 (Jordan 2024, arXiv 2404.00498) in PyTorch with torch.compile, trained on CIFAR-10.
 
-    python benchmarks/contenders/torch_airbench.py --data-dir DIR --run-dir RUN --seed 0 --steps 475
+    python benchmarks/contenders/torch_airbench.py --data-dir DIR --run-dir RUN --seed 0 --steps 476
 
 Network, initial weights, augmentation, optimizer and schedule are those of the recipe `airbench94`: the weights are
 taken from the Keras network, and the program ends if both do not compute the same logits. It evaluates at the end, over
