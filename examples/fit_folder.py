@@ -1,8 +1,9 @@
 """Trains a network with Keras's `fit` on a folder of images, one folder a class.
 
-python examples/fit_folder.py DIR     # DIR/CLASS/*.jpg; a fifth of the images is held out for validation
+python examples/fit_folder.py DIR NAME.keras     # DIR/CLASS/*.jpg; a fifth of the images is held out for validation
 """
 
+import os
 import sys
 
 import keras
@@ -10,7 +11,9 @@ import keras
 import allconv_resnet as acr
 
 
-def main(directory, image_size=(32, 32), epochs=10):
+def main(directory, path, image_size=(32, 32), epochs=10):
+    if os.path.exists(path):
+        sys.exit(f"{path} exists. Give the trained network another name.")
     options = {"image_size": image_size, "batch_size": 32, "validation_split": 0.2, "seed": 0}
     train, validation = keras.utils.image_dataset_from_directory(directory, subset="both", **options)
     classes = train.class_names
@@ -27,9 +30,9 @@ def main(directory, image_size=(32, 32), epochs=10):
         epochs=epochs,
         verbose=2,
     )
-    model.save("model.keras")
+    model.save(path)
     return history.history["val_accuracy"][-1]
 
 
 if __name__ == "__main__":
-    print(f"validation accuracy {main(sys.argv[1]):.1%}; the network is in model.keras")
+    print(f"validation accuracy {main(*sys.argv[1:]):.1%}; the network is in {sys.argv[2]}")

@@ -28,7 +28,7 @@ says otherwise, every image of CIFAR-10 was re-encoded once as JPEG (quality 75)
 used. Errors there are therefore higher than on the original. `DIR` is a directory of tensorflow-datasets, and `S` is a
 seed. Beside some logs there is a `logits.npz`, with the logits of the trained network for all test images in float16.
 
-All trainings of this page, except for those of ImageNet, ran before commit `4febea8`. Until then, the orders of the
+All trainings of this page, except for `airbench-60` and those of ImageNet, ran before commit `4febea8`. Until then, the orders of the
 images in different epochs resembled each other: two images of a batch shared a batch of the next epoch 110 times as
 often as chance has it. What that did to the errors has not been measured.
 

@@ -45,10 +45,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_fit_from_a_folder(folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert example("fit_folder").main(folder, epochs=6) > 0.6
-    assert acr.load("model.keras").output_shape == (None, 10)
+def test_fit_from_a_folder(folder, tmp_path):
+    path = tmp_path / "digits.keras"
+    assert example("fit_folder").main(folder, path, epochs=6) > 0.6
+    assert acr.load(path).output_shape == (None, 10)
+    with pytest.raises(SystemExit, match="exists"):  # what was trained is not overwritten
+        example("fit_folder").main(folder, path)
 
 
 def test_fine_tune_with_frozen_stages(network):

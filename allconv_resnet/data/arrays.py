@@ -66,6 +66,11 @@ class ArraySource:
                 images = images[..., None]
             if labels.ndim == 2 and labels.shape[1] == 1:  # the shape of keras.datasets
                 labels = labels[:, 0]
+            if images.ndim != 4 or labels.ndim != 1:
+                raise BadInput(
+                    f"The {split} split of {self.name} must have images [n, h, w, c] or [n, h, w], and labels [n]. "
+                    f"Received: images of shape {images.shape} and labels of shape {labels.shape}"
+                )
             self._arrays[split] = images, labels
         return self._arrays[split]
 
@@ -167,7 +172,8 @@ def from_npz(path):
 
     The arrays have the names of `keras.datasets` (`x_train`, `y_train`, `x_test`, `y_test`) or others that are usual,
     such as `train_images` and `train_labels`, or `images` and `labels` for training images alone. An array `names` has
-    the names of the classes. Without it they are the numbers from 0 to the largest label.
+    the names of the classes. Without it they are the numbers from 0 to the largest label, which must be below 1,000 or
+    the number of labels: identifiers such as 20000000 are no classes.
 
     Args:
         path: Path of the file.
@@ -203,14 +209,30 @@ def from_npz(path):
             f"Received: {', '.join(sorted(names))}"
         )
     if "names" in names:
-        label_names = [name.decode() if isinstance(name, bytes) else str(name) for name in read("names")]
+        label_names = _names(path, read("names"))
     else:
         labels = {pair[1]: read(pair[1]) for pair in found.values() if pair is not None}
         if wrong := [name for name, values in labels.items() if not np.issubdtype(values.dtype, np.integer)]:
             raise BadInput(f"Labels must be integers, but {wrong[0]} of {path} has {labels[wrong[0]].dtype} labels")
         highest = max(int(np.max(values, initial=0)) for values in labels.values())
+        count = sum(values.size for values in labels.values())
+        if highest >= max(count, 1_000):
+            raise BadInput(
+                f"Labels must be numbers from 0 to the number of classes - 1, or {path} must have an array of their "
+                f"names. Received: {highest} among {count:,} labels"
+            )
         label_names = [str(number) for number in range(highest + 1)]
     return ArraySource(str(path), label_names, readers)
+
+
+def _names(path, names):
+    """Returns the names of the classes in the array of a `.npz` file as a list of strings."""
+    if names.ndim != 1:
+        raise BadInput(f"The array names of {path} must have one name for each class. Received: shape {names.shape}")
+    try:
+        return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+    except UnicodeDecodeError as error:
+        raise BadInput(f"The array names of {path} must be text in UTF-8: {error}") from error
 
 
 def _npz_pair(split, names):

@@ -17,12 +17,13 @@ from allconv_resnet import memory
 from allconv_resnet.data import jpeg, pipeline
 from allconv_resnet.data.arrays import ArraySource
 from allconv_resnet.data.encoded import EncodedSource, Files
-from allconv_resnet.data.splits import TRAIN
+from allconv_resnet.data.splits import TEST, TRAIN
 from allconv_resnet.errors import BadInput, reason
 from allconv_resnet.progress import say
 
 LARGEST = 96  # most pixels of the height and the width of images that are read into memory
 MOST_BYTES = 2**32  # of all images that are read into memory
+SUFFIXES = (".jpg", ".jpeg", ".png")
 GREY = ("1", "L", "LA", "I", "I;16", "F")  # modes of Pillow
 
 
@@ -60,6 +61,9 @@ def _listed(path):
         (Path(root) / TRAIN[0]).symlink_to(path.resolve())  # ImageFolder lists the folders of splits alone
         try:
             listed = tfds.ImageFolder(str(path if has_splits else root))
+        except UnicodeDecodeError as error:
+            name = error.object.decode(errors="backslashreplace") if isinstance(error.object, bytes) else ""
+            raise BadInput(f"The names of files and folders in {path} must be in UTF-8. Received: {name}") from error
         except (OSError, tf.errors.OpError) as error:
             raise BadInput(f"The folder {path} cannot be read: {reason(error)}") from error
     names = [name for name in listed.info.features["label"].names if not name.startswith(".")]
@@ -72,7 +76,8 @@ def _listed(path):
         if found:
             files[split] = [str(file) for file in found]
             labels[split] = np.array([names.index(file.parent.name) for file in found], np.int64)
-    _say_what_is_not_read(path, files)
+    splits = [path / name for name in TRAIN + TEST if (path / name).is_dir()] if has_splits else []
+    _say_what_is_not_read(path, splits, files)
     train = next((name for name in TRAIN if name in files), None)
     if train is None:
         raise BadInput(f"There must be folders of JPEG or PNG files, one for each class, in {path}")
@@ -82,15 +87,20 @@ def _listed(path):
     return files, labels, names
 
 
-def _say_what_is_not_read(path, files):
-    """Names what else is in the folders of the classes, such as images in other formats and further folders."""
+def _say_what_is_not_read(path, splits, files):
+    """Names what else is in the folders of the classes, such as further folders, and images beside these folders."""
     read = {file for split in files.values() for file in split}
     folders = sorted({file.rpartition("/")[0] for file in read})
     entries = (f"{folder}/{name}" for folder in folders for name in sorted(os.listdir(folder)) if name[0] != ".")
-    others = [entry for entry in entries if entry not in read]
+    others = [str(file) for folder in (path, *splits) for file in sorted(folder.iterdir()) if _is_loose_image(file)]
+    others += [entry for entry in entries if entry not in read]
     if others:
         more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
         say(f"{path}: only JPEG and PNG files in the folder of a class are read, and not {others[0]}{more}")
+
+
+def _is_loose_image(file):
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
 
 
 def _common_size(paths):

@@ -141,7 +141,7 @@ def load_data(name: str, data_dir: StrPath | None = None) -> Source:
         `Source`.
 
     Raises:
-        BadInput: if there is no such source, or it cannot be read.
+        BadInput: if there is no such source, it cannot be read, or a name of a class is not one line of text.
 
     Example:
 
@@ -150,6 +150,12 @@ def load_data(name: str, data_dir: StrPath | None = None) -> Source:
     >>> images.shape, images.dtype, labels.shape
     ((360, 32, 32, 3), dtype('uint8'), (360,))
     """
+    source = _load(name, data_dir)
+    _check_names(source)
+    return source
+
+
+def _load(name, data_dir):
     if name == arrays.EMBEDDED:
         return arrays.digits()
     if name.endswith(".npz"):
@@ -166,6 +172,15 @@ def load_data(name: str, data_dir: StrPath | None = None) -> Source:
     from allconv_resnet.data import prepared
 
     return prepared.load_prepared(name, data_dir)
+
+
+def _check_names(source):
+    """Raises `BadInput` if a name of a class cannot be a line of labels.txt."""
+    for name in map(str, source.label_names):
+        if name.splitlines() != [name] or name != name.encode(errors="replace").decode():
+            raise BadInput(
+                f"The name of a class must be one line of text. Received: {name!r}, a class of {source.name}"
+            )
 
 
 def _is_path(name):
@@ -213,6 +228,7 @@ def load_for_recipe(
     (1293, 144)
     """
     source = load_data(data.dataset, data_dir) if source is None else source
+    _check_names(source)  # also those of a source that was given
     source = source.as_kind(data.kind)
     if data.holdout and {HOLDOUT, data.train_split} & set(splits):
         source = hold_out(source, data.train_split, data.holdout, seed)

@@ -71,6 +71,15 @@ CALLS = {
 }
 
 
+def cell(text):
+    """Returns a text as it stands in a cell of a table of Markdown.
+
+    Args:
+        text: String.
+    """
+    return text.replace("|", "\\|")
+
+
 def savedmodel_usage(image_size, classes, top):
     """Returns how to call a SavedModel, as Markdown.
 
@@ -123,8 +132,8 @@ def model_card(recipe, step, checkpoint, metrics, session, labels, weights, usag
     data = recipe.data
     source, licence = SOURCES.get(data.dataset.partition("/")[0], ("not known to this program",) * 2)
     versions = ", ".join(f"{name} {version}" for name, version in session["versions"].items())
-    rows = "\n".join(f"| {key} | `{json.dumps(value)}` |" for key, value in recipe.flat().items())
-    shown = ", ".join(labels[:20]) + (
+    rows = "\n".join(f"| {key} | `{cell(json.dumps(value))}` |" for key, value in recipe.flat().items())
+    shown = cell(", ".join(labels[:20])) + (
         ", ... (all are in the file of labels beside this card)" if len(labels) > 20 else ""
     )
     trained, whole = weights
@@ -134,7 +143,7 @@ An all-convolutional residual network without normalization, after Hardt & Ma (a
 
 | | |
 |---|---|
-| data | {data.dataset}, {len(labels)} classes: {shown} |
+| data | {cell(data.dataset)}, {len(labels)} classes: {shown} |
 | source of the data | {source} |
 | licence of the data | {licence} |
 {_measured(metrics, step, len(labels))}

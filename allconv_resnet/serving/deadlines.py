@@ -50,4 +50,6 @@ class Deadlines:
         """
         self._end = asyncio.get_running_loop().time() + seconds
         for timeout in self._open:
+            if timeout.expired():  # a moment ago, and its request has not run since
+                continue
             timeout.reschedule(min(timeout.when(), self._end))

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finished:
-    """A request has been answered."""
+    """A request has been answered, or a call of gRPC."""
 
     method: str
+    """HTTP's method, or `gRPC`."""
     path: str
     client: str
     """The address of the client, or an empty string on a Unix socket."""
     status: int
-    """HTTP status of the answer."""
+    """HTTP status of the answer. Calls of gRPC have the one that means the same, and 499 if the client went away."""
     seconds: float
     """From the end of the header to the end of the answer."""
     endpoint: str = ""

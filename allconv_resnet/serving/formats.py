@@ -52,7 +52,8 @@ def export_file(model, path, kind, images=None):
         try:
             whole.export(str(file), format=kind, verbose=False, **({} if images is None else _quantization(images)))
         except ImportError as error:
-            raise BadInput(f"--format {kind} needs, in the checkout: pip install -e '.[{kind}]' ({error})") from error
+            remedy = "pip install -e '.[onnx]' in the checkout" if kind == "onnx" else "the whole package tensorflow"
+            raise BadInput(f"--format {kind} needs {remedy}: {error}") from error
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with files.replacing(path) as partial:

@@ -3,6 +3,11 @@
 Messages are limited so that all that can be at work together stay within `--max-buffered-mb`.
 """
 
+import asyncio
+import time
+from contextvars import ContextVar
+from urllib.parse import unquote
+
 import grpc
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -17,11 +22,13 @@ from tensorflow_serving.apis import (
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.serving.access import is_known, read_keys
+from allconv_resnet.serving.events import Finished
 from allconv_resnet.serving.protocol import DEFAULT
 from allconv_resnet.serving.refused import Refused
 from allconv_resnet.serving.tensors import shape_text, too_many
 
 CALLS = 32  # at work together
+LARGEST = 2**31 - 1  # value of an option of gRPC
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -30,6 +37,18 @@ CODES = {
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     503: grpc.StatusCode.UNAVAILABLE,
 }
+STATUSES = {code: status for status, code in CODES.items()}  # 429 where two have one code
+VALUES = {  # the field of a TensorProto that has the values of a dtype, beside tensor_content
+    tf.float32: "float_val",
+    tf.float64: "double_val",
+    tf.uint8: "int_val",
+    tf.int32: "int_val",
+    tf.int64: "int64_val",
+    tf.string: "string_val",
+}
+CANCELLED = 499  # by the client; the common number for it, which HTTP's standard lacks
+
+_known = ContextVar("known")  # what becomes known about the call, for the event when it is finished
 
 
 async def start(service):
@@ -47,13 +66,15 @@ async def start(service):
     options = service.options
     largest = int(min(options.max_body_mb, options.max_buffered_mb / CALLS) * 1e6)
     settings = [
-        ("grpc.max_receive_message_length", largest),
-        ("grpc.max_metadata_size", int(options.max_header_kb * 1e3)),
+        ("grpc.max_receive_message_length", min(largest, LARGEST)),
+        ("grpc.max_metadata_size", min(int(options.max_header_kb * 1e3), LARGEST)),
         ("grpc.max_concurrent_streams", CALLS),
         ("grpc.max_connection_idle_ms", int(options.header_seconds * 1e3)),
         ("grpc.so_reuseport", 0),
     ]
-    interceptors = [_Keys(read_keys(options.api_key_file))] if options.api_key_file else []
+    interceptors = [_Watched(service)]
+    if options.api_key_file:
+        interceptors.append(_Keys(read_keys(options.api_key_file)))
     server = grpc.aio.server(options=settings, maximum_concurrent_rpcs=CALLS, interceptors=interceptors)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Prediction(service), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Status(service), server)
@@ -86,7 +107,13 @@ def _refusing(method):
 
 def _find(service, spec):
     version = str(spec.version.value) if spec.HasField("version") else None
-    return service.models.find(spec.name, version, spec.version_label or None)
+    model = service.models.find(spec.name, version, spec.version_label or None)
+    _note(model=model.name, version=model.version)
+    return model
+
+
+def _note(**known):
+    _known.get().update(known)
 
 
 class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -102,6 +129,7 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
                 400, f"signature_name must be one of {', '.join(sorted(model.signatures))}. Received: {name!r}"
             )
         images = _images(request.inputs, model.signatures[name], self.service.options.max_images)
+        _note(images=len(images))
         outputs = await self.service.compute(model, name, images)
         wanted = list(request.output_filter) or list(outputs)
         if unknown := [name for name in wanted if name not in outputs]:
@@ -154,6 +182,50 @@ class _Health(health_pb2_grpc.HealthServicer):
         return states(status=states.SERVING if is_ready else states.NOT_SERVING)
 
 
+class _Watched(grpc.aio.ServerInterceptor):
+    """Tells `service.listeners` of every call that has been answered, with the HTTP status that means the same.
+
+    Calls that never reach a method are not told: messages that are too large, and methods that do not exist.
+    """
+
+    def __init__(self, service):
+        self.service = service
+
+    async def intercept_service(self, continuation, details):
+        handler = await continuation(details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+
+        async def watched(request, context):
+            began, known = (
+                time.monotonic(),
+                {"received": len(request) if isinstance(request, bytes) else request.ByteSize()},
+            )
+            _known.set(known)
+            status = 500
+            try:
+                answer = await handler.unary_unary(request, context)
+                status = 200
+                return answer
+            except asyncio.CancelledError:
+                status = CANCELLED
+                raise
+            finally:
+                seconds, (_, _, method) = time.monotonic() - began, details.method.rpartition("/")
+                status = STATUSES.get(context.code(), status)
+                known = {"endpoint": method} | known
+                client = _address(context.peer())
+                self.service.tell(Finished("gRPC", details.method, client, status, seconds, **known))
+
+        return grpc.unary_unary_rpc_method_handler(watched, handler.request_deserializer, handler.response_serializer)
+
+
+def _address(peer):
+    """Returns the address of a client of gRPC, such as 127.0.0.1 for `ipv4:127.0.0.1:4242`."""
+    kind, _, rest = unquote(peer).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
+
+
 class _Keys(grpc.aio.ServerInterceptor):
     """Refuses calls without a key, except those of the health service."""
 
@@ -187,9 +259,18 @@ def _images(inputs, spec, max_images):
     count = 1
     for size in shape:
         count *= size
-    given = len(tensor.tensor_content) / spec.dtype.size if spec.dtype != tf.string else len(tensor.string_val)
-    if count != (given or len(tensor.float_val) or len(tensor.int_val)):  # one value may not stand for many
+    fields = {field.name for field, _ in tensor.ListFields()} - {"dtype", "tensor_shape", "version_number"}
+    field = VALUES.get(spec.dtype, "tensor_content")
+    if spec.dtype != tf.string and fields == {"tensor_content"}:
+        given = len(tensor.tensor_content) / spec.dtype.size
+    elif fields <= {field}:  # the values of other fields would be ignored
+        given = len(getattr(tensor, field))
+    else:
+        raise Refused(400, f"{expected}, with its values in {field} alone. Received: {', '.join(sorted(fields))}")
+    if count != given:  # one value may not stand for many
         raise Refused(400, f"{expected}. Received: shape {shape_text(shape)} with another number of values")
+    if spec.dtype == tf.uint8 and fields == {field} and not 0 <= min(tensor.int_val) <= max(tensor.int_val) <= 255:
+        raise Refused(400, f"{expected}. Received: values that are not integers from 0 to 255")
     return tf.make_ndarray(tensor)
 
 

@@ -34,10 +34,15 @@ class Output(msgspec.Struct):
     """An output that is asked for."""
 
     name: str
+    parameters: dict[str, object] | None = None
 
 
 class Body(msgspec.Struct):
-    """The body of a request."""
+    """The body of a request.
+
+    Other members have no effect: KServe's client sends `model_name`, and Triton's asks in `parameters` for binary
+    outputs unless told otherwise, although it reads JSON too.
+    """
 
     inputs: list[Tensor]
     id: str | None = None
@@ -138,6 +143,8 @@ def parse(body, model, max_images):
     images = base64_list(text, spec.name) if given.datatype == "BYTES" else flat_numbers(text, spec.dtype, expected)
     if images.size != np.prod(given.shape, dtype=object):
         raise Refused(400, f"The shape {shape_text(given.shape)} does not fit the data. Received: {images.size} values")
+    if any((output.parameters or {}).get("classification") for output in values.outputs or ()):
+        raise Refused(400, "The parameter classification is not supported: the output classes has the best classes")
     wanted = None if values.outputs is None else [output.name for output in values.outputs]
     return Asked(signatures[given.datatype], images.reshape(given.shape), values.id, wanted)
 
@@ -151,7 +158,7 @@ def encode(outputs, asked, model):
         model: `SavedModel`.
 
     Raises:
-        Refused: with status 400 if a number is not finite, or an output is asked for that there is not.
+        Refused: with status 400 if an output is asked for that there is not.
     """
     wanted = asked.outputs or list(outputs)
     if unknown := [name for name in wanted if name not in outputs]:

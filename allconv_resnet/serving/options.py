@@ -7,6 +7,8 @@ from pathlib import Path
 
 from allconv_resnet.errors import BadInput
 
+LONGEST = 1_000_000  # seconds; timers and sockets refuse much larger numbers
+
 
 @dataclass(frozen=True)
 class ModelOptions:
@@ -49,7 +51,7 @@ class AccessOptions:
     cors: tuple[str, ...] = ()
     """Origins whose web pages may ask the server, such as https://example.org, or "*"."""
     request_log: Path | None = None
-    """File to which a line of JSON is added for every request. "-" means standard output."""
+    """File to which a line of JSON is added for every request, by HTTP or gRPC. "-" means standard output."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ class ServeOptions(LimitOptions, ComputingOptions, AccessOptions, AddressOptions
             number = isinstance(value, int | float) and field.name not in ("port", "grpc_port", "poll_seconds")
             if number and not 0 < value < float("inf"):
                 raise BadInput(f"{field.name} must be positive and finite. Received: {field.name}={value}")
+            if field.name.endswith("_seconds") and value > LONGEST:
+                raise BadInput(f"{field.name} must be at most {LONGEST:,}. Received: {field.name}={value}")
 
 
 @dataclass(frozen=True)

@@ -67,12 +67,15 @@ def serve(models, options):
     app = application(service)
     check_certificate(options)
     listening, address = listen(options)
-    models.look()
-    if not models.loaded:
+    try:
+        models.look()
+        if not models.loaded:
+            raise BadInput(models.failures[0] if models.failures else f"There is {models.nothing}")
+        asyncio.run(_run(_Server(app, listening, options), service, address))
+    except BadInput:
         if options.unix_socket:
             options.unix_socket.unlink(missing_ok=True)
-        raise BadInput(models.failures[0] if models.failures else f"There is {models.nothing}")
-    asyncio.run(_run(_Server(app, listening, options), service, address))
+        raise
 
 
 async def _run(server, service, address):

@@ -3,6 +3,8 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from allconv_resnet.errors import BadInput
 from allconv_resnet.serving.batching import Batcher
 from allconv_resnet.serving.bodies import Bodies
@@ -80,7 +82,7 @@ class Service:
             images: Array `[n, ...]` as the signature takes it.
 
         Raises:
-            Refused: if the images are refused or need too much time.
+            Refused: if the images are refused or need too much time, or the network's answer is not finite.
         """
         async with self._time():
             return await self._compute(model, signature, images)
@@ -96,7 +98,11 @@ class Service:
         if images.dtype == object:
             size = sum(map(len, images))
             alone = await self._in_thread(size > SMALL, self._check_files, images) > HEAVY
-        return await self.batcher(model, signature, images, alone)
+        outputs = await self.batcher(model, signature, images, alone)
+        # JSON has no such numbers, and the most probable class of an answer that is not a number means nothing.
+        if not all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
+            raise Refused(400, "The network's answer for these pixels is not finite")
+        return outputs
 
     def _check_files(self, images):
         """Returns what decoding files costs, in pixels."""

@@ -84,7 +84,7 @@ def _changes(recipe, source, given):
                 f"for instance --holdout 0.1. Its splits are: {', '.join(source.splits)}"
             )
         changes["test_split"] = found
-    if "dataset" in given and "epoch_images" in recipe.fields():
+    if given & {"dataset", "schedule", "train_split", "holdout"} and "epoch_images" in recipe.fields():
         images = source.examples(changes.get("train_split", data.train_split))
         changes["epoch_images"] = images - held_out(data.holdout, images)
     if recipe.network.whitened_stem and "stem" in recipe.fields():

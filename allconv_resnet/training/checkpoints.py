@@ -30,10 +30,10 @@ class Checkpoints:
 
     Args:
         directory: Path, created when the first checkpoint is written.
-        keep: Integer, number of checkpoints to keep.
+        keep: Integer, number of checkpoints to keep, or None for all.
     """
 
-    def __init__(self, directory, keep=3):
+    def __init__(self, directory, keep: int | None = 3):
         self.directory, self.keep = Path(directory), keep
         self.step = None  # step of the last checkpoint that this process wrote or read
 
@@ -63,7 +63,8 @@ class Checkpoints:
         self.step = step
         on_disk = steps_on_disk(self.directory)
         # Checkpoints of later steps were damaged, and the run has gone back: these steps are made again.
-        for old in set(on_disk) - set([other for other in on_disk if other <= step][-self.keep :]):
+        kept = [other for other in on_disk if other <= step][-self.keep if self.keep else None :]
+        for old in set(on_disk) - set(kept):
             (self.directory / f"step-{old}.npz").unlink(missing_ok=True)
 
     def remove_later(self, step):
@@ -71,6 +72,11 @@ class Checkpoints:
         for later in steps_on_disk(self.directory):
             if later > step:
                 (self.directory / f"step-{later}.npz").unlink(missing_ok=True)
+
+    def remove_before(self, step):
+        """Removes the checkpoints before the newest one that is not later than `step`."""
+        for old in [other for other in steps_on_disk(self.directory) if other <= step][:-1]:
+            (self.directory / f"step-{old}.npz").unlink(missing_ok=True)
 
     def restore(self, load, directory=None):
         """Loads the newest checkpoint that can be read.

@@ -69,8 +69,8 @@ def follow_run(run_dir, data_dir=None, split="test", pause=30):
         seen = {line["step"] for line in json_lines.repair(path, say) if line["split"] == split}
         waiting = False
         while True:
-            steps = run_directory.read_recipe(run_dir).run.steps
-            ended = run_state.finished(run_dir, steps)  # patience may end a run early
+            run = run_directory.read_recipe(run_dir).run
+            ended = run_state.finished(run_dir, run)  # patience may end a run early
             new = [step for step in steps_on_disk(Path(run_dir) / "checkpoints") if step not in seen]
             for step in new:
                 seen.add(step)
@@ -85,11 +85,11 @@ def follow_run(run_dir, data_dir=None, split="test", pause=30):
                     file.write(json.dumps({"split": split, **result}) + "\n")
                 yield result
                 waiting = False
-            if ended or max(seen, default=0) >= steps:
+            if ended or max(seen, default=0) >= run.steps:
                 return
             if not new:
                 if not waiting:
-                    say(f"Waiting for a checkpoint after step {max(seen, default=0):,} of {steps:,}")
+                    say(f"Waiting for a checkpoint after step {max(seen, default=0):,} of {run.steps:,}")
                 waiting = True
                 time.sleep(pause)
 

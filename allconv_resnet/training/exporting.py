@@ -33,8 +33,9 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel",
         run_dir: Path of the run directory, or the name of a network that comes with the package.
         checkpoint: Which checkpoint, see `weights.load_model`.
         output_dir: Path of the directory of all versions, or None for `run_dir/export`, which is not possible for a
-            network of the package. The version is the step, or one
-            more than the newest version if that is larger, so that the newest version is always the last export.
+            network of the package. The version is the step, or one more than the newest version if that is larger, so
+            that the newest version is always the last export. An export of the same step is replaced in
+            `run_dir/export` alone: in other directories it may be that of another run.
         kind: `"savedmodel"`, `"onnx"` or `"litert"`.
         quantize: `"int8"` or None. The ranges are those of training images.
         data_dir: Directory of tensorflow-datasets with these images.
@@ -70,7 +71,7 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel",
     model, recipe, step = load_model(run_dir, checkpoint)
     try:
         files.remove_leftovers(directory)
-        version = _next_version(directory, step, kind)
+        version = _next_version(directory, step, kind, directory.resolve() == (Path(run_dir) / EXPORT).resolve())
     except OSError as error:
         raise BadInput(f"The export cannot be written to {directory}: {error.strerror}") from error
     size, classes = recipe.data.image_size, len(labels)
@@ -159,11 +160,15 @@ def _last_session(run_dir, recipe):
     return shown | {key: recorded[key] for key in shown if isinstance(recorded.get(key), type(shown[key]))}
 
 
-def _next_version(directory, step, kind):
-    """Returns the version of an export, so that it is the newest of its directory, and no file of the user is lost."""
+def _next_version(directory, step, kind, replace):
+    """Returns the version of an export, so that it is the newest of its directory, and no file of the user is lost.
+
+    An export of the same step is replaced only if it must be of the same run.
+    """
     newest, path = max(_versions(directory, kind), default=(0, directory))
-    if step > newest or (step == newest and (path.is_file() or is_export(path))):
+    if step > newest or (step == newest and replace and (path.is_file() or is_export(path))):
         return step
+    say(f"The export of step {step:,} is version {newest + 1}, since {directory} has version {newest} already")
     return newest + 1
 
 

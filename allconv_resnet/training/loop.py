@@ -4,6 +4,8 @@ import math
 import signal
 import time
 
+import numpy as np
+
 from allconv_resnet import environment, files
 from allconv_resnet.data.holdout import HOLDOUT
 from allconv_resnet.data.source import load_for_recipe
@@ -80,7 +82,8 @@ def train(
         say(sentence)
     recipe = run_state.resolve_recipe(run_dir, recipe, engine.resolve_precision(), overwrite)
     if not overwrite:
-        if run_state.finished(run_dir, recipe.run.steps):
+        run_state.require_within(run_dir, recipe.run.steps)
+        if run_state.finished(run_dir, recipe.run):
             _restore_labels(recipe, run_dir, data_dir)
             summed = summary(run_directory.read_metrics(run_dir))
             Progress(0).say(f"{run_dir} has already finished. {summed}")
@@ -97,9 +100,10 @@ def train(
             engine.push()
         with run_directory.RunDirectory(run_dir, engine.chief) as run, StopSignal(minutes) as stop:
             try:
+                engine.require_shared(run_dir)
                 if overwrite:
                     run.clear()
-                engine.require_shared(run_dir)
+                    engine.require_same(overwrite=True)  # no worker reads checkpoints that the chief deletes
                 return _run_loop(recipe, run, source, engine, stop, data_dir, transfer)
             except OSError as error:
                 raise RunFailed(
@@ -120,12 +124,11 @@ def _restore_labels(recipe, run_dir, data_dir):
 def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
     # 1. Restore the state of the last checkpoint.
     checkpoints = Checkpoints(run.path / "checkpoints")
-    best_checkpoint = Checkpoints(run.path / "checkpoints" / "best", keep=2)
+    best_checkpoint = Checkpoints(run.path / "checkpoints" / "best", keep=None)
     step, damaged = checkpoints.restore(engine.load, run.shared / "checkpoints")
     step = step or 0
-    # The newest of the best checkpoints may be of a step that is made again. Then the one before it is the best.
-    best_checkpoint.remove_later(step)
     engine.require_same(step=step)
+    best_checkpoint.remove_later(step)  # these steps are made again
     progress = Progress(recipe.run.steps, step)
     for bad in damaged:
         progress.say(f"The checkpoint of step {bad} is damaged: going back to step {step}")
@@ -148,25 +151,41 @@ def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
     def test(split, name, **more):
         sums = engine.test(split)
         result = {**means(sums), "images": int(sums[SUMS.index("images")])}
+        if not math.isfinite(result["loss"]):
+            raise not_finite(step, f"The {name} loss is not finite after step {step}")
         progress.say(f"step {step:,}: {describe_evaluation(result, name)}")
         metrics.add(step, name, **result, **more)
 
+    def save():
+        metrics.flush()
+        checkpoints.save(step, state)
+        # The run may be continued from this step, but from none before it.
+        best_checkpoint.remove_before(step)
+
+    def state():
+        arrays = engine.state()
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise not_finite(step, f"The weights are not finite after step {step}")
+        return arrays
+
+    def not_finite(step, what):
+        run.mark_session(not_finite_at=step)
+        return RunFailed(
+            f"{what}, with learning rate {float(schedule(step - 1)):g}: the last checkpoint before it is kept; a lower "
+            f"learning rate, in another run directory, may help"
+        )
+
     # 2. Advance from one mark to the next.
-    while step < recipe.run.steps and not exhausted(metrics.lines, recipe.run.patience):
+    while step < recipe.run.steps and not run_state.exhausted(metrics.lines, recipe.run.patience):
         before = step
         began = time.perf_counter()
         step = engine.advance(step, next_mark(recipe.run, step, engine.look_every))
         bad = engine.first_bad_step()  # waits for the device
         clock.add((step - before) * recipe.run.batch_size, time.perf_counter() - began)
         if bad:
-            run.mark_session(not_finite_at=bad)
-            raise RunFailed(
-                f"The loss is not finite at step {bad}, with learning rate {float(schedule(bad - 1)):g}: "
-                f"the last checkpoint before it is kept; a lower learning rate may help"
-            )
+            raise not_finite(bad, f"The loss is not finite at step {bad}")
         if engine.stopped:
-            metrics.flush()
-            checkpoints.save(step, engine.state)
+            save()
             name = signal.Signals(engine.stopped).name
             progress.say(f"Stopped by {name} and saved at step {step:,}: the same command continues the run")
             return engine.stopped
@@ -200,15 +219,14 @@ def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
                 except BadInput as error:  # a missing figure is no reason to end a run
                     progress.say(str(error))
         if passed(recipe.run.checkpoint_every):
-            metrics.flush()
-            checkpoints.save(step, engine.state)
+            save()
 
     # 3. Write the trained network.
     if step < recipe.run.steps:
         progress.say(f"No lower {watched} error in {recipe.run.patience} tests: the run ends at step {step:,}")
-        metrics.flush()
-        checkpoints.save(step, engine.state)
-    tested = any(line.get("planned") == recipe.run.steps for line in metrics.lines)  # by a process that ended too early
+        save()
+    # A process that was killed may have made the last test, and a run whose patience was changed earlier ones.
+    tested = any(line.get("planned") == recipe.run.steps and line["step"] == step for line in metrics.lines)
     if recipe.data.holdout and not tested:
         test(recipe.data.test_split, "test", planned=recipe.run.steps)
         metrics.flush()
@@ -219,17 +237,6 @@ def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
         f"{run.shared} has finished, in {duration(progress.elapsed())} of this session. {summary(metrics.lines)}"
     )
     return None
-
-
-def exhausted(lines, patience):
-    """Returns whether the last `patience` tests on the held-out images brought no lower error.
-
-    Args:
-        lines: Lines of metrics.jsonl.
-        patience: Integer, or None for no limit.
-    """
-    errors = [line["error"] for line in lines if line["split"] == HOLDOUT]
-    return patience is not None and bool(errors) and len(errors) - 1 - errors.index(min(errors)) >= patience
 
 
 def next_mark(run, step, look_every=None):

@@ -35,7 +35,7 @@ def pack_run(run_dir, name, directory=None):
 
     Raises:
         BadInput: if the run has not finished, has another kind of network or one that is too large, or the folder
-            has other files than a packed network or cannot be written.
+            has other files than a packed network or the network of another run, or cannot be written.
     """
     if name in ("", "..") or Path(name).name != name:
         raise BadInput(f"The name of a network must be that of a folder. Received: name={name!r}")
@@ -43,7 +43,7 @@ def pack_run(run_dir, name, directory=None):
     recipe = run_directory.read_recipe(run_dir)
     if recipe.network.kind != "allconv_resnet":
         raise BadInput(f"Networks of kind allconv_resnet can be packed. Received: {recipe.network.kind}")
-    if not run_state.finished(run_dir, recipe.run.steps):
+    if not run_state.finished(run_dir, recipe.run):
         raise BadInput(f"The run in {run_dir} has not finished")
     labels = run_directory.read_labels(run_dir)
     model, recipe, step = load_model(run_dir)
@@ -52,6 +52,8 @@ def pack_run(run_dir, name, directory=None):
     if target.exists() and (foreign := _foreign(target)):
         raise BadInput(f"{target} would be replaced, but it is not a packed network: it has {foreign[0]}")
     try:
+        if target.exists() and any(target.iterdir()) and not _is_of(target, run_dir):
+            raise BadInput(f"{target} is a packed network of another run: choose another name, or move it away")
         target.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(target) as temporary:
             temporary.mkdir()
@@ -72,6 +74,13 @@ def pack_run(run_dir, name, directory=None):
 def _foreign(target):
     """Returns the names that a packed folder does not have, or the name of the target itself if it is a file."""
     return sorted({path.name for path in target.iterdir()} - WRITTEN) if target.is_dir() else [target.name]
+
+
+def _is_of(target, run_dir):
+    """Returns whether a packed folder has the recipe, the names of the classes and the measurements of a run."""
+    return all(
+        (target / name).is_file() and (target / name).read_bytes() == (run_dir / name).read_bytes() for name in COPIED
+    )
 
 
 def _content(arrays):
@@ -99,13 +108,15 @@ def _card(name, run_dir, recipe, step, labels, content, description):
         watched = f"images held out of the training images (`--holdout {recipe.data.holdout:g}`), and no test image"
     else:
         watched = "the test images; the weights are those of the last step, whatever they showed"
+    more = ", ..." if len(labels) > 20 else ""
+    shown = f"{recipe.data.dataset}, {len(labels)} classes: {', '.join(labels[:20])}{more}".replace("|", "\\|")
     return f"""# {name}
 
 An all-convolutional residual network without normalization, after Hardt & Ma (arXiv 1611.04231).
 
 | | |
 |---|---|
-| data | {recipe.data.dataset}, {len(labels)} classes: {", ".join(labels[:20])}{", ..." if len(labels) > 20 else ""} |
+| data | {shown} |
 | test error | {error}, in {recipe.precision}, with the float32 weights of one run (n = 1) |
 | watched during the run | {watched} |
 | trained | {step:,} steps of {recipe.run.batch_size} images, recipe `{recipe.name}`, seed {recipe.seed}, on \

@@ -8,11 +8,11 @@ import numpy as np
 from allconv_resnet import pretrained
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
-from allconv_resnet.serving.images import image_files
+from allconv_resnet.serving.images import image_files, inspect
 from allconv_resnet.training import run_directory
 from allconv_resnet.training.weights import load_model
 
-KINDS = ("JPEG", "PNG", "MPO")
+KINDS = ("JPEG", "PNG")  # Pillow reads MPO as JPEG, and knows it by that name only after it has read one
 
 
 def predict_run(run_dir, paths, top=5, checkpoint="latest", say=lambda text: None):
@@ -81,12 +81,13 @@ def decode_with_pillow(name, content, image_size, centre):
         float32 array `[height, width, channels]`, pixels from 0 to 255.
 
     Raises:
-        BadInput: if the file is not an image.
+        BadInput: if the file is not an image, or has more pixels or scans than an export decodes.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     height, width, channels = image_size
     try:
+        inspect(content)  # with the limits of an export
         picture = Image.open(io.BytesIO(content), formats=KINDS)
         # Only JPEG files are turned, as in an export. MPO is what a phone writes: a JPEG file with more images in it.
         picture = picture if picture.format == "PNG" else ImageOps.exif_transpose(picture)
@@ -94,7 +95,7 @@ def decode_with_pillow(name, content, image_size, centre):
             picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
         picture = picture.convert("L" if channels == 1 else "RGB")
     except UnidentifiedImageError as error:
-        raise BadInput(f"{name} is not an image that can be read: An image must be a JPEG or a PNG file") from error
+        raise BadInput(f"{name} is not an image that can be read: {inspect(content).damage()}") from error
     except Exception as error:  # Pillow raises many types of errors for damaged files
         raise BadInput(f"{name} is not an image that can be read: {error}") from error
     if (picture.height, picture.width) != (height, width):

@@ -5,6 +5,7 @@ import zlib
 from pathlib import Path
 
 from allconv_resnet import files
+from allconv_resnet.data.holdout import HOLDOUT
 from allconv_resnet.errors import BadInput
 from allconv_resnet.recipes.recipe import MAY_CHANGE
 from allconv_resnet.training import run_directory
@@ -69,6 +70,21 @@ def continues(run_dir, recipe):
     )
 
 
+def require_within(run_dir, steps):
+    """Raises `BadInput` if a run has already made more steps than it should have made at its end.
+
+    Args:
+        run_dir: Path of the run directory.
+        steps: Integer, number of steps of the recipe.
+    """
+    made = max(steps_on_disk(Path(run_dir) / "checkpoints"), default=0)
+    if made > steps:
+        raise BadInput(
+            f"{run_dir} has already made {made:,} steps, so it cannot end at step {steps:,}: give it at least as many "
+            f"steps, choose another --run-dir, or begin anew with --overwrite"
+        )
+
+
 def require_no_results(run_dir, steps):
     """Raises `BadInput` if a run without a checkpoint has results, which beginning anew would overwrite.
 
@@ -87,21 +103,34 @@ def require_no_results(run_dir, steps):
         )
 
 
-def finished(run_dir, steps):
+def exhausted(lines, patience):
+    """Returns whether the last `patience` tests on the held-out images brought no lower error.
+
+    Args:
+        lines: Lines of metrics.jsonl.
+        patience: Integer, or None for no limit.
+    """
+    errors = [line["error"] for line in lines if line["split"] == HOLDOUT]
+    return patience is not None and bool(errors) and len(errors) - 1 - errors.index(min(errors)) >= patience
+
+
+def finished(run_dir, run):
     """Returns whether a run has finished: it has made its last test and written the tested network.
 
     Args:
         run_dir: Path of the run directory.
-        steps: Integer, number of steps of the recipe.
+        run: The part `run` of the recipe, with the number of steps and the patience.
 
     Raises:
         BadInput: if the log cannot be opened.
     """
     run_dir = Path(run_dir)
     model = run_dir / MODEL
+    lines = run_directory.read_metrics(run_dir)
     # With held-out images the run is tested once, at its end, which comes early if patience was exhausted.
-    tests = [line for line in run_directory.read_metrics(run_dir) if line["split"] == "test"]
-    if not any(line.get("planned", line["step"]) >= steps for line in tests) or not is_whole(model):
+    reached = "planned" if exhausted(lines, run.patience) else "step"
+    tests = [line for line in lines if line["split"] == "test"]
+    if not any(line.get(reached, line["step"]) >= run.steps for line in tests) or not is_whole(model):
         return False
     # A prolonged run may have been stopped before it wrote the network again. Then its newest checkpoint is newer.
     checkpoints = run_dir / "checkpoints"

@@ -96,7 +96,7 @@ def _last_step(run_dir):
 
 def _load_finished(run_dir, load):
     """Loads the weights of model.keras, and returns the last step, or None if the run has not finished."""
-    if not run_state.finished(run_dir, run_directory.read_recipe(run_dir).run.steps):
+    if not run_state.finished(run_dir, run_directory.read_recipe(run_dir).run):
         return None
     try:
         model = keras.saving.load_model(Path(run_dir) / MODEL, compile=False)

@@ -1,6 +1,7 @@
 """Folders of images: their splits, which of them are read into memory, and what is decoded batch by batch."""
 
 import itertools
+import os
 import shutil
 
 import numpy as np
@@ -235,6 +236,27 @@ def test_what_is_not_read_is_said(tmp_path, capsys):
     said = " ".join(capsys.readouterr().err.split())
     assert f"only JPEG and PNG files in the folder of a class are read, and not {tmp_path}/train/a/photo.webp" in said
     assert said.endswith("and 1 more")
+
+
+@pytest.mark.parametrize("parts", [(), ("train", "test")], ids=["classes", "splits"])
+def test_images_beside_the_folders_of_the_classes_are_named(tmp_path, capsys, parts):
+    for folder in [tmp_path / part for part in parts] or [tmp_path]:
+        write_folder(folder, random_images(4, (8, 8, 3)), [0, 1, 0, 1], "ab")
+        (folder / "loose.PNG").write_bytes(b"")
+        (folder / "notes.txt").write_bytes(b"")
+    from_folder(tmp_path)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"and not {tmp_path.joinpath(*parts[:1])}/loose.PNG" in said and said.endswith("1 more") == bool(parts)
+
+
+def test_names_of_classes_that_labels_txt_cannot_have_are_refused(tmp_path):
+    write_folder(tmp_path / "lines", random_images(2, (8, 8, 3)), [0, 1], ["a\nb", "c"])
+    with pytest.raises(BadInput, match=r"must be one line of text. Received: 'a\\nb', a class of"):
+        acr.load_data(str(tmp_path / "lines"))
+    write_folder(tmp_path / "bytes", random_images(2, (8, 8, 3)), [0, 1], ["a", "c"])
+    (tmp_path / "bytes" / "a").rename(tmp_path / "bytes" / os.fsdecode(b"a\xff"))
+    with pytest.raises(BadInput, match=r"The names of files and folders in .* must be in UTF-8. Received: a\\xff"):
+        acr.load_data(str(tmp_path / "bytes"))
 
 
 def test_a_file_that_is_gone_is_no_bad_image(photos, tmp_path):

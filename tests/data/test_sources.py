@@ -287,6 +287,19 @@ NPZ_CASES = {
     "too few labels": (lambda f: npz(f, **{**WHOLE, "y_train": LABELS[:7]}), "must be a label for each image"),
     "no images": (lambda f: npz(f, **{**WHOLE, "x_train": IMAGES[:0], "y_train": LABELS[:0]}), "a label for each"),
     "float labels": (lambda f: npz(f, **{**WHOLE, "y_train": LABELS * 1.0}), "Labels must be integers"),
+    "labels that number no classes": (
+        lambda f: npz(f, **{**WHOLE, "y_train": LABELS + 20_000_000}),
+        "must be numbers from 0 to the number of classes - 1",
+    ),
+    "one label": (lambda f: npz(f, **{**WHOLE, "y_train": np.array(3)}), "and labels of shape ()"),
+    "one number as images": (lambda f: npz(f, **{**WHOLE, "x_train": np.array(3)}), "Received: images of shape ()"),
+    "flat images": (lambda f: npz(f, **{**WHOLE, "x_train": IMAGES[:, 0, 0, 0]}), "Received: images of shape (20,)"),
+    "one name": (lambda f: npz(f, **WHOLE, names=np.array("cat")), "must have one name for each class"),
+    "names in a table": (lambda f: npz(f, **WHOLE, names=np.array([["a", "b"]])), "Received: shape (1, 2)"),
+    "names in bytes": (lambda f: npz(f, **WHOLE, names=np.array([b"a\xff"])), "must be text in UTF-8"),
+    "a name of two lines": (lambda f: npz(f, **WHOLE, names=np.array(["a\nb"])), "must be one line of text"),
+    "an empty name": (lambda f: npz(f, **WHOLE, names=np.array([""])), "must be one line of text. Received: ''"),
+    "half a character": (lambda f: npz(f, **WHOLE, names=np.array(["\ud800"])), "must be one line of text"),
     "negative labels": (lambda f: npz(f, **{**WHOLE, "y_train": LABELS - 1}), "labels from -1 to 8"),
 }
 

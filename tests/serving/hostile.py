@@ -55,6 +55,7 @@ SMALL = {
     "deep": (b'{"instances": ' + b"[" * 100_000, "too many nested lists"),
     "deep elsewhere": (b'{"else": ' + b"[" * 100_000, "too many nested lists"),
     "no object": (b"[1]", "must be a JSON object"),
+    "unknown member": ({"instances": [GOOD], "signature_nam": "x"}, "Object contains unknown field `signature_nam`"),
     "neither": ({}, 'either "instances" or "inputs". Received: neither'),
     "both": ({"instances": [GOOD], "inputs": [GOOD]}, 'either "instances" or "inputs"'),
     "no list": ({"instances": 3}, '"instances" must be a list'),

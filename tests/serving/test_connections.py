@@ -45,6 +45,9 @@ asyncio.run(main())
 def process():
     process = subprocess.Popen([sys.executable, "-c", CODE], stdout=subprocess.PIPE, text=True)
     process.port = int(process.stdout.readline().rsplit(":")[-1])
+    with connection(process.port) as opened:  # the server opens further sockets of its own before it answers
+        opened.sendall(post(b"1", b"connection: close"))
+        assert read_all(opened).endswith(b"x")
     yield process
     process.kill()
     process.wait()
@@ -172,3 +175,24 @@ def test_deadlines_come_earlier_when_the_server_stops():
 
     errors, left = asyncio.run(run())
     assert errors == [(408, "late"), (503, "The server is stopping"), (503, "The server is stopping")] and left == 0
+
+
+def test_a_server_that_stops_in_the_moment_in_which_a_request_is_late():
+    from allconv_resnet.serving.deadlines import Deadlines
+    from allconv_resnet.serving.refused import Refused
+
+    async def run():
+        deadlines = Deadlines()
+
+        async def wait(seconds):
+            async with deadlines.within(seconds, Refused(408, "late")):
+                await asyncio.sleep(3600)
+
+        late, other = asyncio.create_task(wait(0.0)), asyncio.create_task(wait(3600))
+        while not any(timeout.expired() for timeout in deadlines._open):
+            await asyncio.sleep(0)
+        assert not late.done()
+        deadlines.stop(0.01)
+        return [error.status for error in await asyncio.gather(late, other, return_exceptions=True)]
+
+    assert asyncio.run(run()) == [503, 503]

@@ -272,14 +272,14 @@ def test_the_model_card_says_what_chose_the_checkpoint(finished):
     def card(recipe, checkpoint, step, lines):
         session = {"versions": {}, "precision": "float32", "cpu": "a CPU", "commit": "abc", "gpus": []}
         return model_card(
-            recipe, step, checkpoint, lines, session, [f"thing {i}" for i in range(100)], (5, 6), "call it"
+            recipe, step, checkpoint, lines, session, [f"thing|{i}" for i in range(100)], (5, 6), "call it"
         )
 
     tests = [{"step": step, "split": "test", "error": 0.25, "top5_error": 0.1, "images": 400} for step in (20, 40)]
     best = card(TINY, "best", 40, tests)
     assert "the lowest error of 2 tests on the test images, which makes the test error look too low" in best
     assert "| test error | not measured at this step |" in card(TINY, "best", 30, tests)
-    assert "100 classes: thing 0, thing 1" in best and "(all are in the file of labels beside this card)" in best
+    assert "100 classes: thing\\|0, thing\\|1" in best and "(all are in the file of labels beside this card)" in best
     held = TINY.replace(holdout=0.1, patience=3)
     lines = [line | {"split": "holdout"} for line in tests]
     best = card(held, "best", 20, lines)
@@ -289,7 +289,8 @@ def test_the_model_card_says_what_chose_the_checkpoint(finished):
     assert "the last step: the error on the held-out images had stopped falling" in card(held, "latest", 40, ended)
     assert "of a run that has made 40 of 60 steps: no image chose it" in card(held, "latest", 40, lines)
     assert "the last step: no image chose it" in card(TINY, "latest", 60, lines)
-    unknown = card(TINY.replace(dataset="flowers/big"), "latest", 40, tests)
+    unknown = card(TINY.replace(dataset="flowers/a|b"), "latest", 40, tests)
+    assert r"| data | flowers/a\|b, 100 classes: thing\|0, thing\|1," in unknown and r'`"flowers/a\|b"`' in unknown
     assert "| source of the data | not known to this program |" in unknown
     assert "| licence of the data | none is stated" in card(TINY.replace(dataset="cifar10"), "latest", 40, tests)
 

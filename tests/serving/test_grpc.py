@@ -55,6 +55,24 @@ def lying(size):
     return tensor
 
 
+def tensor(dtype, **values):
+    """A tensor of one pixel."""
+    tensor = TensorProto(dtype=dtype.as_datatype_enum, **values)
+    for size in (1, 1, 1, 3):
+        tensor.tensor_shape.dim.add(size=size)
+    return tensor
+
+
+def test_values_in_the_field_of_their_dtype(channel):
+    answers = [
+        predict(channel, tensor(tf.uint8, int_val=[0, 100, 255])),
+        predict(channel, tensor(tf.uint8, tensor_content=bytes([0, 100, 255]))),
+        predict(channel, tensor(tf.float32, float_val=[0, 100, 255]), ""),
+    ]
+    for answer in answers:
+        np.testing.assert_array_equal(*(tf.make_ndarray(each.outputs["logits"]) for each in (answer, answers[0])))
+
+
 BAD = {
     "model": (lambda c: predict(c, IMAGES, name="x"), "NOT_FOUND", "There is no model x"),
     "version": (lambda c: predict(c, IMAGES, version=1), "NOT_FOUND", "There is no version 1"),
@@ -63,6 +81,28 @@ BAD = {
     "rank": (lambda c: predict(c, IMAGES[0]), "INVALID_ARGUMENT", "of shape [32, 32, 3]"),
     "channels": (lambda c: predict(c, IMAGES[..., :1]), "INVALID_ARGUMENT", "of shape [6, 32, 32, 1]"),
     "a lying shape": (lambda c: predict(c, lying(2**40)), "INVALID_ARGUMENT", "another number of values"),
+    "floats in another field": (
+        lambda c: predict(c, tensor(tf.float32, int_val=[1, 2, 3]), ""),
+        "INVALID_ARGUMENT",
+        "in float_val alone",
+    ),
+    "bytes in another field": (
+        lambda c: predict(c, tensor(tf.uint8, float_val=[1, 2, 3])),
+        "INVALID_ARGUMENT",
+        "in int_val alone",
+    ),
+    "two fields": (
+        lambda c: predict(c, tensor(tf.uint8, int_val=[1, 2, 3], tensor_content=b"abc")),
+        "INVALID_ARGUMENT",
+        "Received: int_val, tensor_content",
+    ),
+    "range": (lambda c: predict(c, tensor(tf.uint8, int_val=[1, 2, 300])), "INVALID_ARGUMENT", "from 0 to 255"),
+    "negative": (lambda c: predict(c, tensor(tf.uint8, int_val=[-1, 2, 3])), "INVALID_ARGUMENT", "from 0 to 255"),
+    "no number": (
+        lambda c: predict(c, np.full((1, 32, 32, 3), np.nan, np.float32), "", outputs=["classes"]),
+        "INVALID_ARGUMENT",
+        "The network's answer for these pixels is not finite",
+    ),
     "outputs": (lambda c: predict(c, IMAGES, outputs=["x"]), "INVALID_ARGUMENT", "The outputs are"),
     "image": (lambda c: predict(c, [b"x", b"y"], "serve_bytes"), "INVALID_ARGUMENT", "Image 1 of 2 must be"),
     "claims": (lambda c: predict(c, [png_header(2**16, 2**16)], "serve_bytes"), "INVALID_ARGUMENT", "33,554,432"),

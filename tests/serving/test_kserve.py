@@ -48,6 +48,13 @@ def test_a_version_and_the_outputs_that_are_asked_for(server):
     assert status == 200 and [each["name"] for each in answer["outputs"]] == ["classes"] and "id" not in answer
 
 
+def test_what_the_clients_of_triton_and_kserve_send_by_themselves(server):
+    asked = {"outputs": [{"name": "classes", "parameters": {"binary_data": True}}], "model_name": "digits"}
+    for more in (asked, {"parameters": {"binary_data_output": True, "priority": 1}}):
+        status, answer = infer(server, *INPUTS["files"], **more)
+        assert status == 200 and "classes" in outputs(answer)
+
+
 def test_health_and_metadata(server):
     assert server.ask("GET", "/v2/health/live") == (200, {"live": True})
     assert server.ask("GET", "/v2/health/ready") == (200, {"ready": True})
@@ -76,6 +83,11 @@ BAD = {
     "not base64": (([1], "BYTES", ["?"]), 400, "base64"),
     "many": (([2000], "BYTES", []), 413, "at most 1,024 images"),
     "bomb": (([1], "BYTES", [base64.b64encode(png_header(30_000, 30_000)).decode()]), 400, "33,554,432 pixels"),
+    "classification": (
+        (*INPUTS["files"], {"outputs": [{"name": "logits", "parameters": {"classification": 2}}]}),
+        400,
+        "The parameter classification is not supported",
+    ),
     "output": ((*INPUTS["files"], {"outputs": [{"name": "x"}]}), 400, "The outputs are classes, labels"),
 }
 

@@ -83,6 +83,16 @@ def test_grpc_over_tls_with_keys(guarded, certificate):
             assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
         health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert health.status == health_pb2.HealthCheckResponse.SERVING
+        request.model_spec.name = "nobody"
+        with pytest.raises(grpc.RpcError, match="nobody"):
+            ask(request, metadata=[("authorization", "Bearer second")])
+    lines = [
+        json.loads(line) for line in wait_for(lambda: '"status": 404' in guarded.log.read_text() and lines_of(guarded))
+    ]
+    calls = [(line["endpoint"], line["status"]) for line in lines if line["method"] == "gRPC"]
+    expected = [("GetModelStatus", status) for status in (200, 401, 401)] + [("Check", 200), ("GetModelStatus", 404)]
+    assert calls == expected
+    assert all(line["client"] == "127.0.0.1" and line["received"] for line in lines if "Status" in line["endpoint"])
 
 
 def test_pages_of_the_origins_that_may_ask(guarded, certificate):
@@ -202,6 +212,9 @@ def test_options_that_are_refused(tmp_path):
         ({"header_seconds": 100}, "header_seconds must lie in"),
         ({"predict_seconds": float("inf")}, "predict_seconds must be positive and finite"),
         ({"poll_seconds": -1}, "poll_seconds must not be negative"),
+        ({"poll_seconds": float("inf")}, "poll_seconds must be at most 1,000,000"),
+        ({"write_seconds": 1e10}, "write_seconds must be at most 1,000,000. Received: write_seconds=10000000000"),
+        ({"stop_seconds": 1e10}, "stop_seconds must be at most 1,000,000"),
         ({"max_images": 0}, "max_images must be positive"),
     ]:
         with pytest.raises(BadInput, match=reason):

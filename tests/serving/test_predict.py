@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from serving.hostile import png_header
 from training.runs import TINY
 
 from allconv_resnet import cli
+from allconv_resnet.errors import BadInput
 from allconv_resnet.progress import Progress
 from allconv_resnet.serving.export import export_savedmodel
 from allconv_resnet.serving.predict import predict_export
@@ -217,6 +219,21 @@ def test_a_damaged_export_is_one_sentence(export, name, damage, tmp_path, capsys
 def test_other_callers_get_the_errors_as_answers(export, pictures):
     answers = list(predict_export(export, [pictures / "good.png", pictures / "text.jpg"]))
     assert [sorted(answer) for answer in answers] == [["image", "predictions"], ["error", "image"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no image", "The image must be a JPEG or a PNG file. Received: 8 bytes"),
+        (png()[:29] + b"damage" + png()[35:], "the PNG file is damaged"),
+        (png_header(30_000, 30_000), "The image must have from 1 to 33,554,432 pixels"),
+    ],
+    ids=["text", "damaged", "large"],
+)
+def test_a_run_refuses_what_its_export_refuses(content, reason, monkeypatch):
+    monkeypatch.delitem(Image.OPEN, "MPO", raising=False)  # as in a process that has read no such file
+    with pytest.raises(BadInput, match=f"x is not an image that can be read: {reason}"):
+        decode_with_pillow("x", content, (8, 8, 3), 1.0)
 
 
 def test_pictures_of_16_bits_are_decoded_as_in_training(tmp_path):

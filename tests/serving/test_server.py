@@ -112,6 +112,17 @@ def command(*arguments):
     return stop.value.code
 
 
+def test_a_port_for_grpc_that_is_taken_leaves_no_unix_socket(exported, tmp_path):
+    # So large a limit is one that gRPC itself does not take.
+    options = ["--unix-socket", tmp_path / "socket", "--max-body-mb", "5000", "--max-buffered-mb", "1000000"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code = "from allconv_resnet import cli; cli.main()"
+        serve = [sys.executable, "-c", code, "serve", exported, *options, "--grpc-port", str(taken.getsockname()[1])]
+        done = subprocess.run(serve, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "The server cannot listen on 127.0.0.1" in done.stderr.splitlines()[-1], done.stderr
+    assert not (tmp_path / "socket").exists()
+
+
 def test_what_cannot_be_served(tmp_path, model, capsys):
     assert command("serve", tmp_path) == 2
     assert "There is no exported model" in capsys.readouterr().err

@@ -52,7 +52,7 @@ def test_the_test_set_is_read_once_at_the_end(finished):
     assert reports.best_line(lines(finished))["split"] == HOLDOUT
     assert "held-out accuracy" in reports.summary(lines(finished))
     assert (finished / "tensorboard" / HOLDOUT).is_dir()
-    assert run_state.finished(finished, 40) and not run_state.finished(finished, 41)
+    assert run_state.finished(finished, HELD.run) and not run_state.finished(finished, HELD.replace(steps=41).run)
 
 
 def test_the_test_set_is_not_read_again_after_a_kill_before_the_network_was_written(finished, tmp_path):

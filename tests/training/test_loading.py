@@ -220,6 +220,18 @@ def test_what_cannot_be_packed_is_refused(run, tmp_path, capsys):
     assert acr.load(tmp_path / "out" / "mine").label_names == DIGITS
 
 
+def test_the_packed_network_of_another_run_is_not_replaced(run, tmp_path, capsys):
+    folder = pack_run(run, "mine", tmp_path)
+    assert pack_run(run, "mine", tmp_path) == folder
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    (other / "labels.txt").write_text("".join(f"a|{i}\n" for i in range(10)))
+    assert command("pack", other, "mine", "--output-dir", tmp_path) == 2
+    assert f"{folder} is a packed network of another run: choose another name" in capsys.readouterr().err
+    assert acr.load(folder).label_names == DIGITS
+    assert r"10 classes: a\|0, a\|1, " in (pack_run(other, "yours", tmp_path) / "MODEL_CARD.md").read_text()
+
+
 def test_the_networks_of_the_package_are_whole():
     """Every network that comes with the package has its checksum, is small, and gives its classes."""
     for name in pretrained.names():

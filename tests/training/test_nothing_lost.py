@@ -416,12 +416,25 @@ def test_the_newest_version_is_the_last_export(run_dir):
     (run_dir / "export" / path.name / "notes.txt").write_text("the user's own")
     assert int(exporting.export_run(run_dir).name) == int(path.name) + 1
     (run_dir / "export" / "9.int8.tflite").write_bytes(b"")
-    assert exporting._next_version(run_dir / "export", 6, "litert") == 10
+    assert exporting._next_version(run_dir / "export", 6, "litert", True) == 10
     assert (run_dir / "export" / path.name / "notes.txt").exists()
     (run_dir / "export" / "40").mkdir()
     assert exporting.export_run(run_dir).name == "41"
     assert train(SMALL.replace(steps=41), run_dir) is None
     assert exporting.export_run(run_dir).name == exporting.export_run(run_dir).name == "41"
+
+
+def test_no_export_of_another_run_is_replaced(run_dir, tmp_path, capsys):
+    first = exporting.export_run(run_dir, output_dir=tmp_path / "shared")
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+    assert (first.name, exporting.export_run(run_dir, output_dir=tmp_path / "shared").name) == ("6", "7")
+    assert f"version 7, since {tmp_path / 'shared'} has version 6 already" in " ".join(capsys.readouterr().err.split())
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+    for suffix, kind in ((".onnx", "onnx"), (".tflite", "litert")):
+        (tmp_path / "shared" / f"6{suffix}").write_bytes(b"")
+        assert exporting._next_version(tmp_path / "shared", 6, kind, False) == 7
+    own = exporting.export_run(run_dir)
+    assert exporting.export_run(run_dir, output_dir=own.parent) == own
 
 
 def test_a_plot_of_no_metrics(run_dir, capsys):

@@ -5,11 +5,16 @@ import os
 import signal
 import time
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from training.jobs import configurations
 from training.runs import SPAWN, lines, state, wait_for, wait_for_lines
+
+from allconv_resnet.optimizers import Momentum
+from allconv_resnet.training.engines.parameter_server import Servers, make_worker_step
+from allconv_resnet.training.engines.steps import Totals
 
 STEPS = 400
 
@@ -62,9 +67,6 @@ def _apply_from_two_workers(config, answer):
     """Applies gradients of ones, and sends how often the servers have counted one, and the weights."""
     os.environ["TF_CONFIG"] = config
     from allconv_resnet.model import AllConvResNet
-    from allconv_resnet.optimizers import Momentum
-    from allconv_resnet.training.engines.parameter_server import Servers
-    from allconv_resnet.training.engines.steps import Totals
 
     strategy = tf.distribute.ParameterServerStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
@@ -111,6 +113,23 @@ def test_no_update_is_lost():
         np.testing.assert_allclose(value, velocity, rtol=1e-5)
     for value in moved:
         np.testing.assert_allclose(value, distance, rtol=1e-4)
+
+
+def test_changes_of_moving_averages_are_added_to_those_of_others():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(), keras.layers.Dense(2)])
+    optimizer = Momentum(0.1)
+    optimizer.build(model.trainable_variables)
+    strategy = tf.distribute.get_strategy()
+    servers = Servers(strategy, model, optimizer, Totals())
+    mean = servers.fixed[0]
+
+    class Batches:
+        def __next__(self):  # another worker changes the mean after this one has read it
+            mean.assign_add(tf.fill([4], 100.0))
+            return tf.fill([8, 4], 10.0), tf.zeros([8], tf.int64)
+
+    make_worker_step(strategy, servers, lambda step: 0.1, batch_size=8)(Batches())
+    np.testing.assert_allclose(mean, np.full(4, 100 + 0.01 * 10), rtol=1e-6)
 
 
 def test_an_asynchronous_run_learns_as_a_synchronous_one(start, start_job, recipe, tmp_path):

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.balduzzi.matrix_networks import initial_blocks, kernel_gradient
 
 
@@ -19,7 +20,8 @@ class GradientMeasures:
         largest: Float, the largest singular value of the Jacobian of the blocks at one input.
         median: Float, the median singular value.
         smallest: Float, the smallest singular value, 0 where it is within the rounding error of the largest one.
-        correlation: Float, mean cosine of the input gradients of one output at pairs of close inputs.
+        correlation: Float, mean cosine of the input gradients of one output at pairs of close inputs. Gradients of 0,
+            which have no direction, are left out; NaN if all are 0.
     """
 
     backward_growth: float
@@ -60,6 +62,9 @@ def measure_gradients(
     Returns:
         `GradientMeasures`.
 
+    Raises:
+        BadInput: if `h` is not finite, if `labels` are not integers of at least 0, or as in `initial_blocks`.
+
     Example: blocks that are the identity keep gradients as they are.
 
     >>> h, labels = np.random.default_rng(0).normal(size=(5, 2 * 2 * 3)), np.arange(5)
@@ -67,9 +72,17 @@ def measure_gradients(
     >>> found.backward_growth, found.largest, found.smallest, round(found.correlation, 12)
     (1.0, 1.0, 1.0, 1.0)
     """
+    h, labels = np.asarray(h, np.float64), np.asarray(labels)
+    if h.ndim != 2 or not np.isfinite(h).all():
+        raise BadInput(f"h must be a finite array [b, size * size * channels]. Received: h of shape {list(h.shape)}")
+    if labels.shape != (len(h),) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise BadInput(
+            f"labels must be {len(h)} integers of at least 0. "
+            f"Received: labels={np.array2string(labels, threshold=6, edgeitems=2)}"
+        )
     rng = np.random.default_rng(seed)
-    channels, classes = h.shape[1] // size**2, int(labels.max()) + 1
     blocks = initial_blocks(variant, depth, h, size, normalization, seed)
+    channels, classes = h.shape[1] // size**2, int(labels.max()) + 1
     projection = rng.standard_normal((channels, classes)) / np.sqrt(channels)
     states = forward(blocks, h)
     logits = states[-1][0].reshape(len(h), -1, channels).mean(axis=1) @ projection
@@ -82,7 +95,9 @@ def measure_gradients(
     direction *= distance * np.linalg.norm(h, axis=1, keepdims=True) / np.linalg.norm(direction, axis=1, keepdims=True)
     output = np.tile(projection @ rng.standard_normal(classes), size**2) * np.ones((len(h), 1))
     here, there = (backward(blocks, forward(blocks, x), output)[0] for x in (h, h + direction))
-    cosines = np.sum(here * there, axis=1) / (np.linalg.norm(here, axis=1) * np.linalg.norm(there, axis=1))
+    lengths = np.linalg.norm(here, axis=1) * np.linalg.norm(there, axis=1)
+    kept = lengths > 0
+    cosines = np.sum(here * there, axis=1)[kept] / lengths[kept]
 
     J = np.eye(h.shape[1])
     for block, (_, _, active) in zip(blocks, states[1:], strict=True):
@@ -94,7 +109,7 @@ def measure_gradients(
         largest=float(values[0]),
         median=float(np.median(values)),
         smallest=float(values[-1]) if values[-1] > len(values) * np.finfo(np.float64).eps * values[0] else 0.0,
-        correlation=float(np.mean(cosines)),
+        correlation=float(np.mean(cosines)) if kept.any() else float("nan"),
     )
 
 

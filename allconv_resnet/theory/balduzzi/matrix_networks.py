@@ -88,6 +88,7 @@ def initial_blocks(
     if normalization not in (None, "batch"):
         raise BadInput(f'normalization must be None or "batch". Received: normalization={normalization!r}')
     depth, size = positive_integer(depth, "depth"), positive_integer(size, "size")
+    h = np.asarray(h, np.float64)
     channels, rest = divmod(h.shape[1], size * size)
     if rest:
         raise BadInput(f"h must have a multiple of {size * size} columns. Received: shape {list(h.shape)}")

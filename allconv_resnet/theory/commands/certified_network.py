@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 import allconv_resnet as acr
+from allconv_resnet.errors import BadInput
 from allconv_resnet.plotting import add_grids, new_figure, save_figure
 from allconv_resnet.theory import autodiff, landscape
 from allconv_resnet.theory.commands.reporting import add_statement, print_table, progress_callback, write_results
@@ -32,7 +33,17 @@ def certify_along_training(output_dir, images, labels, steps, settings):
         labels: Integer array `[n]` of ten classes.
         steps: Positive integer, number of steps of each run.
         settings: Dictionary for the JSON file with `data`, `images` and `seed`.
+
+    Raises:
+        BadInput: if there are more than ten classes, or if the images cannot be reduced to 8x8 pixels.
     """
+    if labels.max() > 9:
+        raise BadInput(f"data must have at most 10 classes. Received: a dataset with the label {labels.max()}")
+    height, width = images.shape[1:3]
+    if height != width or height % SIZE:
+        raise BadInput(
+            f"data must have square images of a multiple of {SIZE} pixels a side. Received: {height}x{width} pixels"
+        )
     x, y = keras.ops.convert_to_numpy(shrunk(images)), np.eye(10)[labels]
     inputs = np.concatenate([x.reshape(len(x), -1), np.ones((len(x), 1))], axis=1)
     linear = landscape.linear_optimum(landscape.Problem(inputs, y, "squared", 10)).value

@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 from allconv_resnet.plotting import add_grids, new_figure, save_figure
 from allconv_resnet.theory import landscape
 from allconv_resnet.theory.commands.reporting import add_statement, print_table, progress_callback, write_results
+from allconv_resnet.theory.commands.stationary_points import ESTIMATE
 
 BLOCKS, HIDDEN = 3, 12
 RADIUS = 3.0  # of the linear predictors: those of separable classes would grow without end
@@ -44,6 +45,7 @@ def measure_chains(output_dir, problems, settings, stops=STOPS):
     print_table([key.replace("_", " ") for key in keys], [[r[key] for key in keys] for r in results])
     print("excess: F - F_lin(U) for the best linear predictor U with |U| <= 3; joint excess: the same for the best")
     print("linear predictor of the inputs and all hidden neurons")
+    print(ESTIMATE)
     write_results(output_dir / "chain.json", **settings, blocks=BLOCKS, hidden=HIDDEN, radius=RADIUS, results=results)
     draw_chains(results, settings, output_dir / "chain.png")
 
@@ -94,7 +96,7 @@ def measured(chain, best):
     found = chain.smallest_eigenvalue()
     joint = landscape.Problem(np.hstack([problem.x, *chain.features()[1]]), problem.y, problem.loss, problem.outputs)
     objective = chain.objective()
-    smallest = min(found.smallest, 0.0) - found.residual  # the residual makes it a lower bound
+    smallest = min(found.smallest, 0.0) - found.residual  # an estimate, see `ESTIMATE`
     return {
         "gradient": float(np.sqrt(sum(np.sum(part**2) for part in chain.gradient()))),
         "smallest": found.smallest,

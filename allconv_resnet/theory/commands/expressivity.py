@@ -17,9 +17,16 @@ import numpy as np
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.checks import positive_integer
 from allconv_resnet.theory.commands.expressivity_figures import draw_margins, draw_parameters
-from allconv_resnet.theory.commands.reporting import load_images, print_table, progress_callback, write_results
+from allconv_resnet.theory.commands.reporting import (
+    load_images,
+    print_table,
+    progress_callback,
+    refuse_unused,
+    write_results,
+)
 
 CONSTRUCTIONS = ("points", "sweep")
+SHARED = ("data", "points", "widths", "num_classes", "seed", "output_dir")
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Options:
     widths: tuple[int, ...] = (4, 16)
     """Widths of the networks."""
     dimension: int = 128
-    """Dimension of the normal points."""
+    """Dimension of the points of --data normal."""
     num_classes: int = 10
     """Number of classes of the random labels."""
     seed: int = 0
@@ -51,7 +58,7 @@ def run(options: Options) -> None:
         options: `Options`.
 
     Raises:
-        BadInput: if an option is out of range or the dataset is not available.
+        BadInput: if an option is out of range or has no effect, or if the dataset is not available.
     """
     for name in ("dimension", "num_classes"):
         positive_integer(getattr(options, name), name)
@@ -61,6 +68,8 @@ def run(options: Options) -> None:
             raise BadInput(f"{name} must have at least one number. Received: {name}={values}")
         for value in values:
             positive_integer(value, name)
+    own = "dimension" if options.data == "normal" else "data_dir"
+    refuse_unused(options, f"the dataset {options.data}", (*SHARED, own))
     x = load_points(options)
     if max(options.points) > len(x):
         raise BadInput(

@@ -17,6 +17,7 @@ from allconv_resnet.plotting import add_grids, new_figure, save_figure
 from allconv_resnet.theory.checks import positive_integer
 from allconv_resnet.theory.commands.reporting import (
     add_statement,
+    check_count,
     legend_beside,
     load_images,
     print_table,
@@ -122,6 +123,7 @@ def load_inputs(options):
     from allconv_resnet.layers import standardize
 
     images, labels = load_images(options.data, options.data_dir)
+    check_count(options.images, images, options.data)
     images, labels = images[: options.images], np.asarray(labels[: options.images])
     height, width = images.shape[1:3]
     if height % options.size or width % options.size:

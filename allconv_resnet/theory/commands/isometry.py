@@ -15,6 +15,16 @@ from typing import Literal
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.checks import positive_integer
+from allconv_resnet.theory.commands.reporting import refuse_unused
+
+TRAINED = ("data", "data_dir", "width", "depth", "seeds", "c", "weight_scale")
+USED = {  # by each experiment, apart from experiment and output_dir
+    "spectra": ("width", "depth"),
+    "outliers": ("width", "seeds"),
+    "training": (*TRAINED, "steps"),
+    "late": (*TRAINED, "epochs", "skip"),
+    "network": ("data_dir", "run_dirs", "train_steps", "body"),
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ def run(options: Options) -> None:
         options: `Options`.
 
     Raises:
-        BadInput: if an option is out of range, or if the dataset or a run is not available.
+        BadInput: if an option is out of range or has no effect, or if the dataset or a run is not available.
     """
     for name in ("width", "depth", "seeds", "steps", "epochs"):
         value = getattr(options, name)
@@ -69,6 +79,9 @@ def run(options: Options) -> None:
     for name in ("c", "weight_scale", "skip"):
         if not 0 < getattr(options, name) < float("inf"):
             raise BadInput(f"{name} must be positive and finite. Received: {name}={getattr(options, name)}")
+    refuse_unused(
+        options, f"the experiment {options.experiment}", ("experiment", "output_dir", *USED[options.experiment])
+    )
     # Keras is imported only in the experiments, because `--help` does not need it.
     where = options.output_dir, options.data_dir
     data = options.output_dir, options.data, options.data_dir, options.width or 256, options.depth or 20, options.seeds

@@ -16,6 +16,16 @@ from pathlib import Path
 from typing import Literal
 
 from allconv_resnet.theory.checks import positive_integer
+from allconv_resnet.theory.commands.reporting import refuse_unused
+
+SHARED = ("experiment", "output_dir", "data", "data_dir", "images", "seed")
+USED = {  # by each experiment, apart from those
+    "training": ("iterations",),
+    "stationary": (),
+    "chain": (),
+    "network": ("steps",),
+    "regret": ("steps", "radius"),
+}
 
 
 @dataclass(frozen=True)
@@ -49,11 +59,12 @@ def run(options: Options) -> None:
         options: `Options`.
 
     Raises:
-        BadInput: if an option is out of range or the dataset is not available.
+        BadInput: if an option is out of range or has no effect, or if the dataset is not available or does not fit.
     """
     for name in ("images", "iterations", "steps"):
         if getattr(options, name) is not None:
             positive_integer(getattr(options, name), name)
+    refuse_unused(options, f"the experiment {options.experiment}", (*SHARED, *USED[options.experiment]))
     # Keras is imported only here, because `--help` does not need it.
     from allconv_resnet.theory.commands import (
         certified_network,

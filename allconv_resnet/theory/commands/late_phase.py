@@ -20,7 +20,13 @@ from allconv_resnet.theory.commands.dense_networks import (
     test_accuracy,
     train_with_sgd,
 )
-from allconv_resnet.theory.commands.reporting import load_images, print_table, progress_callback, write_results
+from allconv_resnet.theory.commands.reporting import (
+    json_ready,
+    load_images,
+    print_table,
+    progress_callback,
+    write_results,
+)
 
 NAMES = ("tanh", "hard_tanh", "selu", "relu", "leaky_relu")
 STATEMENT = (
@@ -55,7 +61,7 @@ def compare_accuracies(output_dir, data, data_dir, width, depth, seeds, epochs, 
         progress(done, len(plan))
         path = output_dir / "late_runs" / f"{name}-{arm}-{seed}.json".replace(" ", "_")
         known = json.loads(path.read_text()) if path.is_file() else None
-        if known is None or known["settings"] != settings:
+        if known is None or known["settings"] != json_ready(settings):
             if built_for != name:
                 built_for, model = name, build_network(isometry.ACTIVATIONS[name], width, depth, images[0].size, skip)
             scale = weight_scale if arm == ARMS[0] else isometry.weight_scale_for(name, c, depth, skip=skip)

@@ -79,9 +79,13 @@ def run(options: Options) -> None:
     found = factorize_random_matrices(options.matrices, options.seed, progress_callback("factorizations"))
     ratios, sizes = evaluate_gradient_bounds(options.networks, options.seed, progress_callback("gradient bounds"))
     phases = phase_diagram(
-        options.phase_dimension, options.phase_steps, options.phase_seeds, progress_callback("phase diagram")
+        options.phase_dimension,
+        options.phase_steps,
+        options.phase_seeds,
+        options.seed,
+        progress_callback("phase diagram"),
     )
-    paths = certified_paths()
+    paths = certified_paths(seed=options.seed)
     violated = ratios < 1 - SLACK
     rows = [
         ("product of the factors equals R", 2 * options.matrices, f"relative error at most {found['error']:.1e}"),

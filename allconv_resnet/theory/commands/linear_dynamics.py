@@ -42,13 +42,14 @@ def phase_targets(d):
     }
 
 
-def phase_diagram(d, steps, seeds, progress=lambda done, total: None):
+def phase_diagram(d, steps, seeds, seed=0, progress=lambda done, total: None):
     """Runs gradient descent from every start at every target and depth.
 
     Args:
         d: Integer, at least 3, the dimension.
         steps: Positive integer.
         seeds: Positive integer, the number of runs from each random start.
+        seed: Integer, the first seed of these runs; the others follow.
         progress: Callable `(done, total)`.
 
     Returns:
@@ -59,13 +60,13 @@ def phase_diagram(d, steps, seeds, progress=lambda done, total: None):
     rows, targets = [], phase_targets(d)
     for depth in PHASE_DEPTHS:
         runs = [
-            (start, name, seed)
+            (start, name, seed + i)
             for start in INITIALIZATIONS
             for name in targets
-            for seed in range(seeds if start in ("near_identity", "standard") else 1)
+            for i in range(seeds if start in ("near_identity", "standard") else 1)
         ]
         R = np.stack([targets[name] for _, name, _ in runs])
-        factors = np.stack([initial_factors(start, depth, d, seed) for start, _, seed in runs], axis=1)
+        factors = np.stack([initial_factors(start, depth, d, own) for start, _, own in runs], axis=1)
         size = np.sum(R**2, axis=(1, 2))
         rates = 1 / (4 * depth * np.maximum(1, np.linalg.norm(R, 2, axis=(1, 2))) ** 2)
         first = np.full(len(runs), np.inf)
@@ -91,13 +92,14 @@ def phase_diagram(d, steps, seeds, progress=lambda done, total: None):
     return rows
 
 
-def certified_paths(depth=20, steps=2000, points=60):
+def certified_paths(depth=20, steps=2000, points=60, seed=0):
     """Follows gradient descent to `R = diag(-1, -1, 1)` from every start, with the certificate of every point.
 
     Args:
         depth: Integer, at least 2.
         steps: Positive integer.
         points: Positive integer, the number of points of a path at which the certificate is computed.
+        seed: Integer, seed of the random starts.
 
     Returns:
         List of dictionaries with `initialization`, `depth`, and for each of the points `step`, `risk`, `certified` (the
@@ -107,7 +109,7 @@ def certified_paths(depth=20, steps=2000, points=60):
     at = set(np.unique(np.geomspace(1, steps + 1, points).astype(int) - 1).tolist())
     for start in INITIALIZATIONS:
         path = {"initialization": start, "depth": depth, "step": [], "risk": [], "certified": [], "clearance": []}
-        descent = descend(initial_factors(start, depth, 3), R, cov, 1 / (4 * depth))
+        descent = descend(initial_factors(start, depth, 3, seed), R, cov, 1 / (4 * depth))
         for step, (factors, risk, _) in zip(range(steps + 1), descent, strict=False):
             if step in at:
                 A = factors - np.eye(3)
@@ -130,7 +132,7 @@ def draw_phases(rows, path, steps):
             np.log10(np.where(np.isfinite(grid), np.maximum(grid, 1), np.nan)),
             cmap="viridis_r",
             vmin=0.5,
-            vmax=np.log10(steps),
+            vmax=max(np.log10(steps), 1.0),  # above vmin, for a few steps too
             aspect="auto",
         )
         axes.set_facecolor("0.85")

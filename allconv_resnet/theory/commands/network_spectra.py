@@ -54,7 +54,7 @@ def measure_networks(output_dir, data_dir, run_dirs, train_steps, body):
     Raises:
         BadInput: if the steps exceed one epoch, or if the network of a run does not have the stages of this experiment.
     """
-    images, labels = load_images("cifar10", data_dir)
+    images, labels = load_images("cifar10", data_dir, "train", False)
     epoch = len(images) // BATCH_SIZE
     if not 0 <= train_steps <= epoch:
         raise BadInput(f"train_steps must lie in [0, {epoch}], at most one epoch. Received: train_steps={train_steps}")
@@ -192,7 +192,7 @@ def check_stages(model, run_dir):
         run_dir: Path of the run directory, for the message.
 
     Raises:
-        BadInput: if it has not.
+        BadInput: if it has not, or if `OWN_LAW` is not the law of its blocks.
     """
     names = [layer.name for layer in model.layers]
     blocks = Counter(match[1] for name in names if (match := re.fullmatch(r"(stage\d+)_block\d+", name)))
@@ -202,6 +202,20 @@ def check_stages(model, run_dir):
             "The network must be an AllConvResNet of three stages, each of at least two blocks, that does not average "
             f"over mirror images. Received: {run_dir} with {type(model).__name__}, blocks={dict(blocks)}, "
             f"mirror_average={mirrored}"
+        )
+    layers = [layer for layer in model.layers if re.fullmatch(r"stage\d+_block\d+", layer.name)]
+    lawful = all(
+        type(layer) is acr.ResidualBlock
+        and layer.shortcut is not None
+        and layer.normalization is None
+        and layer.activation is keras.activations.relu
+        for layer in layers
+    )
+    if not lawful or set(blocks.values()) != {OWN_LAW["depth"] + 1}:
+        raise BadInput(
+            "The stages must be of nine ResidualBlocks each, with shortcuts and ReLUs and without normalization, since "
+            f"the law is that of the last eight of them. Received: {run_dir} with blocks={dict(blocks)} of type "
+            f"{', '.join(sorted({type(layer).__name__ for layer in layers}))}"
         )
 
 

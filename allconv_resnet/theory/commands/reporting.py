@@ -5,6 +5,7 @@ needed, because they import TensorFlow, which the theory itself does not need. I
 `--help` needs no Keras.
 """
 
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -105,13 +106,31 @@ def progress_callback(label):
     return show
 
 
-def load_images(name, data_dir, split="train"):
+def refuse_unused(options, choice, used):
+    """Refuses options that differ from their defaults although they would have no effect.
+
+    Args:
+        options: Instance of a dataclass whose fields have defaults.
+        choice: String, what was chosen, for the message: `"the experiment network"`.
+        used: Iterable of strings, the names of the options that it uses.
+
+    Raises:
+        BadInput: if there is such an option.
+    """
+    rest = [f for f in fields(options) if f.name not in used]
+    unused = [f"{f.name}={getattr(options, f.name)}" for f in rest if getattr(options, f.name) != f.default]
+    if unused:
+        raise BadInput(f"Options that {choice} does not use must not be given. Received: {', '.join(unused)}")
+
+
+def load_images(name, data_dir, split="train", other=True):
     """Returns the images and labels of a split of a dataset.
 
     Args:
         name: String, name of the dataset.
         data_dir: Path of the directory of tensorflow-datasets, or None for the default.
         split: String, name of the split.
+        other: Whether the experiment has `--data`, so that the message may advise another dataset.
 
     Returns:
         uint8 array `[n, height, width, channels]` and int64 array `[n]`.
@@ -125,7 +144,9 @@ def load_images(name, data_dir, split="train"):
         return load_data(name, data_dir).arrays(split)
     except BadInput as error:
         # The commands that train networks recommend an option that the theory does not have.
-        raise BadInput(str(error).replace("--recipe digits", "--data digits")) from error
+        advice = "`--recipe digits`"
+        message = str(error) if other else str(error).split(f"; {advice}")[0]
+        raise BadInput(message.replace(advice, "`--data digits`")) from error
 
 
 def load_first_images(name, data_dir, count):
@@ -145,9 +166,20 @@ def load_first_images(name, data_dir, count):
         BadInput: if the dataset is not available, or has fewer images.
     """
     images, labels = load_images(name, data_dir)
+    check_count(count, images, name)
+    return standardized(images[:count]), labels[:count].copy()
+
+
+def check_count(count, images, name):
+    """Raises `BadInput` if a dataset has fewer images than were asked for.
+
+    Args:
+        count: Positive integer.
+        images: Array, the images of the dataset.
+        name: String, name of the dataset.
+    """
     if count > len(images):
         raise BadInput(f"images must be at most {len(images)}, the size of {name}. Received: images={count}")
-    return standardized(images[:count]), labels[:count].copy()
 
 
 def standardized(images):

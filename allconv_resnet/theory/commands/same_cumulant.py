@@ -19,7 +19,13 @@ from allconv_resnet.theory.commands.dense_networks import (
     initialize,
     train_with_sgd,
 )
-from allconv_resnet.theory.commands.reporting import load_images, print_table, progress_callback, write_results
+from allconv_resnet.theory.commands.reporting import (
+    json_ready,
+    load_images,
+    print_table,
+    progress_callback,
+    write_results,
+)
 
 EARLY = 50
 TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 5, 10, 20)
@@ -59,7 +65,7 @@ def compare_trainings(output_dir, data, data_dir, width, depth, seeds, steps, c,
         scale = weight_scale if arm == ARMS[0] else scale_for_c
         path = runs_dir / f"{activation.name}-{arm}-{seed}.json".replace(" ", "_").replace("/", "_")
         known = json.loads(path.read_text()) if path.is_file() else None
-        if known is None or known["settings"] != settings:
+        if known is None or known["settings"] != json_ready(settings):
             if model is None:  # compiled once per activation
                 model = build_network(activation, width, depth, images[0].size)
             initialize(model, scale, width, depth, seed)
@@ -105,6 +111,7 @@ def summarize(results, depth, weight_scale, c):
     }
     lost = {name for names in diverged.values() for name in names}
     groups = {group: [name for name in names if name not in lost] for group, names in groups.items()}
+    groups = {group: names for group, names in groups.items() if names}
     spreads = {group: {arm: spread(results, names, arm) for arm in ARMS} for group, names in groups.items()}
     return {"networks": networks, "groups": groups, "diverged": diverged, "spreads": spreads}
 
@@ -122,7 +129,8 @@ def losses_of(results, name, arm):
 def spread(results, names, arm):
     """Returns the range and the standard deviation between activations of the mean losses, averaged over the steps."""
     curves = np.array([losses_of(results, name, arm).mean(axis=0) for name in names])
-    ranges, deviations = np.ptp(curves, axis=0), curves.std(axis=0, ddof=1)
+    ranges = np.ptp(curves, axis=0)
+    deviations = curves.std(axis=0, ddof=1) if len(names) > 1 else np.full(ranges.shape, np.nan)
     parts = {"first": slice(None, 1), "early": slice(None, EARLY), "late": slice(-EARLY, None)}
     return {key: ranges[part].mean() for key, part in parts.items()} | {
         f"{key}_deviation": deviations[part].mean() for key, part in parts.items()

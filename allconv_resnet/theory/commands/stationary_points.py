@@ -12,6 +12,10 @@ from allconv_resnet.theory import landscape
 from allconv_resnet.theory.commands.reporting import add_statement, print_table, progress_callback, write_results
 
 FEATURES, MU = 16, 1.0
+ESTIMATE = (
+    "The bounds use smallest - residual, which is an estimate of the smallest eigenvalue, and a bound of it only if "
+    "the eigenvalue nearest to it is the smallest."
+)
 FAMILIES = ("from the saddle to linear", "saddle with small features")
 
 
@@ -36,6 +40,7 @@ def measure_excess(output_dir, problems, settings, count=7):
     keys = ("loss", "family", "gradient", "smallest", "residual", "size", "epsilon", "excess", "bound", "bound_of_all")
     print(f"Points of residual networks on {settings['images']} images of {settings['data']}:")
     print_table([key.replace("_", " ") for key in keys], [[r[key] for key in keys] for r in results])
+    print(ESTIMATE)
     write_results(output_dir / "stationary.json", **settings, mu=MU, results=results)
     draw_excess(results, settings, output_dir / "stationary.png")
 
@@ -58,7 +63,7 @@ def measured(problem, best, W, V, features):
     found = landscape.smallest_eigenvalue(problem, W, V, features)
     gradient = float(np.sqrt(sum(np.sum(part**2) for part in problem.gradient(W, V, features))))
     size = float(max(np.linalg.norm(W), np.linalg.norm(V, 2)))
-    # The residual makes the eigenvalue that was found a lower bound.
+    # An estimate: a lower bound only if the eigenvalue nearest to the one that was found is the smallest.
     smallest = min(found.smallest, 0.0) - found.residual
     epsilon = max(gradient, smallest**2 / MU)
     kappa = max(abs(found.largest), abs(smallest))

@@ -4,6 +4,7 @@ The theorem needs `norm(A) < 1` only to keep every factor `I + A_j` away from si
 proof gives a bound in terms of the smallest singular values of the factors, which holds at every `A`.
 """
 
+import numbers
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,7 +64,8 @@ def certified_risk(A: ArrayLike, R: ArrayLike, cov: ArrayLike) -> float:
         cov: `[d, d]`, symmetric positive semidefinite.
 
     Returns:
-        A nonnegative float, infinite where two or more factors are singular: there the gradient says nothing.
+        A nonnegative float, infinite where two or more factors are singular, since there the gradient says nothing,
+        and where a number overflows.
 
     Raises:
         BadInput: as in `risk`.
@@ -75,10 +77,12 @@ def certified_risk(A: ArrayLike, R: ArrayLike, cov: ArrayLike) -> float:
     >>> certified_risk(-np.ones((2, 1, 1)), np.eye(1), np.eye(1))
     inf
     """
-    size = np.sum(gradient(A, R, cov) ** 2)
-    smallest, value, rest = _split_risk(A, R, cov)
-    room = 4 * smallest * clearance(A)
-    return float(rest + (size / room if room > 0 else 0.0 if value == 0 else np.inf))
+    with np.errstate(over="ignore", invalid="ignore"):
+        size = np.sum(gradient(A, R, cov) ** 2)
+        smallest, value, rest = _split_risk(A, R, cov)
+        room = 4 * smallest * clearance(A)
+        bound = rest + (size / room if room > 0 else 0.0 if value == 0 else np.inf)
+    return np.inf if np.isnan(bound) else float(bound)  # NaN where numbers overflow
 
 
 def singular_critical_point(R: ArrayLike, kept: Sequence[int], depth: int) -> np.ndarray:
@@ -113,7 +117,7 @@ def singular_critical_point(R: ArrayLike, kept: Sequence[int], depth: int) -> np
         raise BadInput(f"depth must be at least 2, one for each singular factor. Received: depth={depth}")
     mask = np.zeros(len(R))
     for index in kept:
-        if not 0 <= index < len(R):
+        if not (isinstance(index, numbers.Integral) and 0 <= index < len(R)):
             raise BadInput(f"kept must have indices in [0, {len(R)}). Received: kept={list(kept)}")
         mask[index] = 1
     U, s, Vt = np.linalg.svd(R)

@@ -177,7 +177,8 @@ def factorize(R: ArrayLike, depth: int, method: Literal["polar", "svd"] = "polar
         R = add_flipped_dimension(R)
         U, s, Vt = _singular_value_decomposition(R)
     A = (_polar_factors if method == "polar" else _svd_factors)(U, s, Vt, depth)
-    error = np.linalg.norm(product(A) - R) / np.linalg.norm(R)
+    size = np.abs(R).max()  # whose square may overflow, or underflow to zero
+    error = np.linalg.norm((product(A) - R) / size) / np.linalg.norm(R / size)
     if not error <= _TOLERANCE:
         # A_i = (I + A_i) - I loses everything below 1e-16, so the factors I + A_i must stay well above that.
         raise BadInput(

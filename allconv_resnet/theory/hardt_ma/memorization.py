@@ -7,6 +7,7 @@ one (see `sweep`). Both start from a whitened random projection (see `embedding`
 
 import itertools
 import math
+import numbers
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ def memorize(
             label, as theorem 3.2 states it: the last two layers of ReLUs give exactly 1 and exactly 0.
         num_classes: Positive integer, or None for `max(labels) + 1`.
         precision: `"auto"`, `"float32"` or `"float64"`, the precision of the arithmetic of the network.
-        seed: Integer, seed of the random projection.
+        seed: Nonnegative integer, seed of the random projection.
         progress: Callable `(stage, done, total)` that is called repeatedly during the construction, or None.
 
     Returns:
@@ -147,8 +148,8 @@ def memorize(
 
     Raises:
         BadInput: if `x` is empty, not real or not finite; if `labels` do not fit `x`; if equal points have different
-            labels; if the margin between two points is too small for this construction in this precision. Other
-            networks may separate such points. JAX has only float32 by default.
+            labels; if another argument is out of range; if the margin between two points is too small for this
+            construction in this precision. Other networks may separate such points. JAX has only float32 by default.
 
     Example:
 
@@ -162,6 +163,8 @@ def memorize(
     """
     x, labels, num_classes = check_points(x, labels, num_classes)
     width = positive_integer(width, "width")
+    if not (isinstance(seed, numbers.Integral) and seed >= 0):
+        raise BadInput(f"seed must be an integer of at least 0. Received: seed={seed!r}")
     choices = {"precision": (precision, PRECISIONS), "construction": (construction, CONSTRUCTIONS)}
     for name, (value, known) in {**choices, "outputs": (outputs, OUTPUTS)}.items():
         if value not in known:
@@ -237,13 +240,16 @@ def predict_labels(
     Returns:
         Int64 array `[n]`.
 
+    Raises:
+        BadInput: if `batch_size` is not a positive integer.
+
     Example:
 
     >>> x = np.array([[0.0], [1.0], [2.0]])
     >>> predict_labels(memorize(x, [1, 0, 1], width=2), x)
     array([1, 0, 1])
     """
-    x = np.asarray(x)
+    x, batch_size = np.asarray(x), positive_integer(batch_size, "batch_size")
     labels = np.empty(len(x), np.int64)
     for start in range(0, len(x), batch_size):
         rows = slice(start, min(len(x), start + batch_size))

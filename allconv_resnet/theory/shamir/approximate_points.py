@@ -73,7 +73,8 @@ def excess_of_point(
         features: Array `[n, k]`, f_theta(x).
         U: Array `[m, d]`, any linear predictor.
         smallest: Float, the smallest eigenvalue of the Hessian in (W, V), or a lower bound of it. What an iteration
-            finds lies above it: `found.smallest - found.residual` of `smallest_eigenvalue` is such a bound.
+            finds lies above it. `found.smallest - found.residual` of `smallest_eigenvalue` is an estimate, and a lower
+            bound only if no eigenvalue is smaller than the one nearest to `found.smallest`.
 
     Returns:
         Float. It is at least F - F_lin(U), and nonnegative.

@@ -181,7 +181,8 @@ class BlockChain:
 
         Args:
             U: Array `[m, d]`, or `[d]` for one output: any linear predictor.
-            smallest: Float, the smallest eigenvalue of the Hessian in (W, V_1, ..., V_L), or a lower bound of it. None
+            smallest: Float, the smallest eigenvalue of the Hessian in (W, V_1, ..., V_L), or a lower bound of it, of
+                which an iteration gives an estimate alone, see `excess_of_point`. None
                 uses the gradient alone.
             R: Sequence of arrays `[m, k]`, coefficients of the hidden neurons of each block. None stands for zeros, so
                 that the point is compared with the linear predictor U.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from allconv_resnet.errors import BadInput
 
@@ -16,7 +16,8 @@ class ExtremeEigenvalues(NamedTuple):
 
     Attributes:
         smallest: Float, Rayleigh quotient v.Hv of `vector`, never below the smallest eigenvalue.
-        residual: Float, |Hv - smallest v|: an eigenvalue lies within this distance of `smallest`.
+        residual: Float, |Hv - smallest v|: an eigenvalue lies within this distance of `smallest`, but nothing excludes
+            that the iteration missed a smaller one.
         largest: Float, Rayleigh quotient at the other end, never above the largest eigenvalue.
         vector: Float64 array `[size]`, unit vector v.
     """
@@ -48,7 +49,7 @@ def extreme_eigenvalues(
         `ExtremeEigenvalues`.
 
     Raises:
-        BadInput: if the eigenvalues at both ends do not converge.
+        BadInput: if a product is not finite, or if the eigenvalues at both ends do not converge.
 
     Example:
 
@@ -59,7 +60,10 @@ def extreme_eigenvalues(
     """
     start = np.random.default_rng(seed).standard_normal(size)
     operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
-    if not np.any(operator @ start):  # ARPACK refuses the operator that is zero
+    image = operator @ start
+    if not np.isfinite(image).all():
+        raise BadInput("The products with the operator must be finite. Received: NaN or infinity")
+    if not np.any(image):  # ARPACK refuses the operator that is zero
         return ExtremeEigenvalues(0.0, 0.0, 0.0, start / np.linalg.norm(start))
     if size < DENSE:
         matrix = np.stack([operator @ unit for unit in np.eye(size)])
@@ -68,12 +72,16 @@ def extreme_eigenvalues(
         options = {"k": 1, "which": "LM", "v0": start, "tol": tolerance, "maxiter": restarts, "ncv": DENSE}
         try:
             (first,), high = eigsh(operator, **options)
-            shifted = LinearOperator((size, size), matvec=lambda v: first * v - operator @ v, dtype=np.float64)
-            vectors = np.concatenate([high, eigsh(shifted, **options)[1]], axis=1)
-        except ArpackNoConvergence:
+            rest = np.linalg.norm(first * start - image)
+            if rest <= 1e-13 * np.linalg.norm(image):  # a multiple of the identity
+                vectors = high
+            else:
+                shifted = LinearOperator((size, size), matvec=lambda v: first * v - operator @ v, dtype=np.float64)
+                vectors = np.concatenate([high, eigsh(shifted, **options)[1]], axis=1)
+        except ArpackError:
             raise BadInput(
                 f"The eigenvalues at both ends must converge to the relative accuracy {tolerance:g}. "
-                f"Received: one that does not after {restarts} restarts"
+                f"Received: one that does not within {restarts} restarts"
             ) from None
     products = np.stack([operator @ vector for vector in vectors.T])
     quotients = np.sum(products * vectors.T, axis=1)

@@ -47,6 +47,8 @@ class Loss:
             BadInput: if the targets do not fit one of the three named losses. Other losses accept any targets.
         """
         y = np.asarray(y)
+        if self in (SQUARED, LOGISTIC) and y.dtype.kind not in "fiub":
+            raise BadInput(f"The {self.name} loss needs real targets. Received: y of dtype {y.dtype}")
         if self is SQUARED:
             y = y.reshape(len(y), -1).astype(np.float64)
             if y.shape[1] != outputs or not np.isfinite(y).all():
@@ -63,9 +65,10 @@ class Loss:
         if self is CROSS_ENTROPY and (
             y.ndim != 1 or y.dtype.kind not in "iu" or outputs < 2 or y.min() < 0 or y.max() >= outputs
         ):
+            values = f" from {y.min()} to {y.max()}" if y.dtype.kind in "iuf" else ""
             raise BadInput(
                 f"The cross-entropy needs integer labels [n] in [0, {outputs}) and at least 2 outputs. "
-                f"Received: y of shape {list(y.shape)} and dtype {y.dtype} from {y.min()} to {y.max()}"
+                f"Received: y of shape {list(y.shape)} and dtype {y.dtype}{values}"
             )
         return y
 

@@ -88,7 +88,8 @@ def certify_network(
         deep network may be a local minimum above all linear predictors.
 
     Raises:
-        BadInput: if the loss is unknown, the targets do not fit, or the eigenvalues do not converge.
+        BadInput: if the loss is unknown, the targets do not fit, the objective or its gradient is not finite, or the
+            eigenvalues do not converge.
 
     Example:
 
@@ -123,6 +124,10 @@ def certify_network(
         return sum(flattened(products_at(*batch, split(vector))) for batch in batches) / len(x)
 
     objective, gradient = value_and_gradient()
+    if not (np.isfinite(objective) and np.isfinite(gradient).all()):
+        raise BadInput(
+            "The objective and its gradient must be finite. Received: NaN or infinity, from the inputs or the weights"
+        )
     found = extreme_eigenvalues(product, int(ends[-1]), tolerance=1e-3, seed=seed)
     direction = found.vector if gradient @ found.vector <= 0 else -found.vector
     weights = [keras.ops.convert_to_numpy(variable) for variable in variables]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.theory.checks import positive_integer
 from allconv_resnet.theory.shamir import losses
 
 
@@ -57,8 +58,13 @@ class Problem:
         x = x.astype(np.float64)
         if x.ndim != 2 or not x.size or not np.isfinite(x).all():
             raise BadInput(f"x must be a finite array [n, d] that is not empty. Received: x of shape {list(x.shape)}")
-        if len(np.asarray(self.y)) != len(x):
-            raise BadInput(f"x and y must have one row for each example. Received: {len(x)} and {len(self.y)} rows")
+        shape = np.shape(self.y)
+        if shape[:1] != (len(x),):
+            raise BadInput(
+                "x and y must have one row for each example. "
+                f"Received: x of shape {list(x.shape)} and y of shape {list(shape)}"
+            )
+        positive_integer(self.outputs, "outputs")
         if not 1 <= self.outputs <= x.shape[1]:
             raise BadInput(f"outputs must lie between 1 and d = {x.shape[1]}. Received: outputs={self.outputs}")
         loss = losses.get(self.loss, self.y, self.outputs)
@@ -156,8 +162,8 @@ def features_of(branch: keras.Model, x: ArrayLike, batch_size: int = 1024) -> np
     for tensor in (branch.inputs[0], branch.outputs[0]):
         if "complex" in tensor.dtype:
             raise BadInput(f"A residual branch must be real. Received: dtype {tensor.dtype}")
-    shape = branch.inputs[0].shape[1:]
-    if np.prod(shape) != x.shape[1]:
+    shape, x = branch.inputs[0].shape[1:], np.asarray(x)
+    if x.ndim != 2 or np.prod(shape) != x.shape[1]:
         raise BadInput(
             f"A row of x must have the numbers of one input of shape {tuple(shape)}. "
             f"Received: x of shape {list(x.shape)}"

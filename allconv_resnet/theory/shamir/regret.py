@@ -73,8 +73,8 @@ def projected_sgd(
         `Regret`.
 
     Raises:
-        BadInput: if `steps`, `radius` or `learning_rate` is not positive, or if the features are not finite or do not
-            have the right shape.
+        BadInput: if `steps`, `radius`, `batch_size` or `learning_rate` is not positive, if `best` lies outside the
+            ball, or if the features are not finite or do not have the right shape.
 
     Example:
 
@@ -87,7 +87,14 @@ def projected_sgd(
     steps = positive_integer(steps, "steps")
     if learning_rate is not None and not (np.isfinite(learning_rate) and learning_rate > 0):
         raise BadInput(f"learning_rate must be positive and finite, or None. Received: learning_rate={learning_rate}")
+    if not (np.isfinite(radius) and radius > 0):
+        raise BadInput(f"radius must be positive and finite. Received: radius={radius}")
+    batch_size = None if batch_size is None else positive_integer(batch_size, "batch_size")
     best = linear_optimum(problem, radius) if best is None else best
+    if np.linalg.norm(best.U) > radius * (1 + 1e-9):
+        raise BadInput(
+            f"best must lie in the ball of the radius, {radius}. Received: a predictor of norm {np.linalg.norm(best.U)}"
+        )
     random = np.random.default_rng(seed)
     rows, everything = np.arange(problem.n), problem.linear(best.U)
     V = None

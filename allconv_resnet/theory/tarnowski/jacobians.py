@@ -11,6 +11,7 @@ from scipy.linalg import svdvals
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory import autodiff
+from allconv_resnet.theory.checks import positive_integer
 from allconv_resnet.theory.tarnowski.lanczos import ends, lanczos_singular_values
 from allconv_resnet.types import Progress
 
@@ -54,7 +55,8 @@ def jacobian_singular_values(
 
     Raises:
         BadInput: if the model has complex or integer inputs or outputs; if the inputs have the wrong number or shape;
-            if `which` or `method` is unknown; if `k` is not between 1 and the number of singular values.
+            if the Jacobian is not finite; if `batch_size` is not a positive integer; if `which` or `method` is unknown;
+            if `k` is not between 1 and the number of singular values.
         RunFailed: if Lanczos iteration does not converge within its memory.
 
     Example:
@@ -67,6 +69,7 @@ def jacobian_singular_values(
         raise BadInput(f'which must be "largest", "smallest" or "both". Received: which={which!r}')
     if method not in ("auto", "dense", "lanczos"):
         raise BadInput(f'method must be "auto", "dense" or "lanczos". Received: method={method!r}')
+    batch_size = positive_integer(batch_size, "batch_size")
     operator = JacobianOperator(model, x)
     count = min(operator.shape)
     if k is not None and not 1 <= k <= count:
@@ -128,11 +131,11 @@ class JacobianOperator:
 
     def forward(self, vectors: ArrayLike) -> np.ndarray:
         """Returns the products J v, float64 `[b, outputs]`, for tangents v, `[b, inputs]`."""
-        return np.asarray(self._forward(vectors), np.float64)
+        return _finite(self._forward(vectors))
 
     def backward(self, vectors: ArrayLike) -> np.ndarray:
         """Returns the products J^T u, float64 `[b, inputs]`, for cotangents u, `[b, outputs]`."""
-        return np.asarray(self._backward(vectors), np.float64)
+        return _finite(self._backward(vectors))
 
     def dense(self, batch_size: int = 32, progress: Progress | None = None) -> np.ndarray:
         """Returns the Jacobian or its transpose, whichever has fewer columns, as a float64 array.
@@ -153,6 +156,14 @@ class JacobianOperator:
             if progress is not None:
                 progress(stop, count)
         return columns.T
+
+
+def _finite(products):
+    """Returns products with the Jacobian in float64; the methods would fail on others, or return any numbers."""
+    products = np.asarray(products, np.float64)
+    if not np.isfinite(products).all():
+        raise BadInput("A Jacobian must be finite. Received: NaN or infinity, from the weights or an overflow")
+    return products
 
 
 def _check_inputs(model, x):

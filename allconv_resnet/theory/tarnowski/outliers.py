@@ -113,7 +113,7 @@ def _edges(c):
         return -1 / (y * (1 + y)) + np.sum(c / root * (1 / (1 + c * r) + 1 / (1 + c + c * r)))
 
     above = brentq(slope, 1e-12, 1e6 * (1 + 1 / math.sqrt(c.sum())))
-    if c.max() >= 1:
+    if c.max() >= 1 - 1e-4:  # as in `FiniteDepthLaw`: the lower edge is below 1e-12
         return None, above
     return -1 - brentq(slope, -((1 + c.max()) ** 2) / (4 * c.max()), -1 - 1e-12), above
 

@@ -57,7 +57,7 @@ def simulate_network(
         `Simulation`.
 
     Raises:
-        BadInput: if the depth or the width is too small, or if the activation is not finite.
+        BadInput: if the depth, the width or `input_mean_square` is too small, or if the activation is not finite.
 
     Example:
 
@@ -69,6 +69,11 @@ def simulate_network(
     depth = positive_integer(depth, "depth")
     if width < 2:
         raise BadInput(f"width must be at least 2. Received: width={width}")
+    if not (np.isfinite(input_mean_square) and 0 < input_mean_square >= input_mean**2):
+        raise BadInput(
+            "input_mean_square must be positive and at least input_mean^2. "
+            f"Received: input_mean_square={input_mean_square}, input_mean={input_mean}"
+        )
     random = np.random.default_rng(seed)
     x = random.standard_normal(width)
     x = (x - x.mean()) / x.std() * np.sqrt(input_mean_square - input_mean**2) + input_mean
@@ -106,7 +111,7 @@ def simulate_matrix_product(
         Float64 array `[width]`, descending.
 
     Raises:
-        BadInput: if `c` or `depth` is not positive.
+        BadInput: if `c` or `depth` is not positive, if `width` is below 2, or if there are no inner neurons.
 
     Example:
 
@@ -115,6 +120,10 @@ def simulate_matrix_product(
     """
     check_cumulant(c)
     depth = positive_integer(depth, "depth")
+    if positive_integer(width, "width") < 2:
+        raise BadInput(f"width must be at least 2. Received: width={width}")
+    if inner is not None and not (np.isfinite(inner) and round(inner * width) >= 1):
+        raise BadInput(f"inner * width must be at least 1. Received: inner={inner}, width={width}")
     random = np.random.default_rng(seed)
     product, deviation = np.eye(width), np.sqrt(c / (width * depth))
     m = None if inner is None else round(inner * width)
@@ -148,12 +157,17 @@ def kolmogorov_smirnov(
     Returns:
         Float in [0, 1].
 
+    Raises:
+        BadInput: as in `spectral_distribution`, and if there are no values.
+
     Example:
 
     >>> kolmogorov_smirnov([1.0], c=1.0)
     0.5
     """
     values = np.sort(np.ravel(squared_singular_values))
+    if not values.size:
+        raise BadInput("A Kolmogorov-Smirnov distance needs at least one value. Received: an empty array")
     law = spectral_distribution(values, c, depth, inner, active, skip)
     n = values.size
     return float(max(np.max(np.arange(1, n + 1) / n - law), np.max(law - np.arange(n) / n)))

@@ -40,8 +40,8 @@ def spectral_edges(
         Pair of floats.
 
     Raises:
-        BadInput: if `c` is not positive, or so large that the edge overflows; if `depth`, `inner`, `active` or
-            `skip` is not in its range; if one of the latter three is given without `depth`.
+        BadInput: if `c` is not positive; if `c` or `skip` is so large that the edge overflows; if `depth`, `inner`,
+            `active` or `skip` is not in its range; if one of the latter three is given without `depth`.
 
     Example:
 
@@ -193,6 +193,7 @@ class _Law(NamedTuple):
 
 def _law(c, depth, inner, active, skip):
     check_cumulant(c)
+    c = float(c)  # with NumPy's float32 the root finder of the edges fails
     if not (math.isfinite(skip) and skip > 0):
         raise BadInput(f"skip must be positive and finite. Received: skip={skip}")
     if depth is None:
@@ -202,7 +203,13 @@ def _law(c, depth, inner, active, skip):
                 f"Received: depth=None, inner={inner}, active={active}, skip={skip}"
             )
         return _Law(UniversalLaw(c), 0.0)
-    return _Law(finite_depth_law(c, depth, inner, active), 2 * depth * math.log(skip))
+    law = _Law(finite_depth_law(c, depth, inner, active), 2 * depth * math.log(skip))
+    if law.of.log_edges[1] + law.shift > 700:
+        raise BadInput(
+            "skip must be so small that the upper edge of the spectrum is below exp(700). "
+            f"Received: skip={skip}, depth={depth}"
+        )
+    return law
 
 
 def _places(lam, law):

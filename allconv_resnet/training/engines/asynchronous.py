@@ -53,7 +53,7 @@ class AsynchronousEngine(Engine):
         _require_momentum(recipe)
         if self.cluster.this.job == "chief":
             return False
-        serve_chief(self.cluster, recipe.run.steps, run_dir, self.peer_timeout, overwrite)
+        serve_chief(self.cluster, recipe.run, run_dir, self.peer_timeout, overwrite)
         return True
 
     @contextlib.contextmanager
@@ -124,14 +124,14 @@ def _require_momentum(recipe):
         raise BadInput(f"Asynchronous training needs optimizer momentum. Received: optimizer={recipe.optimizer.kind!r}")
 
 
-def serve_chief(cluster, steps, run_dir, peer_timeout, overwrite=False):
+def serve_chief(cluster, run, run_dir, peer_timeout, overwrite=False):
     """Serves a chief as a worker or a parameter server until its run has finished.
 
     A chief that ends may be started again within the time limit. It then continues from its last checkpoint.
 
     Args:
         cluster: `Cluster`.
-        steps: Integer, number of steps of the run.
+        run: The part `run` of the recipe.
         run_dir: Path of the run directory.
         peer_timeout: Number, time limit in seconds.
         overwrite: Boolean, whether a run that has finished before the chief answers is an earlier one.
@@ -152,7 +152,7 @@ def serve_chief(cluster, steps, run_dir, peer_timeout, overwrite=False):
     while True:
         if not tf_config.unreachable(chief):
             seen, met = time.time(), True
-        elif (met or not overwrite) and run_state.finished(run_dir, steps):
+        elif (met or not overwrite) and run_state.finished(run_dir, run):
             print(f"The run has finished: {cluster.this} ends", flush=True)
             return
         elif time.time() - seen > peer_timeout:

@@ -2,7 +2,9 @@
 
 The workers do not wait for each other. A gradient is applied to weights that other workers may have changed since they
 were read, but no update may be lost. Reading the momentum, changing it and writing it back would lose updates.
-Therefore the whole update of a variable is one operation under the lock of that variable, and so is the counting.
+Therefore the whole update of a variable is one operation under the lock of that variable, and so is the counting. The
+changes of moving averages are added in the same way. Workers that read the state of a random generator at the same time
+draw the same numbers from it, so they may drop out the same units.
 """
 
 import tensorflow as tf
@@ -126,8 +128,12 @@ def make_worker_step(strategy, servers, schedule, batch_size, clip_norm=None, la
         pairs = zip(gradients, weights, servers.decays, strict=True)
         gradients = [gradient + decay * weight if decay else gradient for gradient, weight, decay in pairs]
         for before, variable, after in zip(fixed, servers.fixed, results[1], strict=True):
-            if after is not before:
-                variable.assign(strategy.reduce("MEAN", after, axis=None))
+            if after is before:
+                continue
+            if before.dtype.is_floating:  # a moving average: other workers add their own changes to it
+                variable.assign_add(strategy.reduce("MEAN", after, axis=None) - before)
+            else:  # the state of a random generator, of which there is no mean
+                variable.assign(strategy.experimental_local_results(after)[0])
         servers.apply(gradients, schedule(read_at), read_at, strategy.reduce("SUM", results[2], axis=None))
 
     return worker_step

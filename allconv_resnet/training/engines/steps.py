@@ -43,7 +43,8 @@ class Totals(tf.Module):
 def make_train_step(strategy, model, optimizer, totals, batch_size, clip_norm=None, label_smoothing=0.0):
     """Returns a compiled function (images, labels[, weights]) -> None that makes one step.
 
-    An image of weight 0 takes the place of one that could not be decoded. It does not contribute to the gradient.
+    An image of weight 0 takes the place of one that could not be decoded. It does not contribute to the gradient,
+    except through the means and variances of batch normalization.
 
     Args:
         strategy: `tf.distribute.Strategy`.

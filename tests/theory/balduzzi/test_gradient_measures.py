@@ -127,3 +127,25 @@ def test_fixup_and_skipinit_are_the_identity_with_gradients_that_do_not_vanish()
 def test_bad_input(options, message):
     with pytest.raises(BadInput, match=message):
         initial_blocks(**{"variant": "he", "depth": 2, "h": np.zeros((2, 16)), "size": 2, **options})
+
+
+def test_lists_are_measured_and_bad_inputs_are_refused():
+    h = np.random.default_rng(0).normal(size=(3, 12))
+    arrays, lists = (measure_gradients("he", 2, *data, 2) for data in ((h, np.arange(3)), (h.tolist(), [0, 1, 2])))
+    assert arrays == lists
+    for bad, labels, message in (
+        (h * np.nan, [0, 1, 2], "h must be a finite array"),
+        (h, [0, -1, 2], "labels must be 3 integers of at least 0"),
+        (h, [0.0, 1.0, 2.0], "labels must be 3 integers"),
+        (h, [0, 1], "labels must be 3 integers"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            measure_gradients("he", 2, bad, labels, 2)
+
+
+def test_gradients_of_zero_have_no_correlation():
+    h = np.random.default_rng(0).normal(size=(3, 12))
+    expected = measure_gradients("plain", 2, h, np.arange(3), 2, seed=1).correlation
+    h = np.concatenate([h, np.zeros((1, 12))])  # no ReLU is active in the last row
+    assert -1 <= expected <= 1 and abs(measure_gradients("plain", 2, h, np.arange(4), 2, seed=1).correlation) <= 1
+    assert np.isnan(measure_gradients("plain", 2, h[[3, 3]], [0, 1], 2).correlation)

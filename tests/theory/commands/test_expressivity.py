@@ -20,4 +20,7 @@ def test_results_and_figures(tmp_path, capsys):
     for bad in ({"points": ()}, {"widths": (0,)}, {"dimension": 0}, {"data": "digits", "points": (10_000,)}):
         with pytest.raises(BadInput, match=r"Received"):
             run(Options(**bad, output_dir=tmp_path / "none"))
+    for bad in ({"dimension": 5}, {"data": "normal", "data_dir": tmp_path}):
+        with pytest.raises(BadInput, match=r"does not use must not be given"):
+            run(Options(**bad, output_dir=tmp_path / "none"))
     assert not (tmp_path / "none").exists()

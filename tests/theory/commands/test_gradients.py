@@ -31,6 +31,7 @@ def test_inputs_are_means_of_pixels():
     ("options", "message"),
     [
         ({"size": 5}, r"size must divide the height and width of the images, 32x32. Received: size=5"),
+        ({"images": 5000}, "images must be at most 1437, the size of digits. Received: images=5000"),
         ({"seeds": 0}, "seeds must be an integer of at least 1"),
         ({"distance": 0.0}, r"distance must be a finite number above 0. Received: distance=0.0"),
     ],

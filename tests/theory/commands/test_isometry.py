@@ -106,6 +106,23 @@ def test_stage_of_the_cifar_network_follows_the_law_of_its_blocks():
     network_spectra.print_tables([{"network": "he", **r}])
 
 
+def test_networks_with_another_law_are_refused():
+    def network(**options):
+        stages = [(9, 2), (9, 3, 2), (9, 4, 2)]
+        return acr.AllConvResNet((8, 8, 3), 10, stem=(2, 3), **{"stages": stages, **options})
+
+    network_spectra.check_stages(network(), "run")
+    for options in (
+        {"stages": [(2, 2), (4, 3, 2), (2, 4, 2)]},
+        {"shortcut": None},
+        {"activation": "tanh"},
+        {"normalization": "batch"},
+        {"block": "scaled"},
+    ):
+        with pytest.raises(BadInput, match="nine ResidualBlocks"):
+            network_spectra.check_stages(network(**options), "run")
+
+
 def test_spreads_leave_out_what_diverged():
     def entry(name, arm, losses):
         return {"activation": name, "arm": arm, "seed": 0, "scale": 1.0, "losses": losses}
@@ -122,6 +139,11 @@ def test_spreads_leave_out_what_diverged():
     assert "selu" not in summary["groups"]["all"]
     early = [summary["spreads"]["all"][arm]["early"] for arm in dense_networks.ARMS]
     assert early == pytest.approx([7.0, 0.7])
+    for result in results:
+        result["losses"] = [None] * 120
+    summary = same_cumulant.summarize(results, depth=4, weight_scale=1.0, c=0.1)
+    assert summary["groups"] == summary["spreads"] == {}
+    same_cumulant.print_summary(summary, "digits", 1)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +153,35 @@ def test_bad_options_are_refused(options, tmp_path):
     with pytest.raises(BadInput):
         run(Options(output_dir=tmp_path, **options))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("experiment", "options"),
+    [
+        ("spectra", {"c": 0.5}),
+        ("outliers", {"depth": 3}),
+        ("training", {"skip": 0.9}),
+        ("late", {"steps": 3}),
+        ("network", {"data": "cifar10"}),
+    ],
+)
+def test_options_without_effect_are_refused(experiment, options, tmp_path):
+    with pytest.raises(BadInput, match=f"{experiment} does not use must not be given. Received: {next(iter(options))}"):
+        run(Options(experiment=experiment, output_dir=tmp_path, **options))
+    assert not list(tmp_path.iterdir())
+
+
+def test_finished_runs_are_known_by_rounded_settings(tmp_path, monkeypatch):
+    """The JSON file has seven digits of c."""
+    options = Options("training", tmp_path, width=8, depth=2, seeds=1, steps=2, c=1 / 3)
+    monkeypatch.setattr(same_cumulant, "NETWORKS", dense_networks.NETWORKS[:1])
+    run(options)
+
+    def again(*_):
+        raise AssertionError("a finished run was repeated")
+
+    monkeypatch.setattr(same_cumulant, "train_with_sgd", again)
+    run(options)
 
 
 def test_help_needs_no_keras(run_python):

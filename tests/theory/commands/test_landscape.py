@@ -102,6 +102,20 @@ def test_network_command(tmp_path):
     assert min(saddle["values"]) < saddle["objective"]
 
 
+@pytest.mark.parametrize(
+    ("shape", "labels", "message"),
+    [
+        ((8, 8), np.arange(3) + 9, "10 classes"),
+        ((28, 28), np.arange(3), "multiple of 8 pixels a side. Received: 28x28"),
+        ((8, 16), np.arange(3), "square images"),
+    ],
+)
+def test_images_that_do_not_fit_the_network_are_refused(shape, labels, message, tmp_path):
+    with pytest.raises(BadInput, match=message):
+        certified_network.certify_along_training(tmp_path, np.ones((3, *shape, 3), "float32"), labels, 1, SETTINGS)
+    assert not list(tmp_path.iterdir())
+
+
 def test_problems_of_images():
     images = np.random.default_rng(3).standard_normal((100, 8, 8, 3))
     problems = image_problems(images, np.arange(100) % 10)
@@ -117,6 +131,14 @@ def test_problems_of_images():
 def test_bad_options_are_refused(tmp_path):
     for options in ({"images": 0}, {"images": 5_000}, {"iterations": 0}, {"steps": 0}):
         with pytest.raises(BadInput, match=next(iter(options))):
+            run(Options(output_dir=tmp_path, **options))
+    for options in (
+        {"steps": 5},
+        {"experiment": "chain", "iterations": 5},
+        {"experiment": "network", "radius": 2.0},
+        {"experiment": "regret", "iterations": 5},
+    ):
+        with pytest.raises(BadInput, match="does not use"):
             run(Options(output_dir=tmp_path, **options))
     with pytest.raises(BadInput, match="--data digits"):
         run(Options(output_dir=tmp_path, data="cifar10", data_dir=tmp_path))

@@ -6,6 +6,20 @@ import pytest
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.commands.linear import Options, run
+from allconv_resnet.theory.commands.linear_dynamics import certified_paths, draw_phases, phase_diagram
+
+
+def test_the_phase_diagram_of_a_few_steps_is_drawn(tmp_path):
+    draw_phases(phase_diagram(3, 1, 1), tmp_path / "phases.png", 1)
+    assert (tmp_path / "phases.png").stat().st_size > 10_000
+
+
+def test_the_seed_moves_the_random_starts_alone():
+    first, second = (certified_paths(3, 5, 3, seed=seed) for seed in (0, 1))
+    moved = [a["initialization"] for a, b in zip(first, second, strict=True) if a["risk"] != b["risk"]]
+    assert moved == ["near_identity", "standard"]
+    first, second = (phase_diagram(3, 5, 1, seed) for seed in (0, 1))
+    assert {a["initialization"] for a, b in zip(first, second, strict=True) if a["risk"] != b["risk"]} == set(moved)
 
 
 def test_results_and_figures(tmp_path, capsys):

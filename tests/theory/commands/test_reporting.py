@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from allconv_resnet.data import source
+from allconv_resnet.errors import BadInput
 from allconv_resnet.plotting import add_grids, new_figure, save_figure
 from allconv_resnet.theory.commands import reporting
 
@@ -41,6 +43,17 @@ def test_images_have_mean_0_and_standard_deviation_1(monkeypatch):
     assert x.dtype == np.float32 and np.array_equal(labels, np.arange(5)) and np.all(x[0] == 0)
     np.testing.assert_allclose(x.mean(axis=(1, 2, 3)), 0, atol=1e-6)
     np.testing.assert_allclose(x[1:].std(axis=(1, 2, 3)), 1, rtol=1e-5)
+
+
+def test_the_digits_are_advised_only_where_they_can_be_chosen(monkeypatch):
+    def fails(*_):
+        raise BadInput("cifar10 is not prepared; `--recipe digits` trains on embedded data and needs no network")
+
+    monkeypatch.setattr(source, "load_data", fails)
+    with pytest.raises(BadInput, match="not prepared; `--data digits` trains"):
+        reporting.load_images("cifar10", None)
+    with pytest.raises(BadInput, match=r"not prepared$"):
+        reporting.load_images("cifar10", None, other=False)
 
 
 def test_figures_are_saved_in_a_new_directory(tmp_path):

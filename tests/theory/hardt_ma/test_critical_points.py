@@ -99,6 +99,7 @@ def test_certificate_at_points_where_it_says_nothing():
     assert linear.certified_risk(-np.ones((2, 1, 1)), np.eye(1), np.eye(1)) == np.inf
     assert linear.certified_risk(-np.ones((2, 1, 1)), np.zeros((1, 1)), np.eye(1)) == 0  # P = R = 0
     assert linear.certified_risk(np.ones((2, 1, 1)), np.eye(1), np.zeros((1, 1))) == 0  # no input
+    assert linear.certified_risk(np.full((3, 1, 1), 1e120), np.eye(1), np.eye(1)) == np.inf  # an overflow
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,7 @@ def test_certificate_at_points_where_it_says_nothing():
         (np.ones((2, 3)), [], 3, "R must be a square matrix"),
         (np.eye(2), [2], 3, r"kept must have indices in \[0, 2\). Received: kept=\[2\]"),
         (np.eye(2), [-1], 3, r"Received: kept=\[-1\]"),
+        (np.eye(2), [0.5], 3, r"Received: kept=\[0.5\]"),
         (np.eye(2), [0], 1, "depth must be at least 2, one for each singular factor. Received: depth=1"),
     ],
 )

@@ -80,6 +80,12 @@ def test_any_scale_and_depth(seed, kind, d, depth, scale, method):
         assert linear.norm(A) <= linear.norm_bound(R, depth)
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_a_scale_whose_square_is_not_a_float(scale):
+    R = scale * np.diag([1.0, 2.0])
+    np.testing.assert_allclose(linear.product(linear.factorize(R, 3000)) / scale, R / scale, atol=1e-9)
+
+
 def test_a_tiny_target_needs_depth():
     R = 1e-14 * np.eye(2)
     with pytest.raises(BadInput, match=r"depth = 1 is too small for an R of spectral norm 1e-14.*3 gamma\(R\) = 96.7"):

@@ -311,6 +311,7 @@ except ValueError as error:
         (np.eye(2), [0, 1], {"num_classes": 0}, "num_classes must be an integer of at least 1"),
         (np.eye(2), [0, 1], {"width": 0}, "width must be an integer of at least 1. Received: width=0"),
         (np.eye(2), [0, 1], {"width": 2.0}, "width must be an integer of at least 1. Received: width=2.0"),
+        (np.eye(2), [0, 1], {"seed": -1}, "seed must be an integer of at least 0. Received: seed=-1"),
         (np.eye(2), [0, 1], {"precision": "half"}, "precision must be one of .* Received: precision='half'"),
         (np.eye(2), [0, 1], {"construction": "bump"}, "one of points, sweep. Received: construction='bump'"),
         (np.eye(2), [0, 1], {"outputs": "one-hot"}, "one of logits, unit. Received: outputs='one-hot'"),
@@ -319,6 +320,11 @@ except ValueError as error:
 def test_bad_input(x, labels, options, message):
     with pytest.raises(BadInput, match=message):
         memorize(x, labels, **{"width": 2, **options})
+
+
+def test_labels_are_predicted_in_batches_of_at_least_one():
+    with pytest.raises(BadInput, match=r"batch_size must be an integer of at least 1. Received: batch_size=0"):
+        predict_labels(None, np.eye(2), batch_size=0)
 
 
 @pytest.mark.slow

@@ -93,6 +93,8 @@ def test_repeated_eigenvalues_and_the_zero_operator():
     found = landscape.extreme_eigenvalues(lambda v: values * v, 100)
     assert (found.smallest, found.largest) == pytest.approx((-3, 2)) and found.residual < 1e-5
     assert landscape.extreme_eigenvalues(lambda v: 0 * v, 5).smallest == 0
+    found = landscape.extreme_eigenvalues(lambda v: 3 * v, 50)  # ARPACK fails on the zero that is left of it
+    assert (found.smallest, found.largest) == pytest.approx((3, 3)) and found.residual < 1e-12
 
 
 @pytest.mark.parametrize("smallest", [-1e-3, 0.0, 0.5, 0.999])
@@ -107,6 +109,12 @@ def test_what_does_not_converge_is_said():
     values = np.linspace(-1, 1, 2000)
     with pytest.raises(BadInput, match="ends must converge"):
         landscape.extreme_eigenvalues(lambda v: values * v, 2000, tolerance=1e-14, restarts=1)
+
+
+def test_products_that_are_not_finite_are_refused():
+    for size in (5, 50):
+        with pytest.raises(BadInput, match="must be finite"):
+            landscape.extreme_eigenvalues(lambda v: v * np.nan, size)
 
 
 def test_bad_input_is_refused():

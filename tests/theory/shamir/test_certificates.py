@@ -340,6 +340,10 @@ def test_bad_input_is_refused():
     a, b = keras.Input((D,)), keras.Input((D,))
     with pytest.raises(BadInput, match="2 inputs"):
         landscape.features_of(keras.Model([a, b], keras.layers.Add()([a, b])), problem.x)
+    branch = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+    assert landscape.features_of(branch, [[1.0], [2.0]]).shape == (2, 2)
+    with pytest.raises(BadInput, match="numbers of one input"):
+        landscape.features_of(branch, [1.0, 2.0])
     with pytest.raises(BadInput, match="numbers of one input"):
         landscape.features_of(dense_branch(), problem.x[:, 1:])
 

@@ -66,6 +66,9 @@ def test_a_linear_loss_is_convex():
         ("cross_entropy", np.full(50, 3), 3),
         ("cross_entropy", np.zeros(50), 3),
         ("cross_entropy", np.zeros(50, int), 1),
+        ("cross_entropy", np.full(50, "a"), 3),
+        ("squared", np.full(50, "a"), 1),
+        ("squared", 5.0, 1),
     ],
 )
 def test_targets_must_fit_the_loss(name, y, outputs):
@@ -80,8 +83,9 @@ def test_targets_must_fit_the_loss(name, y, outputs):
         (np.zeros((49, 5)), 1, "one row"),
         (np.full((50, 5), np.inf), 1, "finite"),
         (np.zeros((50, 5)), 6, "between 1 and d"),
+        (np.zeros((50, 5)), np.float64(1.0), "outputs must be an integer"),
     ],
 )
 def test_problems_are_validated(x, outputs, message):
     with pytest.raises(BadInput, match=message):
-        Problem(x, np.zeros((50, outputs)), "squared", outputs)
+        Problem(x, np.zeros((50, int(outputs))), "squared", outputs)

@@ -96,6 +96,13 @@ def test_a_deep_residual_network_of_this_project():
     assert found.linear < 1e-6 and found.verdict == "gradient too large to be stationary"  # 12 images are separable
 
 
+def test_weights_that_are_not_finite_are_refused():
+    model = double_network()
+    model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
+    with pytest.raises(BadInput, match="must be finite"):
+        landscape.certify_network(model, X, TARGETS["squared"], "squared")
+
+
 def test_unknown_losses_are_refused():
     with pytest.raises(BadInput, match="loss must be"):
         landscape.certify_network(double_network(), X, TARGETS["squared"], "hinge")

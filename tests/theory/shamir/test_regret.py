@@ -123,6 +123,14 @@ def test_bad_input_is_refused():
     ]:
         with pytest.raises(BadInput, match=message):
             landscape.projected_sgd(*arguments)
+    best = landscape.linear_optimum(p, 2.0)
+    for options, message in [
+        ({"radius": -1.0, "best": best}, "radius"),
+        ({"radius": np.linalg.norm(best.U) / 2, "best": best}, "best must lie"),
+        ({"radius": 1.0, "batch_size": 0}, "batch_size"),
+    ]:
+        with pytest.raises(BadInput, match=message):
+            landscape.projected_sgd(p, landscape.adversary(p, BANK), 10, **options)
     with pytest.raises(BadInput, match="theta"):
         landscape.fit_projected(landscape.ResidualWithLinearPath(branch()), p, 10, 1.0, theta="wander")
     a, b = keras.Input((D,)), keras.Input((D,))

@@ -77,13 +77,42 @@ def test_gaussian_layers_satisfy_the_equation_in_closed_form(c, depth):
     assert z * y / (1 + y) * ((1 - u) / (v * y)) ** depth == pytest.approx(1, rel=1e-5)
 
 
-def masked_product(c, width, depth, active, seed=0):
+def masked_product(c, width, depth, active, seed=0, rotated=False):
+    """Returns the squared singular values of a product of layers 1 + D W, or 1 + O D W with random rotations O."""
     random, product = np.random.default_rng(seed), np.eye(width)
     for _ in range(depth):
         mask = random.permutation(width) < active * width
         noise = random.standard_normal((width, width)) * np.sqrt(c / (depth * active * width))
-        product = product + mask[:, None] * (noise @ product)
+        step = mask[:, None] * (noise @ product)
+        product = product + (np.linalg.qr(random.standard_normal((width, width)))[0] @ step if rotated else step)
     return np.linalg.svd(product, compute_uv=False) ** 2
+
+
+HARD = [  # Newton's method jumped to other roots here
+    (16.0, {"depth": 2, "active": 0.3}),
+    (0.08, {"depth": 8, "active": 0.07}),
+    (2.4, {"depth": 8, "inner": 0.07}),
+    (240.0, {"depth": 8, "inner": 0.1}),
+    (3000.0, {"depth": 30, "active": 1.0}),  # the Gaussian law, as a masked one behind a branch point
+]
+
+
+@pytest.mark.parametrize(("c", "law"), HARD)
+def test_the_distribution_inverts_the_quantiles_where_the_curve_bends(c, law):
+    share = np.linspace(0.01, 0.99, 15)
+    values = isometry.spectral_quantile(share, c, **law)
+    assert isometry.spectral_distribution(values, c, **law) == pytest.approx(share, abs=1e-9)
+
+
+def test_products_with_few_active_neurons():
+    """The rotations make the layers free; masks alone commute, which keeps a distance of 0.04 here."""
+    values = masked_product(16.0, 400, 2, 0.3, rotated=True)
+    assert isometry.kolmogorov_smirnov(values, 16.0, 2, active=0.3) < 0.013
+
+
+def test_a_curve_that_cannot_be_followed_is_refused():
+    with pytest.raises(BadInput, match="cannot be computed"):
+        isometry.spectral_edges(30.0, 1, active=0.9)
 
 
 @pytest.mark.parametrize(("c", "depth"), [(1.0, 2), (3.5, 8), (14.0, 8)])

@@ -198,6 +198,14 @@ def test_several_arguments_of_a_function():
     np.testing.assert_allclose(values, [2, 2])
 
 
+@pytest.mark.parametrize("options", [{}, {"k": 1, "method": "lanczos"}])
+def test_a_jacobian_that_is_not_finite_is_refused(options):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.set_weights([np.full((3, 2), np.nan), np.zeros(2)])
+    with pytest.raises(BadInput, match="Jacobian must be finite"):
+        isometry.jacobian_singular_values(model, np.zeros(3), **options)
+
+
 def integer_input():
     return keras.Sequential([keras.Input((3,), dtype="int32"), keras.layers.Embedding(5, 2)])
 
@@ -217,6 +225,7 @@ def integer_input():
         (lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), np.zeros(3), {"k": 3}, "k must"),
         (lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), np.zeros(3), {"method": "qr"}, "method"),
         (lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), np.zeros(3), {"which": "top"}, "which"),
+        (lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), np.zeros(3), {"batch_size": 0}, "batch"),
         (lambda: lambda x: keras.ops.cast(x, "complex64"), np.zeros(3), {}, "real outputs"),
     ],
 )

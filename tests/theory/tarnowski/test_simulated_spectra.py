@@ -75,6 +75,11 @@ def test_no_outlier_of_an_odd_function_plus_a_constant(name, input_mean):
     assert isometry.outliers(activation, 1.0, 0.3, 40, input_mean=input_mean if name != "sigmoid" else 0.0).size == 0
 
 
+@pytest.mark.parametrize(("scale", "depth"), [(np.sqrt(6.0), 6), (np.sqrt(1 - 1e-6), 1)])
+def test_at_the_scale_where_the_lower_edge_reaches_zero(scale, depth):
+    assert isometry.outliers("linear", scale, 0.0, depth).size == 0
+
+
 def test_no_outlier_of_mixed_blocks_and_one_of_a_shifted_relu():
     """Subtracting a constant removes the drift, but not E[phi'(h) h]; a second random matrix removes both."""
     assert isometry.outliers("relu", 1.0, 0.0, 40, mixed=True).size == 0
@@ -94,6 +99,12 @@ def test_the_outlier_of_the_relu_grows_like_an_exponential_of_the_root_of_depth(
 
 
 def test_bad_input_is_refused():
+    with pytest.raises(BadInput, match="inner"):
+        isometry.simulate_matrix_product(1.0, 10, 4, inner=0.01)
+    with pytest.raises(BadInput, match="input_mean_square must be"):
+        isometry.simulate_network("relu", 1.0, 0.0, 4, 10, input_mean=2.0)
+    with pytest.raises(BadInput, match="at least one value"):
+        isometry.kolmogorov_smirnov([], 1.0)
     with pytest.raises(BadInput, match="depth"):
         isometry.simulate_network("tanh", 1.0, 0.0, 0, 10)
     with pytest.raises(BadInput, match="width"):

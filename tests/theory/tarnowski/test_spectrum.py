@@ -90,7 +90,15 @@ def test_bad_cumulants_are_refused(c):
             call(c)
 
 
+def test_float32_gives_the_law_of_the_same_number():
+    for depth in (None, 8):
+        assert isometry.spectral_edges(np.float32(0.5), depth) == isometry.spectral_edges(0.5, depth)
+
+
 def test_bad_arguments_are_refused():
+    for function in (isometry.spectral_edges, isometry.spectral_mean):
+        with pytest.raises(BadInput, match="skip must be so small"):
+            function(1.0, depth=100, skip=100.0)
     with pytest.raises(BadInput, match="probability"):
         isometry.spectral_quantile(1.5, 1.0)
     with pytest.raises(BadInput, match="nan"):
