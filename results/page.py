@@ -28,9 +28,9 @@ says otherwise, every image of CIFAR-10 was re-encoded once as JPEG (quality 75)
 used. Errors there are therefore higher than on the original. `DIR` is a directory of tensorflow-datasets, and `S` is a
 seed. Beside some logs there is a `logits.npz`, with the logits of the trained network for all test images in float16.
 
-All trainings of this page, except for `airbench-60` and those of ImageNet, ran before commit `4febea8`. Until then, the orders of the
-images in different epochs resembled each other: two images of a batch shared a batch of the next epoch 110 times as
-often as chance has it. What that did to the errors has not been measured.
+All trainings of this page, except for `airbench-60` and those of ImageNet, ran before commit `4febea8`. Until then, the
+orders of the images in different epochs resembled each other: two images of a batch shared a batch of the next epoch
+110 times as often as chance has it. What that did to the errors has not been measured.
 
 {HOW_TO_READ} On this page the training loss and the training error are means over 3,000 to 26,000 images, over 16 for
 ImageNet, and the time that is not counted after a stop is at most 3 %.
