@@ -53,7 +53,7 @@ SMALL = {
     "broken": (b'{"instances": [[[', "is not JSON"),
     "not text": (b"\x00\xff\xfe", "is not JSON"),
     "deep": (b'{"instances": ' + b"[" * 100_000, "too many nested lists"),
-    "deep elsewhere": (b'{"else": ' + b"[" * 100_000, "too many nested lists"),
+    "deep elsewhere": (b'{"else": ' + b"[" * 100_000, "unknown field `else`"),
     "no object": (b"[1]", "must be a JSON object"),
     "unknown member": ({"instances": [GOOD], "signature_nam": "x"}, "Object contains unknown field `signature_nam`"),
     "neither": ({}, 'either "instances" or "inputs". Received: neither'),
