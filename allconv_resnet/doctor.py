@@ -14,7 +14,7 @@ EXTRAS = {
     "serve": "for allconv-resnet serve",
     "onnx": "for allconv-resnet export --format onnx",
 }
-VARIABLES = ("KERAS_BACKEND", "KERAS_HOME", "TFDS_DATA_DIR", "TF_CONFIG", "CUDA_VISIBLE_DEVICES")
+VARIABLES = ("KERAS_BACKEND", "KERAS_HOME", "JAX_PLATFORMS", "TFDS_DATA_DIR", "TF_CONFIG", "CUDA_VISIBLE_DEVICES")
 
 
 def report():
@@ -73,8 +73,19 @@ def _keras():
 
         environment.require_keras_settings()
     except Exception as error:  # a backend that is not installed raises many types of errors
-        return f"cannot be used: {next(iter(str(error).splitlines()), type(error).__name__)}", False
+        return f"cannot be used: {_reason(error)}", False
+    if keras.backend.backend() == "jax":
+        import jax
+
+        try:
+            jax.devices()
+        except Exception as error:  # JAX_PLATFORMS may name devices that are not there
+            return f"cannot be used: JAX finds no devices ({_reason(error)})", False
     return f"on {keras.backend.backend()}, {keras.config.floatx()}, {keras.config.image_data_format()}", True
+
+
+def _reason(error):
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _devices():

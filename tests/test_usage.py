@@ -143,6 +143,12 @@ def test_doctor_where_keras_cannot_be_imported():
     assert re.search(r"^Keras +cannot be used: .*nonsense", done.stdout, re.M)
 
 
+def test_doctor_where_jax_finds_no_devices():
+    done = run("allconv_resnet_command.py", "doctor", KERAS_BACKEND="jax", JAX_PLATFORMS="cuda")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "cannot be used: JAX finds no devices (" in done.stdout and "JAX_PLATFORMS=cuda" in done.stdout
+
+
 def test_missing_packages_of_an_extra():
     assert doctor.missing("onnx") == [] == doctor.missing("no such extra")
     with pytest.raises(importlib.metadata.PackageNotFoundError):
