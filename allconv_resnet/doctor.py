@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from allconv_resnet import environment, memory, pretrained
+from allconv_resnet.errors import reason
 
 EXTRAS = {
     "gpu": "to compute on GPUs of NVIDIA",
@@ -73,19 +74,15 @@ def _keras():
 
         environment.require_keras_settings()
     except Exception as error:  # a backend that is not installed raises many types of errors
-        return f"cannot be used: {_reason(error)}", False
+        return f"cannot be used: {reason(error)}", False
     if keras.backend.backend() == "jax":
         import jax
 
         try:
             jax.devices()
         except Exception as error:  # JAX_PLATFORMS may name devices that are not there
-            return f"cannot be used: JAX finds no devices ({_reason(error)})", False
+            return f"cannot be used: JAX finds no devices ({reason(error)})", False
     return f"on {keras.backend.backend()}, {keras.config.floatx()}, {keras.config.image_data_format()}", True
-
-
-def _reason(error):
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _devices():

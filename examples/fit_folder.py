@@ -35,4 +35,6 @@ def main(directory, path, image_size=(32, 32), epochs=10):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("Two arguments are needed: the folder of images, and a name for the network such as NAME.keras.")
     print(f"validation accuracy {main(*sys.argv[1:]):.1%}; the network is in {sys.argv[2]}")

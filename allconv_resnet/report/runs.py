@@ -34,7 +34,9 @@ class Run:
     def finished(self):
         """Returns whether the run was tested at its end: the last step of its recipe, or where patience ended it."""
         test = self.last("test")
-        return test is not None and test.get("planned", test["step"]) >= self.recipe["steps"]
+        if test is None or test.get("planned", test["step"]) < self.recipe["steps"]:
+            return False
+        return test["step"] == max(line["step"] for line in self.lines)  # a later line: it went on with more patience
 
     def diverged_at(self):
         """Returns the step at which the loss was no longer finite and the run ended, or None."""

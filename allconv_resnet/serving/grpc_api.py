@@ -28,7 +28,7 @@ from allconv_resnet.serving.refused import Refused
 from allconv_resnet.serving.tensors import shape_text, too_many
 
 CALLS = 32  # at work together
-LARGEST = 2**31 - 1  # value of an option of gRPC
+LARGEST = 2**31 - 1  # gRPC's options are 32-bit integers
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -37,7 +37,8 @@ CODES = {
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     503: grpc.StatusCode.UNAVAILABLE,
 }
-STATUSES = {code: status for status, code in CODES.items()}  # 429 where two have one code
+STATUSES = {code: status for status, code in CODES.items()}  # RESOURCE_EXHAUSTED becomes 429
+CANCELLED = 499  # HTTP's standard has no status for a client that went away; this one is common
 VALUES = {  # the field of a TensorProto that has the values of a dtype, beside tensor_content
     tf.float32: "float_val",
     tf.float64: "double_val",
@@ -46,7 +47,6 @@ VALUES = {  # the field of a TensorProto that has the values of a dtype, beside 
     tf.int64: "int64_val",
     tf.string: "string_val",
 }
-CANCELLED = 499  # by the client; the common number for it, which HTTP's standard lacks
 
 _known = ContextVar("known")  # what becomes known about the call, for the event when it is finished
 
@@ -197,12 +197,9 @@ class _Watched(grpc.aio.ServerInterceptor):
             return handler
 
         async def watched(request, context):
-            began, known = (
-                time.monotonic(),
-                {"received": len(request) if isinstance(request, bytes) else request.ByteSize()},
-            )
+            size = len(request) if isinstance(request, bytes) else request.ByteSize()  # bytes if the key is wrong
+            began, known, status = time.monotonic(), {"received": size}, 500
             _known.set(known)
-            status = 500
             try:
                 answer = await handler.unary_unary(request, context)
                 status = 200
@@ -213,9 +210,8 @@ class _Watched(grpc.aio.ServerInterceptor):
             finally:
                 seconds, (_, _, method) = time.monotonic() - began, details.method.rpartition("/")
                 status = STATUSES.get(context.code(), status)
-                known = {"endpoint": method} | known
                 client = _address(context.peer())
-                self.service.tell(Finished("gRPC", details.method, client, status, seconds, **known))
+                self.service.tell(Finished("gRPC", details.method, client, status, seconds, method, **known))
 
         return grpc.unary_unary_rpc_method_handler(watched, handler.request_deserializer, handler.response_serializer)
 

@@ -85,6 +85,11 @@ def test_a_run_that_patience_ended_has_finished(tmp_path):
         write_run(tmp_path / "digits" / f"seed{seed}", seed, 0.1, step, planned=40)
     cells = row(write_report(tmp_path, PAGE).read_text(), "`digits`")
     assert cells[2:4] == ["3", "20 to 40"]
+    log = tmp_path / "digits" / "seed2" / "metrics.jsonl"
+    later = {"step": 30, "split": "train", "loss": 1.0, "error": 0.1, "images_per_second": 1.0}
+    log.write_text(f"{log.read_text()}{json.dumps(later)}\n")  # it got more patience, and has not ended again
+    cells = row(write_report(tmp_path, PAGE).read_text(), "`digits`")
+    assert cells[2:4] == ["2 of 3, 1 unfinished", "20 to 40"]
 
 
 def test_what_is_missing_or_unfinished_says_so(tmp_path):

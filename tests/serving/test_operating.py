@@ -86,9 +86,8 @@ def test_grpc_over_tls_with_keys(guarded, certificate):
         request.model_spec.name = "nobody"
         with pytest.raises(grpc.RpcError, match="nobody"):
             ask(request, metadata=[("authorization", "Bearer second")])
-    lines = [
-        json.loads(line) for line in wait_for(lambda: '"status": 404' in guarded.log.read_text() and lines_of(guarded))
-    ]
+    wait_for(lambda: '"status": 404' in guarded.log.read_text())
+    lines = [json.loads(line) for line in lines_of(guarded)]
     calls = [(line["endpoint"], line["status"]) for line in lines if line["method"] == "gRPC"]
     expected = [("GetModelStatus", status) for status in (200, 401, 401)] + [("Check", 200), ("GetModelStatus", 404)]
     assert calls == expected

@@ -65,7 +65,7 @@ def test_a_run_that_patience_ended_goes_on_with_more_of_it(tmp_path, killed):
 
 
 def test_the_best_checkpoint_before_the_last_one_is_kept(tmp_path):
-    """Of several bests since the last checkpoint, a process that was killed leaves none."""
+    """The bests since the last checkpoint are of steps that are made again, so the one before them must be there."""
     best, state = Checkpoints(tmp_path, keep=None), lambda: {"model/0000": np.zeros(2)}
     for step in (200, 400):
         best.save(step, state)
