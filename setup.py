@@ -12,8 +12,18 @@ FOLDER = "allconv_resnet/kernels"
 fits = sys.platform == "linux" and platform.machine() == "x86_64"  # for other machines nothing is compiled
 extension = Extension(
     "allconv_resnet.kernels.compiled",
-    [f"{FOLDER}/{name}.c" for name in ("convolution", "filter_gradient", "threads", "operations")],
-    depends=[f"{FOLDER}/kernels.h", f"{FOLDER}/vectors.h"],
+    [
+        f"{FOLDER}/{name}.c"
+        for name in (
+            "convolution",
+            "convolution_amx",
+            "filter_gradient",
+            "filter_gradient_amx",
+            "threads",
+            "operations",
+        )
+    ],
+    depends=[f"{FOLDER}/{name}.h" for name in ("kernels", "vectors", "amx")],
     extra_compile_args=["-O3", "-pthread"],
     extra_link_args=["-pthread"],
     libraries=["dl"],

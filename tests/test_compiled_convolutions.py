@@ -208,8 +208,12 @@ def test_fit_changes_the_weights_nearly_as_it_does_without_them(size):
             model.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
         return [b - a for a, b in zip(before, model.get_weights(), strict=True)]
 
-    for ours, plain in zip(trained(cpu.compiled_convolutions()), trained(contextlib.nullcontext()), strict=True):
-        assert 0 < np.linalg.norm(ours - plain) <= 0.05 * np.linalg.norm(plain)
+    pairs = list(zip(trained(cpu.compiled_convolutions()), trained(contextlib.nullcontext()), strict=True))
+    for ours, plain in pairs:
+        assert np.linalg.norm(ours - plain) <= 0.05 * np.linalg.norm(plain)
+    assert any(
+        (ours != plain).any() for ours, plain in pairs
+    )  # with AMX, only the filter gradients are rounded otherwise
 
 
 def test_without_the_operations_the_layers_compute_with_those_of_tensorflow(monkeypatch):

@@ -1,7 +1,7 @@
-"""Two operations in C for processors with AVX512-BF16, which setuptools compiles when the package is built.
+"""Two operations in C for processors with AVX512-BF16 or AMX, which setuptools compiles when the package is built.
 
-Where there was no C compiler, or where the processor has other instructions, `available` says no, and the package
-computes with TensorFlow's own operations. benchmarks/NOTES.md has the measurements.
+Where there was no C compiler, or where the processor has none of these instructions, `available` says no, and the
+package computes with TensorFlow's own operations. benchmarks/NOTES.md has the measurements.
 """
 
 import functools
@@ -36,8 +36,6 @@ def reason_against():
         return "they are for TensorFlow"
     if "avx512_bf16" not in flags:
         return "the processor does not have AVX512-BF16"
-    if "amx_bf16" in flags:
-        return "the processor has AMX, which TensorFlow's own operations use"
     if environment.cores() > MOST_CORES:
         return f"this process may use more than {MOST_CORES} cores, and they use no more than that"
     if _operations() is None:
@@ -45,8 +43,14 @@ def reason_against():
     return None
 
 
+def has_amx():
+    """Returns whether the processor has AMX. The operations then use it, where Linux permits that."""
+    _, flags = environment.processor()
+    return "amx_bf16" in flags
+
+
 def convolution(x, kernel, transposed=False, last="nothing", other=None):
-    """Returns a 3x3 convolution, SAME and with stride 1; see convolution.c.
+    """Returns a 3x3 convolution, SAME and with stride 1; see convolution*.c.
 
     Args:
         x: bfloat16 tensor `[n, h, w, c]`.
@@ -67,6 +71,7 @@ def convolution(x, kernel, transposed=False, last="nothing", other=None):
         kernel,
         other=[] if other is None else [other],
         threads=_threads(),
+        amx=has_amx(),
         transposed=transposed,
         last=LAST_STEPS.index(last),
     )
@@ -75,7 +80,7 @@ def convolution(x, kernel, transposed=False, last="nothing", other=None):
 
 
 def filter_gradient(x, dy):
-    """Returns the gradient of a 3x3 convolution with respect to its kernel; see filter_gradient.c.
+    """Returns the gradient of a 3x3 convolution with respect to its kernel; see filter_gradient*.c.
 
     Args:
         x: bfloat16 tensor `[n, h, w, c]`, the input of a SAME convolution with stride 1.
@@ -84,7 +89,7 @@ def filter_gradient(x, dy):
     Returns:
         bfloat16 tensor `[3, 3, c, k]`.
     """
-    taps = _operations().allconv_filter_gradient(x, dy, threads=_threads())
+    taps = _operations().allconv_filter_gradient(x, dy, threads=_threads(), amx=has_amx())
     taps.set_shape([3, 3, x.shape[-1], dy.shape[-1]])
     return taps
 

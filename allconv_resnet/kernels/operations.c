@@ -9,6 +9,8 @@ looked up in the TensorFlow that has been imported, so that the package can be b
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "kernels.h"
 
@@ -75,15 +77,23 @@ static int find_functions(void) {
 
 typedef struct {
     int32_t threads, last;
-    unsigned char transposed;
+    unsigned char transposed, amx;
 } Attributes;
+
+/* Returns whether Linux lets this process use the tiles of AMX. It is asked, and says no where there are none. */
+static int may_use_tiles(void) {
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM and XFEATURE_XTILEDATA of Linux */
+    return !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
+}
 
 static void *create(TF_OpKernelConstruction *construction) {
     Attributes *attributes = calloc(1, sizeof *attributes);
     TF_Status *status = TF_NewStatus();
     TF_OpKernelConstruction_GetAttrInt32(construction, "threads", &attributes->threads, status);
+    if (!TF_GetCode(status)) TF_OpKernelConstruction_GetAttrBool(construction, "amx", &attributes->amx, status);
     if (TF_GetCode(status)) TF_OpKernelConstruction_Failure(construction, status);
     TF_DeleteStatus(status);
+    attributes->amx = attributes->amx && may_use_tiles();
     return attributes;
 }
 
@@ -166,9 +176,10 @@ static void compute_convolution(void *attributes, TF_OpKernelContext *context) {
             return end(context, t);
         }
     }
-    const long scratch = images ? convolution_scratch(images, height, width, channels, filters, a->threads) : 1;
-    if (allocate(context, &t, sizes, scratch) && images)
-        convolution(TF_TensorData(t.first), TF_TensorData(t.second), a->transposed, a->last,
+    const long bytes = (a->amx ? convolution_amx_scratch : convolution_scratch)(
+        images ? images : 1, height, width, channels, filters, a->threads);
+    if (allocate(context, &t, sizes, bytes) && images)
+        (a->amx ? convolution_amx : convolution)(TF_TensorData(t.first), TF_TensorData(t.second), a->transposed, a->last,
                     t.third ? TF_TensorData(t.third) : NULL, images, height, width, channels, filters, a->threads,
                     TF_TensorData(t.scratch), TF_TensorData(t.output));
     end(context, t);
@@ -187,11 +198,12 @@ static void compute_filter_gradient(void *attributes, TF_OpKernelContext *contex
     const long images = TF_Dim(t.first, 0), height = TF_Dim(t.first, 1), width = TF_Dim(t.first, 2);
     const long channels = TF_Dim(t.first, 3), filters = TF_Dim(t.second, 3);
     const int64_t sizes[4] = {3, 3, channels, filters};
-    const long scratch = images ? filter_gradient_scratch(images, height, width, channels, filters, a->threads) : 1;
-    const int allocated = allocate(context, &t, sizes, scratch);
+    const long bytes = (a->amx ? filter_gradient_amx_scratch : filter_gradient_scratch)(
+        images ? images : 1, height, width, channels, filters, a->threads);
+    const int allocated = allocate(context, &t, sizes, bytes);
     if (allocated && !images) memset(TF_TensorData(t.output), 0, 9 * channels * filters * sizeof(bfloat16));
     if (allocated && images)
-        filter_gradient(TF_TensorData(t.first), TF_TensorData(t.second), images, height, width, channels, filters,
+        (a->amx ? filter_gradient_amx : filter_gradient)(TF_TensorData(t.first), TF_TensorData(t.second), images, height, width, channels, filters,
                         a->threads, TF_TensorData(t.scratch), TF_TensorData(t.output));
     end(context, t);
 }
@@ -219,10 +231,10 @@ __attribute__((constructor)) static void register_operations(void) {
     if (!find_functions()) return;
     register_operation(
         "AllconvConvolution", (const char *const[]){"x: bfloat16", "kernel: bfloat16", "other: others * bfloat16", NULL},
-        (const char *const[]){"threads: int >= 1", "transposed: bool", "last: int", "others: int >= 0", NULL},
+        (const char *const[]){"threads: int >= 1", "amx: bool", "transposed: bool", "last: int", "others: int >= 0", NULL},
         create_convolution, compute_convolution);
     register_operation("AllconvFilterGradient", (const char *const[]){"x: bfloat16", "dy: bfloat16", NULL},
-                       (const char *const[]){"threads: int >= 1", NULL}, create, compute_filter_gradient);
+                       (const char *const[]){"threads: int >= 1", "amx: bool", NULL}, create, compute_filter_gradient);
 }
 
 #endif

@@ -1,10 +1,10 @@
-/* Vectors of 16 numbers and other small things that both kernels need. */
+/* Vectors of 16 numbers and other small things that all kernels need. */
 
 #ifdef __clang__
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16,amx-tile,amx-bf16")))
 #else
 #define TARGET
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512bf16")
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512bf16,amx-tile,amx-bf16")
 #endif
 
 #include <immintrin.h>
