@@ -28,9 +28,9 @@ says otherwise, every image of CIFAR-10 was re-encoded once as JPEG (quality 75)
 used. Errors there are therefore higher than on the original. `DIR` is a directory of tensorflow-datasets, and `S` is a
 seed. Beside some logs there is a `logits.npz`, with the logits of the trained network for all test images in float16.
 
-All trainings of this page, except for `airbench-60` and those of ImageNet, ran before commit `4febea8`. Until then, the
-orders of the images in different epochs resembled each other: two images of a batch shared a batch of the next epoch
-110 times as often as chance has it. What that did to the errors has not been measured.
+All trainings of this page, except for `airbench-60`, `resnet20-60-original` and those of ImageNet, ran before commit
+`4febea8`. Until then, the orders of the images in different epochs resembled each other: two images of a batch shared a
+batch of the next epoch 110 times as often as chance has it. What that did to the errors has not been measured.
 
 {HOW_TO_READ} On this page the training loss and the training error are means over 3,000 to 26,000 images, over 16 for
 ImageNet, and the time that is not counted after a stop is at most 3 %.
@@ -128,14 +128,13 @@ PAPER_ABLATIONS = Section(
 
 ORIGINAL = Section(
     "The original CIFAR-10 on one core",
-    "These runs are on one core of an AMD EPYC (Zen 5) in bfloat16. Most of the time other jobs shared the core, so "
-    "only the processor minutes say what a run needs. The aim of the fast recipes is an error of at most 6.0 % in 120 "
-    "processor minutes. What they add to `cifar10-fast` was chosen on held-out images. `cifar10-fast` itself was "
-    "chosen among tries that were tested on 5,000 test images (below). The compiled convolutions of "
-    "benchmarks/NOTES.md came in "
-    "between: `cifar10-fixed-norm-holdout` and seed 0 of `cifar10-wide` (120.0 processor minutes) ran without them, "
-    "and "
-    "its seeds 1 and 2 (100.2 and 100.4) with them for most of the steps. `cifar10-fixed-norm-holdout` never saw "
+    "These runs are on one core of an AMD EPYC (Zen 5) in bfloat16, except for those whose row names a Xeon. Most of "
+    "the time other jobs shared the core, so only the processor minutes say what a run needs. The aim of the fast "
+    "recipes is an error of at most 6.0 % in 120 processor minutes. What they add to `cifar10-fast` was chosen on "
+    "held-out images. `cifar10-fast` itself was chosen among tries that were tested on 5,000 test images (below). The "
+    "compiled convolutions of benchmarks/NOTES.md came in between: `cifar10-fixed-norm-holdout` and seed 0 of "
+    "`cifar10-wide` (120.0 processor minutes) ran without them, and its seeds 1 and 2 (100.2 and 100.4) with them for "
+    "most of the steps. The Xeon got its own during seed 2 of `airbench-60`. `cifar10-fixed-norm-holdout` never saw "
     '5,000 of the 50,000 training images, and its network comes with the package, `acr.load("cifar10-fast")`. So does '
     'that of `cifar10-wide` with seed 0, `acr.load("cifar10-wide")`, whose kernels are stored in int8: `allconv-resnet '
     "evaluate cifar10-wide --data-dir DIR` measures 5.32 % with them.",
@@ -529,10 +528,10 @@ COMPARISONS = (
         "ours is faster. They are the median (minimum to maximum, n turns). Over torch.compile the aims are 1.15 for "
         "the CIFAR train step in bfloat16, 1.05 for it in float32, and 1 for the others. Two machines with an AMD EPYC "
         "were measured. The one that is listed as family 26, model 2, is twice as fast, and was measured later, with "
-        "the compiled "
-        "operations. The figures of the other one are from before that. Keras's figures are for whole "
-        "calls of `fit` and `predict`: [benchmarks/NOTES.md](../benchmarks/NOTES.md) says what is known about their "
-        "scatter.",
+        "the compiled operations. The figures of the other one are from before that. The Xeon has AMX, for which there "
+        "are compiled operations of their own. Others used its cores too, so its speed changed by up to 2.5 times "
+        "within minutes. Keras's figures are for whole calls of `fit` and `predict`: "
+        "[benchmarks/NOTES.md](../benchmarks/NOTES.md) says what is known about their scatter.",
         TRAIN_SPEED | INFERENCE_SPEED,
         ("task", "batch", "precision", *PEERS.values()),
         _speed_rows,

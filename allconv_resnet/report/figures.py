@@ -89,7 +89,7 @@ def draw_ratios(rows, title, axis, path):
     ticks = (0.75, 1, 1.25, 1.5, 2, 3, 4)
     axes.set_xticks(ticks, [format(tick, "g") for tick in ticks])
     axes.minorticks_off()
-    axes.set_yticks(range(len(rows)), [setting for setting, _ in rows])
+    axes.set_yticks(range(len(rows)), [setting for setting, _ in rows], fontsize="small")
     axes.set(xlabel=axis, title=title, ylim=(len(rows) - 0.4, -0.6))
     axes.grid(alpha=0.3, axis="x")
     figure.legend(fontsize="small", loc="outside lower center", ncols=len(peers))

@@ -60,7 +60,7 @@ def comparison_ratios(comparison, directory):
     for file, command in comparison.commands.items() if comparison.figure else ():
         logs = list(_read(file, command, comparison.ratios, directory))
         for _, environment, ratios in logs:
-            machine = f", {environment['cpu']}" if len(logs) > 1 else ""
+            machine = f"\n{environment['cpu'].replace('(R)', '')}" if len(logs) > 1 else ""
             drawn += [(setting + machine, values) for setting, values in ratios]
     return drawn
 
