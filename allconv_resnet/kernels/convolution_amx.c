@@ -55,7 +55,7 @@ static Work plan(long images, long height, long width, long channels, long filte
     return w;
 }
 
-/* Packs the factors of a block of filters of `kernel` [3, 3, channels, filters]. */
+/* Packs a block of filters of `kernel` [3, 3, channels, filters]. */
 TARGET static void pack_block(const Work *w, long block) {
     bfloat16 *out = w->packed_kernel + block * w->block;
     for (long tap = 0; tap < TAPS; tap++)

@@ -179,9 +179,10 @@ static void compute_convolution(void *attributes, TF_OpKernelContext *context) {
     const long bytes = (a->amx ? convolution_amx_scratch : convolution_scratch)(
         images ? images : 1, height, width, channels, filters, a->threads);
     if (allocate(context, &t, sizes, bytes) && images)
-        (a->amx ? convolution_amx : convolution)(TF_TensorData(t.first), TF_TensorData(t.second), a->transposed, a->last,
-                    t.third ? TF_TensorData(t.third) : NULL, images, height, width, channels, filters, a->threads,
-                    TF_TensorData(t.scratch), TF_TensorData(t.output));
+        (a->amx ? convolution_amx : convolution)(
+            TF_TensorData(t.first), TF_TensorData(t.second), a->transposed, a->last,
+            t.third ? TF_TensorData(t.third) : NULL, images, height, width, channels, filters, a->threads,
+            TF_TensorData(t.scratch), TF_TensorData(t.output));
     end(context, t);
 }
 
@@ -203,8 +204,9 @@ static void compute_filter_gradient(void *attributes, TF_OpKernelContext *contex
     const int allocated = allocate(context, &t, sizes, bytes);
     if (allocated && !images) memset(TF_TensorData(t.output), 0, 9 * channels * filters * sizeof(bfloat16));
     if (allocated && images)
-        (a->amx ? filter_gradient_amx : filter_gradient)(TF_TensorData(t.first), TF_TensorData(t.second), images, height, width, channels, filters,
-                        a->threads, TF_TensorData(t.scratch), TF_TensorData(t.output));
+        (a->amx ? filter_gradient_amx : filter_gradient)(
+            TF_TensorData(t.first), TF_TensorData(t.second), images, height, width, channels, filters, a->threads,
+            TF_TensorData(t.scratch), TF_TensorData(t.output));
     end(context, t);
 }
 
