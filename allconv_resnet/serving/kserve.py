@@ -1,7 +1,7 @@
 """The routes of KServe's open inference protocol, version 2 (https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol).
 
-Kubernetes and Triton's clients speak it. Its health routes need no API key. Its binary extension is not here: large
-images are sent as files, base64 within JSON, as the datatype BYTES.
+Kubernetes and Triton's clients speak it. Its health routes need no API key. In JSON, files are base64 texts of the
+datatype BYTES. Of its extensions, the one for binary tensors is here, see `allconv_resnet.serving.kserve_binary`.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy as np
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from allconv_resnet.serving import kserve_binary as binary
 from allconv_resnet.serving.protocol import as_lists, decode
 from allconv_resnet.serving.refused import Refused
 from allconv_resnet.serving.tensors import base64_list, flat_numbers, shape_text, too_many
@@ -21,32 +22,46 @@ DATATYPES = {"float32": "FP32", "float64": "FP64", "uint8": "UINT8", "int32": "I
 DATATYPES["string"] = "BYTES"
 
 
+class Parameters(msgspec.Struct):
+    """The parameters that have an effect. Clients send others, such as Triton's `priority`."""
+
+    binary_data_size: int | None = None
+    """Of an input: the number of bytes after the JSON that are its values."""
+    binary_data: bool | None = None
+    """Of an output: whether it shall be binary. If this is missing, `binary_data_output` decides."""
+    binary_data_output: bool = False
+    """Of a request: whether its outputs shall be binary."""
+    classification: int = 0
+    """Of an output: Triton's number of best classes, which is refused."""
+
+
 class Tensor(msgspec.Struct):
     """An input of a request."""
 
     name: str
     shape: list[int]
     datatype: str
-    data: msgspec.Raw
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    parameters: Parameters | None = None
 
 
 class Output(msgspec.Struct):
     """An output that is asked for."""
 
     name: str
-    parameters: dict[str, object] | None = None
+    parameters: Parameters | None = None
 
 
 class Body(msgspec.Struct):
     """The body of a request.
 
-    Other members have no effect: KServe's client sends `model_name`, and Triton's asks in `parameters` for binary
-    outputs unless told otherwise, although it reads JSON too.
+    Other members have no effect, for instance `model_name`, which KServe's client sends.
     """
 
     inputs: list[Tensor]
     id: str | None = None
     outputs: list[Output] | None = None
+    parameters: Parameters | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +71,10 @@ class Asked:
     signature: str
     images: np.ndarray
     id: str | None
-    outputs: list | None
-    """Names of the outputs that are asked for, or None for all."""
+    outputs: dict | None
+    """Whether each output that is asked for shall be binary, by its name, or None for all outputs."""
+    binary: bool
+    """Whether all outputs shall be binary if `outputs` is None."""
 
 
 def routes(service):
@@ -68,7 +85,9 @@ def routes(service):
     """
 
     async def server(_):
-        return JSONResponse({"name": "allconv_resnet", "version": version("allconv_resnet"), "extensions": []})
+        return JSONResponse(
+            {"name": "allconv_resnet", "version": version("allconv_resnet"), "extensions": [binary.NAME]}
+        )
 
     async def live(_):
         return JSONResponse({"live": True})
@@ -92,8 +111,13 @@ def routes(service):
         return JSONResponse(content)
 
     async def infer(request):
-        body = await service.answer(request, lambda body, model: parse(body, model, service.options.max_images), encode)
-        return Response(body, media_type="application/json")
+        length = request.headers.get(binary.HEADER)
+        most = service.options.max_images
+        text, values = await service.answer(request, lambda body, model: parse(body, length, model, most), encode)
+        if not values:
+            return Response(text, media_type="application/json")
+        headers = {binary.HEADER: str(len(text))}
+        return Response(b"".join([text, *values]), headers=headers, media_type="application/octet-stream")
 
     found = [Route("/v2", server), Route(OPEN[0], live), Route(OPEN[1], ready)]
     for end in ("", "/versions/{version:name}"):
@@ -106,11 +130,13 @@ def routes(service):
     return found
 
 
-def parse(body, model, max_images):
+def parse(body, length, model, max_images):
     """Returns what a body asks of a model. The datatype of the input chooses the signature.
 
     Args:
-        body: Bytes of a JSON object with one input. Its data may be flat or nested; files are base64.
+        body: Bytes of a JSON object with one input. Its data may be flat or nested; files are base64. Instead of data
+            it may have the parameter `binary_data_size`; then the values follow the JSON.
+        length: String with the length of the JSON, or None if there is nothing after it.
         model: `SavedModel`.
         max_images: Integer, most images of a request.
 
@@ -120,7 +146,8 @@ def parse(body, model, max_images):
     Raises:
         Refused: with status 400 if the body does not have this form, or 413 if it has too many images.
     """
-    values = decode(body, Body, 'a JSON object with "inputs", each with name, shape, datatype and data')
+    text, rest = binary.split(body, length)
+    values = decode(text, Body, 'a JSON object with "inputs", each with name, shape, datatype and data')
     if len(values.inputs) != 1:
         raise Refused(400, f"A request must have one input. Received: {len(values.inputs)}")
     (given,) = values.inputs
@@ -139,18 +166,33 @@ def parse(body, model, max_images):
         raise Refused(400, f"{expected}. Received: shape {shape_text(given.shape)}")
     if given.shape[0] > max_images:
         raise too_many(given.shape[0], max_images)
-    text = bytes(given.data)
-    images = base64_list(text, spec.name) if given.datatype == "BYTES" else flat_numbers(text, spec.dtype, expected)
+    images = _values(given, rest, spec, expected)
     if images.size != np.prod(given.shape, dtype=object):
         raise Refused(400, f"The shape {shape_text(given.shape)} does not fit the data. Received: {images.size} values")
-    if any((output.parameters or {}).get("classification") for output in values.outputs or ()):
+    asked = {output.name: output.parameters or Parameters() for output in values.outputs or ()}
+    if any(parameters.classification for parameters in asked.values()):
         raise Refused(400, "The parameter classification is not supported: the output classes has the best classes")
-    wanted = None if values.outputs is None else [output.name for output in values.outputs]
-    return Asked(signatures[given.datatype], images.reshape(given.shape), values.id, wanted)
+    all_binary = (values.parameters or Parameters()).binary_data_output
+    wanted = {name: all_binary if p.binary_data is None else p.binary_data for name, p in asked.items()}
+    return Asked(signatures[given.datatype], images.reshape(given.shape), values.id, wanted or None, all_binary)
+
+
+def _values(given, rest, spec, expected):
+    """Returns the values of an input as an array of one dimension, from its data or from the bytes after the JSON."""
+    size = (given.parameters or Parameters()).binary_data_size
+    if (size is None) == (given.data is msgspec.UNSET):
+        raise Refused(400, f"{spec.name} must have either data or the parameter binary_data_size")
+    if (size or 0) != len(rest):
+        raise Refused(400, f"binary_data_size must be {len(rest)}, the bytes after the JSON. Received: {size or 0}")
+    if size is not None:
+        as_files = given.datatype == "BYTES"
+        return binary.files(rest, given.shape[0]) if as_files else binary.numbers(rest, spec.dtype.as_numpy_dtype)
+    text = bytes(given.data)
+    return base64_list(text, spec.name) if given.datatype == "BYTES" else flat_numbers(text, spec.dtype, expected)
 
 
 def encode(outputs, asked, model):
-    """Returns the body of an answer, as bytes of JSON, with flat data.
+    """Returns the JSON of an answer, with flat data, and a list of the binary values after it.
 
     Args:
         outputs: Dictionary of arrays `[n, ...]`; bytes become text.
@@ -160,22 +202,20 @@ def encode(outputs, asked, model):
     Raises:
         Refused: with status 400 if an output is asked for that there is not.
     """
-    wanted = asked.outputs or list(outputs)
+    wanted = dict.fromkeys(outputs, asked.binary) if asked.outputs is None else asked.outputs
     if unknown := [name for name in wanted if name not in outputs]:
         raise Refused(400, f"The outputs are {', '.join(sorted(outputs))}. Received: {unknown[0][:100]!r}")
-    flat = as_lists({name: outputs[name].ravel() for name in wanted})
-    specs = model.outputs[asked.signature]
-    content = [
-        {
-            "name": name,
-            "datatype": DATATYPES[specs[name].dtype.name],
-            "shape": list(outputs[name].shape),
-            "data": flat[name],
-        }
-        for name in wanted
-    ]
+    specs, content, values = model.outputs[asked.signature], [], []
+    for name, is_binary in wanted.items():
+        array = outputs[name]
+        content.append({"name": name, "datatype": DATATYPES[specs[name].dtype.name], "shape": list(array.shape)})
+        if is_binary:
+            values.append(binary.to_bytes(array))
+            content[-1]["parameters"] = {"binary_data_size": len(values[-1])}
+        else:
+            content[-1]["data"] = as_lists({name: array.ravel()})[name]
     answer = {"model_name": model.name, "model_version": str(model.version), "outputs": content}
-    return msgspec.json.encode(answer | ({} if asked.id is None else {"id": asked.id}))
+    return msgspec.json.encode(answer | ({} if asked.id is None else {"id": asked.id})), values
 
 
 def _description(name, spec):
