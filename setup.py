@@ -24,7 +24,7 @@ extension = Extension(
         )
     ],
     depends=[f"{FOLDER}/{name}.h" for name in ("kernels", "vectors", "amx")],
-    extra_compile_args=["-O3", "-pthread"],
+    extra_compile_args=["-O3", "-pthread", "-fvisibility=hidden"],
     extra_link_args=["-pthread"],
     libraries=["dl"],
     optional=True,

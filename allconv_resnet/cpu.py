@@ -29,11 +29,13 @@ def compiled_convolutions():
 
     The context acts on what is traced within it. `fit` traces its train step when it is called for the first time after
     `compile`. The operations are for 3x3 convolutions in bfloat16 with stride 1, without a bias, and with at least 48
-    channels and filters. Where `kernels.available` says no, nothing changes.
+    channels and filters; on processors with AMX they are not used for batches that are known to have fewer than 16
+    images. Where `kernels.available` says no, nothing changes.
 
     Other processes and XLA do not know these operations. Therefore what is traced within the context must run in this
-    process, and without XLA. Their gradients have no gradients of their own, so there are no second derivatives. The
-    training program uses the context itself.
+    process, and without XLA: `compile` needs `jit_compile=False` if there are GPUs that are hidden from TensorFlow. The
+    gradients of the operations have no gradients of their own, so there are no second derivatives. The training program
+    uses the context itself.
 
     Example: training by Keras in bfloat16 on a CPU.
 
@@ -188,11 +190,13 @@ def faster_convolution(layer, x):
     )
     if not applies:
         return None
-    _, height, width, channels = x.shape
-    narrowest = min(channels, layer.filters)
-    if _contexts_of_compiled_convolutions and narrowest >= kernels.FEWEST_CHANNELS and kernels.available():
+    images, height, width, channels = x.shape
+    if channels is None:
+        return None
+    if _contexts_of_compiled_convolutions and kernels.faster(images, channels, layer.filters):
         return compiled_convolution
-    if None not in (height, width) and width <= LARGEST_WIDTH_OF_GRADIENT and narrowest >= FEWEST_CHANNELS_OF_GRADIENT:
+    is_wide = min(channels, layer.filters) >= FEWEST_CHANNELS_OF_GRADIENT
+    if is_wide and None not in (height, width) and width <= LARGEST_WIDTH_OF_GRADIENT:
         return convolution_with_minimal_gradient
     return None
 

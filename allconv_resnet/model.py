@@ -204,7 +204,7 @@ def _check_arguments(block, block_arguments):
 def _load_weights(model, weights):
     if weights in pretrained.names():
         transfer = take_weights(model, pretrained.read_weights(pretrained.find(weights)))
-        for name, reason in transfer.new.items():
+        for name, reason in (transfer.new | dict.fromkeys(transfer.unused, "there is no place in it")).items():
             if not name.startswith("projection/"):
                 raise BadInput(f"weights must fit the network, but for {name} {reason}. Received: weights={weights!r}")
     elif str(weights).endswith((".weights.h5", ".keras")):

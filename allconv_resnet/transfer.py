@@ -19,6 +19,8 @@ class Transfer(NamedTuple):
     """Names of the weights that were taken over."""
     new: dict[str, str]
     """Why each of the other weights was not, by its name."""
+    unused: tuple[str, ...]
+    """Names of the other network's weights for which there is no weight of this name."""
 
 
 def layers_by_name(model):
@@ -72,7 +74,7 @@ def take_weights(model, arrays):
         else:
             weight.assign(arrays[name])
             taken.append(name)
-    return Transfer(tuple(taken), new)
+    return Transfer(tuple(taken), new, tuple(name for name in arrays if name not in (*taken, *new)))
 
 
 def freeze(model, names):

@@ -12,15 +12,17 @@ from allconv_resnet import environment, kernels
 compiled = pytest.mark.skipif(
     not kernels.available(), reason=f"the compiled operations are not used: {kernels.reason_against()}"
 )
-# n, height, width, channels, filters: widths of all remainders modulo 4, and numbers of channels that fill no vector
+# n, height, width, channels, filters: widths of all remainders modulo 4, and numbers of channels that fill no vector.
+# AMX is used for 8 images or more.
 SHAPES = (
     (1, 1, 1, 1, 1),
-    (2, 5, 6, 3, 16),
-    (2, 6, 7, 17, 168),
+    (9, 1, 1, 1, 1),
+    (8, 5, 6, 3, 16),
+    (33, 6, 7, 17, 168),
     (3, 4, 4, 48, 64),
-    (5, 9, 5, 64, 80),
+    (31, 9, 5, 64, 80),
     (40, 4, 4, 64, 512),
-    (3, 32, 32, 64, 64),
+    (8, 32, 32, 64, 64),
 )
 
 
@@ -131,8 +133,9 @@ def test_a_batch_may_be_empty():
 
 
 @compiled
-def test_what_is_not_a_number_stays_so():
-    x = tf.tensor_scatter_nd_update(normal(1, 4, 4, 64), [[0, 0, 0, 0]], tf.constant([np.nan], tf.bfloat16))
+@pytest.mark.parametrize("images", [1, 8])
+def test_what_is_not_a_number_stays_so(images):
+    x = tf.tensor_scatter_nd_update(normal(images, 4, 4, 64), [[0, 0, 0, 0]], tf.constant([np.nan], tf.bfloat16))
     for last in ("nothing", "relu"):
         assert np.isnan(next(float64(kernels.convolution(x, normal(3, 3, 64, 64), last=last)))).any()
 
@@ -206,9 +209,35 @@ def test_an_installation_without_a_library_that_can_be_loaded_says_so(content, t
     assert "were not compiled" in kernels.reason_against()
 
 
-@pytest.mark.parametrize("name", kernels.OPERATIONS)
-def test_a_library_of_an_older_version_is_not_used(name, tmp_path, monkeypatch):
+@compiled
+def test_the_arguments_of_the_operations_are_listed():
+    operations = kernels._operations()
+    assert {name: kernels._arguments(operations, name) for name in kernels.OPERATIONS} == kernels.OPERATIONS
+
+
+def of_an_older_version(operations, without):
+    """Returns a library that lacks an operation, or an argument of the first one."""
+    made = {
+        name: eval(f"lambda {', '.join(sorted(arguments - {without}))}, name=None: None")
+        for name, arguments in operations.items()
+    }
+    return types.SimpleNamespace(**{name: function for name, function in made.items() if name != without})
+
+
+@pytest.mark.parametrize("without", [None, *kernels.OPERATIONS, "amx"])
+def test_a_library_of_an_older_version_is_not_used(without, tmp_path, monkeypatch):
     (tmp_path / f"compiled{importlib.machinery.EXTENSION_SUFFIXES[0]}").touch()
+    library = of_an_older_version(kernels.OPERATIONS, without)
     monkeypatch.setattr(kernels, "__file__", str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(tf, "load_op_library", lambda path: types.SimpleNamespace(**{name: print}))
-    assert kernels._operations.__wrapped__() is None
+    monkeypatch.setattr(tf, "load_op_library", lambda path: library)
+    assert kernels._operations.__wrapped__() is (None if without else library)
+
+
+@pytest.mark.parametrize(
+    ("images", "channels", "amx", "faster"),
+    [(1, 48, False, True), (15, 48, True, False), (16, 48, True, True), (None, 48, True, True), (16, 47, False, False)],
+)
+def test_where_the_operations_are_faster(images, channels, amx, faster, monkeypatch):
+    monkeypatch.setattr(kernels, "available", lambda: True)
+    monkeypatch.setattr(kernels, "has_amx", lambda: amx)
+    assert kernels.faster(images, channels, 64) == kernels.faster(images, 64, channels) == faster

@@ -22,10 +22,23 @@ def test_weights_of_the_same_name_and_shape_are_taken_and_the_rest_is_new():
         "stage2_block2/conv2/kernel": "there is none of this name",
         "projection/kernel": "its shape is (16, 4) there and (16, 5) here",
     }
+    assert set(transfer.unused) == {name for name in arrays_by_name(old) if name.endswith("bias")} != set()
     assert len(transfer.taken) == 7 and set(transfer.taken) | set(transfer.new) == set(before)
     for name, value in arrays_by_name(new).items():
         expected = arrays_by_name(old)[name] if name in transfer.taken else before[name]
         np.testing.assert_array_equal(value, expected, err_msg=name)
+
+
+def test_what_the_other_network_has_beyond_this_one_is_listed():
+    old = acr.AllConvResNet(num_classes=4, **SMALL, block="scaled")
+    new = acr.AllConvResNet(num_classes=4, **{**SMALL, "stages": ((2, 8, 1),)})
+    transfer = take_weights(new, arrays_by_name(old))
+    assert set(transfer.new) == {"projection/kernel"}
+    assert set(transfer.unused) == {
+        *(f"{block}/gain" for block in ("stage1_block1", "stage1_block2", "stage2_block1")),
+        "stage2_block1/conv1/kernel",
+        "stage2_block1/conv2/kernel",
+    }
 
 
 @pytest.mark.parametrize("make", [baselines.all_cnn_c, lambda **k: baselines.resnet(depth=8, **k)])

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -108,3 +109,25 @@ def test_the_source_distribution_is_the_same_package(archives, tmp_path):
     version = archives[".gz"].name.removesuffix(".tar.gz").rpartition("-")[2]
     assert run(bin / "allconv-resnet", "--version", cwd=tmp_path) == f"allconv_resnet {version}\n"
     assert "cifar10-fast" in run(bin / "allconv-resnet", "doctor", cwd=tmp_path)
+
+
+LOAD = """
+import sys
+import tensorflow as tf
+library = tf.load_op_library(sys.argv[1])
+print(hasattr(library, "allconv_convolution"), hasattr(library, "allconv_filter_gradient"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64" or not shutil.which("cc"),
+    reason="the operations are compiled on Linux on x86-64, where there is a C compiler",
+)
+def test_the_sources_compile_without_warnings(tmp_path):
+    where = ("--build-lib", tmp_path, "--build-temp", tmp_path / "objects")
+    flags = os.environ | {"CFLAGS": "-Wall -Werror"}
+    subprocess.run([sys.executable, "setup.py", "-q", "build_ext", *where], cwd=ROOT, env=flags, check=True)
+    (library,) = tmp_path.glob("allconv_resnet/kernels/compiled*.so")
+    loaded = subprocess.run([sys.executable, "-c", LOAD, library], capture_output=True, text=True, check=True)
+    assert loaded.stdout == "True True\n"

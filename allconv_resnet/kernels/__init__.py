@@ -1,11 +1,13 @@
-"""Two operations in C for processors with AVX512-BF16 or AMX, which setuptools compiles when the package is built.
+"""Two operations in C for processors with AVX512-BF16, which setuptools compiles when the package is built.
 
-Where there was no C compiler, or where the processor has none of these instructions, `available` says no, and the
-package computes with TensorFlow's own operations. benchmarks/NOTES.md has the measurements.
+They also use AMX where the processor has it. Where there was no C compiler, or where the processor does not have
+AVX512-BF16, `available` says no, and the package computes with TensorFlow's own operations. The compiled file is not a
+module that can be imported: `tf.load_op_library` loads it. benchmarks/NOTES.md has the measurements.
 """
 
 import functools
 import importlib.machinery
+import inspect
 from pathlib import Path
 
 import keras
@@ -16,17 +18,37 @@ from allconv_resnet import environment
 # With 16, both were slower, because the code rounds these numbers up.
 FEWEST_CHANNELS = 48
 
+# With AMX, a batch of 16 images of 32x32x64 took 1.25 of oneDNN's time, and one of 32 images 0.9 of it.
+FEWEST_IMAGES_WITH_AMX = 16
+
 # The kernels use at most so many threads (MOST_THREADS of kernels.h). They were measured on two cores.
 MOST_CORES = 16
 
-OPERATIONS = ("allconv_convolution", "allconv_filter_gradient")
+# The operations and their arguments. A library that was compiled from an older version of the package has others.
+OPERATIONS = {
+    "allconv_convolution": {"x", "kernel", "other", "threads", "amx", "transposed", "last"},
+    "allconv_filter_gradient": {"x", "dy", "threads", "amx"},
+}
 LAST_STEPS = ("nothing", "add", "relu", "mask")  # in the order of kernels.h
 
 
 @functools.cache
 def available():
-    """Returns whether the operations are there, and are expected to be faster than those of TensorFlow."""
+    """Returns whether the operations can be used on this machine."""
     return reason_against() is None
+
+
+def faster(images, channels, filters):
+    """Returns whether the operations can be used, and are expected to be faster than those of TensorFlow.
+
+    Args:
+        images: Integer, or None if it is not known.
+        channels: Integer.
+        filters: Integer.
+    """
+    if min(channels, filters) < FEWEST_CHANNELS or not available():
+        return False
+    return images is None or images >= FEWEST_IMAGES_WITH_AMX or not has_amx()
 
 
 def reason_against():
@@ -39,7 +61,7 @@ def reason_against():
     if environment.cores() > MOST_CORES:
         return f"this process may use more than {MOST_CORES} cores, and they use no more than that"
     if _operations() is None:
-        return "they were not compiled when the package was installed, or TensorFlow cannot load them"
+        return "they were not compiled when this version was installed, or TensorFlow cannot load them"
     return None
 
 
@@ -51,6 +73,8 @@ def has_amx():
 
 def convolution(x, kernel, transposed=False, last="nothing", other=None):
     """Returns a 3x3 convolution, SAME and with stride 1; see convolution*.c.
+
+    Where the output is infinite, it may instead be not a number: without AMX, sums and differences of inputs are taken.
 
     Args:
         x: bfloat16 tensor `[n, h, w, c]`.
@@ -112,5 +136,11 @@ def _operations():
                 operations = tf.load_op_library(str(path))
             except tf.errors.OpError:  # compiled for another system
                 return None
-            return operations if all(hasattr(operations, name) for name in OPERATIONS) else None
+            return operations if all(_arguments(operations, name) == OPERATIONS[name] for name in OPERATIONS) else None
     return None
+
+
+def _arguments(operations, name):
+    """Returns the names of the arguments of an operation, or None if there is none of this name."""
+    operation = getattr(operations, name, None)
+    return operation and set(inspect.signature(operation).parameters) - {"name"}

@@ -19,7 +19,9 @@ Threads share the packed kernel, and each has its own packed input and sums. A p
 cache, and a thread takes the next part when it is free.
 
 The convolution can end with an addition, a ReLU or the gradient of a ReLU. This saves a separate pass over the output, and
-the result is rounded once, after that step. */
+the result is rounded once, after that step.
+
+An infinite input makes the numbers around it infinite or not a number, because the factors subtract infinite numbers. */
 
 #include "kernels.h"
 
@@ -31,10 +33,10 @@ the result is rounded once, after that step. */
 
 #define BLOCK 64        /* the most filters of a block: 64, 48 or 32 filters are 4, 3 or 2 vectors */
 #define MOST_OF_TILE 12 /* the most positions of a tile: 6, 8 or 12 positions, so that there are 24 vectors of sums */
-#define GROUP 96        /* positions whose sums stay in the L2 cache until they are combined */
+#define POSITIONS 96    /* positions whose sums stay in the L2 cache until they are combined */
 #define PART_BYTES (1 << 18) /* of a packed input, so that it stays in the L2 cache */
 
-_Static_assert(GROUP % 6 == 0 && GROUP % 8 == 0 && GROUP % 12 == 0, "a group is a number of whole tiles");
+_Static_assert(POSITIONS % 6 == 0 && POSITIONS % 8 == 0 && POSITIONS % 12 == 0, "they are whole tiles");
 
 /* What the threads share. */
 typedef struct {
@@ -197,7 +199,7 @@ TARGET static inline __attribute__((always_inline)) void multiply_tile(
         for (int j = 0; j < vectors; j++) _mm512_store_ps(sums + i * BLOCK + j * LANES, total[i][j]);
 }
 
-/* Writes the sums of one factor for `count` positions and a block of filters to `sums` [GROUP, 64]. */
+/* Writes the sums of one factor for `count` positions and a block of filters to `sums` [POSITIONS, 64]. */
 TARGET static void multiply(const Work *w, const bfloat16 *inputs, const long *places, long count,
                             const bfloat16 *kernel, float *sums) {
     const long row = w->pairs * w->padded;
@@ -214,20 +216,16 @@ TARGET static void multiply(const Work *w, const bfloat16 *inputs, const long *p
 
 /* Finishes 16 numbers of the output and stores them. `place` is where they are in the output and in `other`. */
 TARGET static inline void finish(const Work *w, long place, __mmask16 mask, __m512 y) {
-    if (w->last == ADD) y = _mm512_add_ps(y, widen(w->other + place, mask));
-    if (w->last == RELU) y = _mm512_max_ps(_mm512_setzero_ps(), y); /* in this order it keeps what is not a number */
-    if (w->last == MASK)
-        y = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(widen(w->other + place, mask), _mm512_setzero_ps(), _CMP_GT_OQ), y);
-    store(w->y + place, mask, y);
+    store(w->y + place, mask, after_last_step(w->last, y, w->other + place, mask));
 }
 
-/* Combines the sums [4 factors, GROUP, 64] of one position into two columns of the output, or one if `both` is 0. `left`
-filters are left in the block. */
+/* Combines the sums [4 factors, POSITIONS, 64] of one position into two columns of the output, or one if `both` is 0.
+`left` filters are left in the block. */
 TARGET static inline void combine(const Work *w, const float *sums, long left, int both, long place) {
     for (long k = 0; k < left; k += LANES) {
         const __mmask16 mask = first_lanes(left - k);
         __m512 m[FACTORS];
-        for (long f = 0; f < FACTORS; f++) m[f] = _mm512_load_ps(sums + f * GROUP * BLOCK + k);
+        for (long f = 0; f < FACTORS; f++) m[f] = _mm512_load_ps(sums + f * POSITIONS * BLOCK + k);
         finish(w, place + k, mask, _mm512_add_ps(m[0], _mm512_add_ps(m[1], m[2])));
         if (both) finish(w, place + w->filters + k, mask, _mm512_sub_ps(_mm512_sub_ps(m[1], m[2]), m[3]));
     }
@@ -240,15 +238,15 @@ TARGET static void convolve_images(const Work *w, const bfloat16 *packed, long f
     for (long block = 0; block < w->pack.parts; block++) {
         const bfloat16 *kernel = w->packed_kernel + block * FACTORS * w->block;
         const long k = block * w->wide, left = min(w->wide, w->filters - k);
-        for (long first = 0; first < positions; first += GROUP) {
-            const long count = min(GROUP, positions - first);
-            long places[GROUP];
-            for (long i = 0; i < GROUP; i++) {
+        for (long first = 0; first < positions; first += POSITIONS) {
+            const long count = min(POSITIONS, positions - first);
+            long places[POSITIONS];
+            for (long i = 0; i < POSITIONS; i++) {
                 const long position = min(first + i, positions - 1); /* the last one fills up the last tile */
                 places[i] = (position + position / of_image * 2 * w->pairs) * w->padded;
             }
             for (long f = 0; f < FACTORS; f++)
-                multiply(w, packed + f * w->factor, places, count, kernel + f * w->block, sums + f * GROUP * BLOCK);
+                multiply(w, packed + f * w->factor, places, count, kernel + f * w->block, sums + f * POSITIONS * BLOCK);
             long row = first_image * w->height + first / w->pairs, pair = first % w->pairs;
             for (long i = 0; i < count; i++) {
                 combine(w, sums + i * BLOCK, left, 2 * pair + 1 < w->width,
@@ -265,7 +263,7 @@ static void convolve_part(void *work, long part, long thread) {
     const long first = part * w->images / w->convolve.parts, end = (part + 1) * w->images / w->convolve.parts;
     bfloat16 *packed = w->packed_inputs + thread * FACTORS * w->factor;
     pack_inputs(w, w->x + first * w->height * w->width * w->channels, end - first, packed);
-    convolve_images(w, packed, first, end - first, w->sums + thread * FACTORS * GROUP * BLOCK);
+    convolve_images(w, packed, first, end - first, w->sums + thread * FACTORS * POSITIONS * BLOCK);
 }
 
 static void run(void *work, long thread) {
@@ -280,7 +278,7 @@ static void run(void *work, long thread) {
 /* Returns how many bytes `convolution` needs for its sums and packed arrays. */
 long convolution_scratch(long images, long height, long width, long channels, long filters, long threads) {
     const Work w = plan(images, height, width, channels, filters, threads);
-    const long of_thread = FACTORS * (GROUP * BLOCK * sizeof(float) + w.factor * sizeof(bfloat16));
+    const long of_thread = FACTORS * (POSITIONS * BLOCK * sizeof(float) + w.factor * sizeof(bfloat16));
     return w.threads * of_thread + w.pack.parts * FACTORS * w.block * sizeof(bfloat16);
 }
 
@@ -297,7 +295,7 @@ void convolution(const bfloat16 *x, const bfloat16 *kernel, int transposed, enum
     Work w = plan(images, height, width, channels, filters, threads);
     w.x = x, w.kernel = kernel, w.transposed = transposed, w.last = last, w.other = other, w.y = y;
     w.sums = scratch;
-    w.packed_kernel = (bfloat16 *)(w.sums + w.threads * FACTORS * GROUP * BLOCK);
+    w.packed_kernel = (bfloat16 *)(w.sums + w.threads * FACTORS * POSITIONS * BLOCK);
     w.packed_inputs = w.packed_kernel + w.pack.parts * FACTORS * w.block;
     run_in_threads(run, &w, w.threads);
 }

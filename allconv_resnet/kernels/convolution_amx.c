@@ -16,9 +16,6 @@ The convolution ends with the same steps as that of convolution.c. */
 
 #include "amx.h"
 
-#define TAPS 9
-#define STEP_BYTES (5 << 18) /* of packed rows, so that they stay in the L2 cache */
-
 /* What the threads share. */
 typedef struct {
     const bfloat16 *x, *kernel, *other;
@@ -49,7 +46,7 @@ static Work plan(long images, long height, long width, long channels, long filte
     w.threads = min(min(threads, w.convolve.parts), MOST_THREADS);
     w.row = width * w.inner * SQUARE;
     w.row_of_y = width * w.outer * SQUARE;
-    const long step = STEP_BYTES / sizeof(bfloat16);
+    const long step = PACKED_BYTES / sizeof(bfloat16);
     w.rows = min(max(1, (step - 2 * w.row) / (w.row + w.row_of_y)), ceil_div(height, w.bands));
     w.packed_of_thread = (w.rows + 2) * w.row + w.rows * w.row_of_y;
     return w;
@@ -78,8 +75,7 @@ TARGET static void pack_transposed_block(const Work *w, long block) {
     for (long tap = 0; tap < TAPS; tap++)
         for (long c = 0; c < w->inner * WIDE; c += WIDE)
             for (long k = block * WIDE; k < (block + 1) * WIDE; k += TILE, out += TILE_NUMBERS) {
-                const long left = min(WIDE, w->channels - c);
-                const __mmask32 mask = left == WIDE ? 0xffffffff : (1u << left) - 1;
+                const __mmask32 mask = first_of_wide(w->channels - c);
                 __m512i v[TILE];
                 for (long i = 0; i < TILE; i++) {
                     const long place = ((TAPS - 1 - tap) * w->filters + k + i) * w->channels + c;
@@ -103,41 +99,22 @@ static void pack_kernel(void *work, long block, long thread) {
 TARGET static inline void multiply(const Work *w, const bfloat16 *ring, const bfloat16 *kernel, long row, long column,
                                    float *sums) {
     let_tiles_see_memory();
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    begin_sums();
     for (long r = max(0, row - 1); r < min(w->height, row + 2); r++)
         for (long c = max(0, column - 1); c < min(w->width, column + 2); c++) {
             const bfloat16 *x = ring + r % (w->rows + 2) * w->row + c * w->inner * SQUARE;
             const bfloat16 *taps = kernel + ((r - row + 1) * 3 + c - column + 1) * w->inner * SQUARE;
-            for (long i = 0; i < w->inner; i++, x += SQUARE, taps += SQUARE) {
-                _tile_loadd(4, x, 64);
-                _tile_loadd(6, taps, 64);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_loadd(7, taps + TILE_NUMBERS, 64);
-                _tile_dpbf16ps(1, 4, 7);
-                _tile_loadd(5, x + TILE_NUMBERS, 64);
-                _tile_dpbf16ps(2, 5, 6);
-                _tile_dpbf16ps(3, 5, 7);
-            }
+            for (long i = 0; i < w->inner; i++, x += SQUARE, taps += SQUARE) add_products(x, taps);
         }
-    _tile_stored(0, sums, 64);
-    _tile_stored(1, sums + TILE * TILE, 64);
-    _tile_stored(2, sums + 2 * TILE * TILE, 64);
-    _tile_stored(3, sums + 3 * TILE * TILE, 64);
+    store_sums(sums);
 }
 
 /* Finishes the sums of 32 images and 32 filters at one pixel. `y` [32 images, 32 filters] is that of the packed output. */
 TARGET static inline void finish(enum last_step last, const float *sums, bfloat16 *y) {
-    const __m512 zero = _mm512_setzero_ps();
     for (long i = 0; i < GROUP; i++)
         for (long k = 0; k < 2; k++, y += TILE) {
-            __m512 sum = _mm512_load_ps(sums + (i / TILE * 2 + k) * TILE * TILE + i % TILE * TILE);
-            if (last == ADD) sum = _mm512_add_ps(sum, widen(y, 0xffff));
-            if (last == RELU) sum = _mm512_max_ps(zero, sum); /* in this order it keeps what is not a number */
-            if (last == MASK) sum = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(widen(y, 0xffff), zero, _CMP_GT_OQ), sum);
-            store(y, 0xffff, sum);
+            const __m512 sum = _mm512_load_ps(sums + (i / TILE * 2 + k) * TILE * TILE + i % TILE * TILE);
+            store(y, 0xffff, after_last_step(last, sum, y, 0xffff));
         }
 }
 

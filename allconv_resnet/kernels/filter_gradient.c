@@ -25,8 +25,8 @@ which thread took which part, but its last bits depend on the number of threads.
 
 #include "vectors.h"
 
-#define BLOCK 64 /* filters that are computed together: four vectors */
-#define CHUNK_BYTES (1 << 18) /* of a packed factor, so that one of the input and one of the gradient stay in the L2 cache */
+#define BLOCK 64              /* filters that are computed together: four vectors */
+#define CHUNK_BYTES (1 << 18) /* of a packed factor: one of the input and one of the gradient stay in the L2 cache */
 
 /* Packs the factors of the input `x` [images, height, width, channels]; each image has height + 2 rows of quads. Channels
 that fill up the last block are zeros. */
@@ -123,8 +123,7 @@ typedef struct {
     bfloat16 *taps;
     long images, height, width, channels, filters;
     long quads;          /* of a row */
-    long rows;           /* of the sums: the channels, rounded up */
-    long padded;         /* filters, rounded up */
+    long padded_channels, padded_filters; /* rounded up, as they are in the sums */
     long sums_of_part, packed_of_part;
     long chunk;          /* images that are packed at a time */
     float *sums;
@@ -137,12 +136,12 @@ static Work plan(long images, long height, long width, long channels, long filte
     Work w = {.images = images, .height = height, .width = width, .channels = channels, .filters = filters};
     w.add_up.parts = w.combine.parts = min(min(threads, images), MOST_THREADS);
     w.quads = ceil_div(width, 4);
-    w.rows = round_up(channels, LANES);
-    w.padded = round_up(filters, BLOCK);
-    const long widest = height * w.quads * 2 * max(w.rows, w.padded) * sizeof(bfloat16); /* bytes of an image */
-    w.chunk = min(ceil_div(images, w.add_up.parts), max(1, CHUNK_BYTES / widest));
-    w.sums_of_part = FACTORS * 3 * w.rows * w.padded;
-    w.packed_of_part = FACTORS * w.chunk * w.quads * 2 * ((height + 2) * w.rows + height * w.padded);
+    w.padded_channels = round_up(channels, LANES);
+    w.padded_filters = round_up(filters, BLOCK);
+    const long bytes_of_image = height * w.quads * 2 * max(w.padded_channels, w.padded_filters) * sizeof(bfloat16);
+    w.chunk = min(ceil_div(images, w.add_up.parts), max(1, CHUNK_BYTES / bytes_of_image));
+    w.sums_of_part = FACTORS * 3 * w.padded_channels * w.padded_filters;
+    w.packed_of_part = FACTORS * w.chunk * w.quads * 2 * ((height + 2) * w.padded_channels + height * w.padded_filters);
     return w;
 }
 
@@ -151,8 +150,10 @@ static void add_up(void *work, long part, long thread) {
     const Work *w = work;
     const long first = part * w->images / w->add_up.parts, end = (part + 1) * w->images / w->add_up.parts;
     const long pixels = w->height * w->width;
-    const long x_block = w->chunk * (w->height + 2) * w->quads * 2 * LANES, x_factor = w->rows / LANES * x_block;
-    const long d_block = w->chunk * w->height * w->quads * 2 * BLOCK, d_factor = w->padded / BLOCK * d_block;
+    const long x_block = w->chunk * (w->height + 2) * w->quads * 2 * LANES;
+    const long d_block = w->chunk * w->height * w->quads * 2 * BLOCK;
+    const long x_factor = w->padded_channels / LANES * x_block, d_factor = w->padded_filters / BLOCK * d_block;
+    const long channel = w->padded_filters, offset = w->padded_channels * channel; /* strides of the sums */
     float *sums = w->sums + part * w->sums_of_part;
     bfloat16 *inputs = w->packed + part * w->packed_of_part, *gradients = inputs + FACTORS * x_factor;
     memset(inputs, 0, FACTORS * x_factor * sizeof *inputs); /* the rows above and below the images stay zero */
@@ -163,12 +164,11 @@ static void add_up(void *work, long part, long thread) {
         pack_gradients(w->dy + image * pixels * w->filters, count, w->height, w->width, w->filters, gradients, d_factor,
                        d_block);
         for (long f = 0; f < FACTORS; f++)
-            for (long k = 0; k < w->padded; k += BLOCK)
-                for (long c = 0; c < w->rows; c += 2)
+            for (long k = 0; k < w->padded_filters; k += BLOCK)
+                for (long c = 0; c < w->padded_channels; c += 2)
                     multiply(inputs + f * x_factor + c / LANES * x_block + c % LANES * 2,
                              gradients + f * d_factor + k / BLOCK * d_block, count, w->height, w->quads,
-                             sums + (f * 3 * w->rows + c) * w->padded + k, w->rows * w->padded, w->padded,
-                             image == first);
+                             sums + f * 3 * offset + c * channel + k, offset, channel, image == first);
     }
 }
 
@@ -181,7 +181,7 @@ TARGET static void combine(void *work, long part, long thread) {
             for (long k = 0; k < w->filters; k += LANES) {
                 __m512 m[FACTORS];
                 for (long f = 0; f < FACTORS; f++) {
-                    const float *sums = w->sums + ((f * 3 + offset) * w->rows + c) * w->padded + k;
+                    const float *sums = w->sums + ((f * 3 + offset) * w->padded_channels + c) * w->padded_filters + k;
                     m[f] = _mm512_loadu_ps(sums);
                     for (long other = 1; other < w->add_up.parts; other++)
                         m[f] = _mm512_add_ps(m[f], _mm512_loadu_ps(sums + other * w->sums_of_part));

@@ -14,9 +14,6 @@ last bits. The packed rows of the input are a ring, in which a new row takes the
 
 #include "amx.h"
 
-#define TAPS 9
-#define UNIT_BYTES (5 << 18) /* of packed rows, so that they stay in the L2 cache */
-
 /* What the threads share. The sums are [parts, blocks of channels, blocks of filters, 9 taps, 2 tiles of channels, 2 tiles
 of filters, 16, 16]. */
 typedef struct {
@@ -42,7 +39,7 @@ static Work plan(long images, long height, long width, long channels, long filte
     w.blocks_of_filters = ceil_div(filters, WIDE);
     w.row_of_x = width * w.blocks_of_channels * SQUARE;
     w.row_of_dy = width * w.blocks_of_filters * SQUARE;
-    const long unit = UNIT_BYTES / sizeof(bfloat16);
+    const long unit = PACKED_BYTES / sizeof(bfloat16);
     w.rows = min(height, max(1, (unit - 2 * w.row_of_x) / (w.row_of_x + w.row_of_dy)));
     if (groups % threads && groups < 4 * threads) w.rows = min(w.rows, ceil_div(height, min(height, threads)));
     w.units_of_group = ceil_div(height, w.rows);
@@ -54,8 +51,9 @@ static Work plan(long images, long height, long width, long channels, long filte
     return w;
 }
 
-/* Puts the numbers of the images 2 i and 2 i + 1 side by side. `packed` is a row that `pack_row` has packed. For each block of
-32 channels there are then two tiles [16 channels, 16 pairs of images] if `transposed`, otherwise [16 pairs, 16 channels]. */
+/* Puts the numbers of the images 2 i and 2 i + 1 side by side. `packed` is a row that `pack_row` has packed. For each block
+of 32 channels there are then two tiles [16 channels, 16 pairs of images] if `transposed`, otherwise [16 pairs, 16
+channels]. */
 TARGET static void pair_images(const bfloat16 *packed, long numbers, int transposed, bfloat16 *out) {
     bfloat16 order[2][2 * TILE];
     for (int i = 0; i < 2 * TILE; i++)
@@ -82,37 +80,18 @@ first. `x` and `dy` are those blocks in the first column of the ring and of the 
 TARGET static inline void multiply(const Work *w, const bfloat16 *x, const bfloat16 *dy, long begin, long end, long down,
                                    long right, float *sums, int are_first) {
     let_tiles_see_memory();
-    if (are_first) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    } else {
-        _tile_loadd(0, sums, 64);
-        _tile_loadd(1, sums + TILE * TILE, 64);
-        _tile_loadd(2, sums + 2 * TILE * TILE, 64);
-        _tile_loadd(3, sums + 3 * TILE * TILE, 64);
-    }
+    if (are_first)
+        begin_sums();
+    else
+        load_sums(sums);
     const long step_of_x = w->blocks_of_channels * SQUARE, step_of_dy = w->blocks_of_filters * SQUARE;
     const long left = max(0, -right), columns = min(w->width, w->width - right) - left;
     for (long row = max(begin, -down); row < min(end, w->height - down); row++) {
         const bfloat16 *a = x + (row + down) % (w->rows + 2) * w->row_of_x + (left + right) * step_of_x;
         const bfloat16 *b = dy + (row - begin) * w->row_of_dy + left * step_of_dy;
-        for (long column = 0; column < columns; column++, a += step_of_x, b += step_of_dy) {
-            _tile_loadd(4, a, 64);
-            _tile_loadd(6, b, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(7, b + TILE_NUMBERS, 64);
-            _tile_dpbf16ps(1, 4, 7);
-            _tile_loadd(5, a + TILE_NUMBERS, 64);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
+        for (long column = 0; column < columns; column++, a += step_of_x, b += step_of_dy) add_products(a, b);
     }
-    _tile_stored(0, sums, 64);
-    _tile_stored(1, sums + TILE * TILE, 64);
-    _tile_stored(2, sums + 2 * TILE * TILE, 64);
-    _tile_stored(3, sums + 3 * TILE * TILE, 64);
+    store_sums(sums);
 }
 
 /* Adds up the products of a part of the units. */

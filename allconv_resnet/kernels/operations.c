@@ -108,6 +108,9 @@ static void *create_convolution(TF_OpKernelConstruction *construction) {
     return attributes;
 }
 
+/* Returns whether an operation uses AMX for a batch. A group of 32 images costs as much as some 8 images without it. */
+static int uses_amx(const Attributes *attributes, long images) { return attributes->amx && images >= 8; }
+
 /* What an operation reads and writes. */
 typedef struct {
     TF_Tensor *first, *second, *third, *output, *scratch;
@@ -176,10 +179,11 @@ static void compute_convolution(void *attributes, TF_OpKernelContext *context) {
             return end(context, t);
         }
     }
-    const long bytes = (a->amx ? convolution_amx_scratch : convolution_scratch)(
+    const int amx = uses_amx(a, images);
+    const long bytes = (amx ? convolution_amx_scratch : convolution_scratch)(
         images ? images : 1, height, width, channels, filters, a->threads);
     if (allocate(context, &t, sizes, bytes) && images)
-        (a->amx ? convolution_amx : convolution)(
+        (amx ? convolution_amx : convolution)(
             TF_TensorData(t.first), TF_TensorData(t.second), a->transposed, a->last,
             t.third ? TF_TensorData(t.third) : NULL, images, height, width, channels, filters, a->threads,
             TF_TensorData(t.scratch), TF_TensorData(t.output));
@@ -199,12 +203,13 @@ static void compute_filter_gradient(void *attributes, TF_OpKernelContext *contex
     const long images = TF_Dim(t.first, 0), height = TF_Dim(t.first, 1), width = TF_Dim(t.first, 2);
     const long channels = TF_Dim(t.first, 3), filters = TF_Dim(t.second, 3);
     const int64_t sizes[4] = {3, 3, channels, filters};
-    const long bytes = (a->amx ? filter_gradient_amx_scratch : filter_gradient_scratch)(
+    const int amx = uses_amx(a, images);
+    const long bytes = (amx ? filter_gradient_amx_scratch : filter_gradient_scratch)(
         images ? images : 1, height, width, channels, filters, a->threads);
     const int allocated = allocate(context, &t, sizes, bytes);
     if (allocated && !images) memset(TF_TensorData(t.output), 0, 9 * channels * filters * sizeof(bfloat16));
     if (allocated && images)
-        (a->amx ? filter_gradient_amx : filter_gradient)(
+        (amx ? filter_gradient_amx : filter_gradient)(
             TF_TensorData(t.first), TF_TensorData(t.second), images, height, width, channels, filters, a->threads,
             TF_TensorData(t.scratch), TF_TensorData(t.output));
     end(context, t);
@@ -224,7 +229,7 @@ static void register_operation(const char *name, const char *const *inputs, cons
     for (; *attributes; attributes++) TF_OpDefinitionBuilderAddAttr(operation, *attributes);
     TF_OpDefinitionBuilderSetShapeInferenceFunction(operation, infer_shape);
     TF_RegisterOpDefinition(operation, status);
-    if (!TF_GetCode(status)) /* otherwise the operation is missing in Python, and not used */
+    if (!TF_GetCode(status))
         TF_RegisterKernelBuilder(name, TF_NewKernelBuilder(name, "CPU", create_one, compute, free), status);
     TF_DeleteStatus(status);
 }

@@ -32,7 +32,7 @@ typedef struct {
 
 static void *start(void *argument) {
     Start *s = argument;
-    pthread_setaffinity_np(pthread_self(), sizeof *s->allowed, s->allowed); /* from now on it may be moved */
+    if (s->allowed) pthread_setaffinity_np(pthread_self(), sizeof *s->allowed, s->allowed); /* now it may be moved */
     s->function(s->work, s->thread);
     return NULL;
 }
@@ -48,7 +48,7 @@ void run_in_threads(void (*function)(void *work, long thread), void *work, long 
     long count = 1;
     cpu_set_t allowed;
     CPU_ZERO(&allowed);
-    sched_getaffinity(0, sizeof allowed, &allowed);
+    const int known = !sched_getaffinity(0, sizeof allowed, &allowed); /* not on machines of more than 1,024 cores */
     for (; count < threads && count < MOST_THREADS; count++) {
         cpu_set_t one;
         pthread_attr_t attributes;
@@ -58,8 +58,9 @@ void run_in_threads(void (*function)(void *work, long thread), void *work, long 
         CPU_SET(core, &one);
         pthread_attr_init(&attributes);
         pthread_attr_setaffinity_np(&attributes, sizeof one, &one);
-        starts[count] = (Start){function, work, count, &allowed};
-        const int failed = pthread_create(&started[count], &attributes, start, &starts[count]);
+        starts[count] = (Start){function, work, count, known ? &allowed : NULL};
+        int failed = !known || pthread_create(&started[count], &attributes, start, &starts[count]);
+        if (failed) failed = pthread_create(&started[count], NULL, start, &starts[count]); /* on any core */
         pthread_attr_destroy(&attributes);
         if (failed) break;
     }

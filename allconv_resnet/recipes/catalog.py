@@ -14,7 +14,7 @@ from allconv_resnet.recipes.recipe import Recipe
 MODULES = (paper, small, compared)
 
 TIMES = {
-    "cifar10": "20 to 62 h on 2 cores; 24 h on a Tesla K40 (the paper); 12 min on an H200",
+    "cifar10": "20 to 63 h on 2 cores; 24 h on a Tesla K40 (the paper); 11 min on an H200",
     "cifar10-short": "2 to 6 h on 2 cores; 2 min on an H200",
     "imagenet": "53 days on 2 cores; a week on 48 GPUs (the paper)",
     "digits": "under a minute on 2 cores",

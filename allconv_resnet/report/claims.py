@@ -41,7 +41,7 @@ def claim_row(claim, found):
         verdict = "one seed"
     elif lower and higher:
         sign, difference = compare(lower, higher)
-        yes, no = ("reproduces", "**does not reproduce**") if claim.published else ("holds", "**does not hold**")
+        yes, no = claim.verdicts
         verdict = {1: yes, -1: no, 0: "not decided"}[sign]
     return claim.what, claim.source, claim.split, *cells, difference, verdict
 

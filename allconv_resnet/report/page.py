@@ -69,8 +69,7 @@ class Claim(NamedTuple):
         lower: Name of the training whose error is said to be the lower one.
         higher: Name of the other training.
         split: Images that the error is measured on, `"test"` or `"train"`.
-        published: Whether the claim is from a publication, which the logs reproduce or not. Any other claim holds or
-            does not hold.
+        verdicts: What is said if the error is lower, and if it is not, in Markdown.
     """
 
     what: str
@@ -78,7 +77,7 @@ class Claim(NamedTuple):
     lower: str
     higher: str
     split: str = "test"
-    published: bool = True
+    verdicts: tuple[str, str] = ("reproduces", "**does not reproduce**")
 
 
 class Measurement(NamedTuple):

@@ -4,7 +4,7 @@ from allconv_resnet.errors import BadInput
 from allconv_resnet.training.loading import load
 from allconv_resnet.transfer import arrays_by_name, take_weights
 
-SHOWN = 4  # new weights that a message lists
+SHOWN = 4  # weights of a kind that a message lists
 
 
 def initialize(model, source):
@@ -33,9 +33,14 @@ def initialize(model, source):
 def describe_transfer(transfer, source):
     """Returns a sentence that says what was taken from another network, and what was not."""
     total = len(transfer.taken) + len(transfer.new)
-    text = f"{len(transfer.taken)} of {total} weights are those of {source}"
-    if not transfer.new:
-        return text
-    shown = [f"{name} ({reason})" for name, reason in list(transfer.new.items())[:SHOWN]]
-    more = [f"{len(transfer.new) - SHOWN} more"] if len(transfer.new) > SHOWN else []
-    return f"{text}; new: {', '.join([*shown, *more])}"
+    parts = [f"{len(transfer.taken)} of {total} weights are those of {source}"]
+    if transfer.new:
+        parts.append(f"new: {_first([f'{name} ({reason})' for name, reason in transfer.new.items()])}")
+    if transfer.unused:
+        parts.append(f"not used, because this network has no such weights: {_first(transfer.unused)}")
+    return "; ".join(parts)
+
+
+def _first(names):
+    more = [f"{len(names) - SHOWN} more"] if len(names) > SHOWN else []
+    return ", ".join([*names[:SHOWN], *more])

@@ -76,8 +76,9 @@ def _load_packed(directory, checkpoint, load):
         raise BadInput(f"{directory} has the weights of one step alone. Received: checkpoint={checkpoint!r}")
     arrays = pretrained.read_weights(directory)
     model = run_directory.read_recipe(directory).build_model()
-    if (transfer := take_weights(model, arrays)).new:
-        raise BadInput(f"{directory} holds another network than its config.json: {', '.join(transfer.new)} are missing")
+    transfer = take_weights(model, arrays)
+    if different := (*transfer.new, *transfer.unused):
+        raise BadInput(f"{directory} holds another network than its config.json: {', '.join(different)} differ")
     load(_state(model))
     return _last_step(directory)
 

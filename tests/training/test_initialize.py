@@ -65,6 +65,15 @@ def test_a_run_from_its_own_kind_continues_where_the_other_one_ended(first, tmp_
     assert loss["new"] == pytest.approx(loss["old"], rel=1e-5)
 
 
+def test_weights_that_this_network_has_no_place_for_are_named(first, tmp_path):
+    wide = TWO.replace(steps=1)
+    assert train(wide, tmp_path / "wide") is None
+    run = Run(SMALL.replace(initialize_from=str(tmp_path / "wide"), steps=1), tmp_path / "run")
+    assert run.wait() == 0
+    names = "stage2_block1/conv1/kernel, stage2_block1/conv2/kernel"
+    assert f"not used, because this network has no such weights: {names}" in run.output()
+
+
 def test_a_file_of_keras_and_another_number_of_classes(first, tmp_path):
     model = acr.AllConvResNet((32, 32, 3), 4, stem=(4, 3, 4, 1), stages=((1, 8, 1),), seed=3)
     model.save(tmp_path / "own.keras")

@@ -182,6 +182,8 @@ def test_weights_are_an_argument_as_in_keras(packed, pictures, tmp_path):
     np.testing.assert_allclose(again.predict(pictures[1], verbose=0), expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(BadInput, match=r"weights must fit the network, but for stem/kernel its shape is"):
         acr.cifar_resnet(10, weights=packed, stem=(8, 3, 1, 1))
+    with pytest.raises(BadInput, match=r"for stage1_block2/conv1/kernel there is no place in it"):
+        acr.cifar_resnet(10, weights=packed, stages=((1, 16, 1), (1, 32, 2), (1, 64, 2)))
     with pytest.raises(BadInput, match=r"cannot be loaded into the network"):
         acr.AllConvResNet(stages=((1, 16, 1),), weights=tmp_path / "own.weights.h5")
     with pytest.raises(BadInput, match=r"networks of the package are: tiny-digits. Received: weights='imagenet'"):
