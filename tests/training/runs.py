@@ -125,6 +125,7 @@ class JaxRun(Run):
     """A training command with Keras on JAX, forked by a server of its own: the other one has imported TensorFlow."""
 
     server = None
+
     def begin(self):
         if JaxRun.server is None:
             JaxRun.server = subprocess.Popen(
