@@ -1,6 +1,7 @@
 """The environment of a process, which runs, benchmarks and theory commands record: versions, processor and commit."""
 
 import importlib.metadata
+import math
 import os
 import platform
 import subprocess
@@ -12,6 +13,7 @@ from allconv_resnet.errors import BadInput
 BACKENDS = ("tensorflow", "jax")
 PACKAGES = ("allconv_resnet", "tensorflow", "jax", "keras", "numpy", "scipy", "tensorflow-datasets")
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
+SHARE_OF_CONTAINER = Path("/sys/fs/cgroup/cpu.max")  # of Linux's control groups, version 2
 
 
 def describe(**more):
@@ -57,8 +59,21 @@ def require_keras_settings():
 
 
 def cores():
-    """Returns the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    """Returns the number of processor cores that this process may use.
+
+    A container may have a share of the time of all cores, such as `docker run --cpus 2`. It counts as so many cores.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(count, _share_of_container())
+
+
+def _share_of_container():
+    """Returns the limit of a container on the time of cores, rounded up to whole cores, or infinity if it has none."""
+    try:
+        microseconds, period = SHARE_OF_CONTAINER.read_text().split()
+    except (OSError, ValueError):  # it is not in a container, or not on Linux
+        return math.inf
+    return math.inf if microseconds == "max" else math.ceil(int(microseconds) / int(period))
 
 
 def commit():

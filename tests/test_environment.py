@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from allconv_resnet import environment
 from allconv_resnet.environment import processor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +32,26 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd bf16\nCPU architecture: 8\n"
 def test_an_x86_processor_has_its_family_and_model(tmp_path):
     (tmp_path / "cpuinfo").write_text(X86)
     assert processor(tmp_path / "cpuinfo") == ("AMD EPYC (family 25, model 17)", {"fpu", "avx512f", "avx512_bf16"})
+
+
+@pytest.mark.parametrize(
+    ("content", "cores"),
+    [
+        ("200000 100000\n", 2),
+        ("150000 100000\n", 2),
+        ("50000 100000\n", 1),
+        ("9900000 100000\n", 8),
+        ("max 100000\n", 8),
+        ("", 8),
+        (None, 8),
+    ],
+)
+def test_the_share_of_a_container_counts_as_so_many_cores(content, cores, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(environment, "SHARE_OF_CONTAINER", tmp_path / "cpu.max")
+    if content is not None:
+        (tmp_path / "cpu.max").write_text(content)
+    assert environment.cores() == cores
 
 
 def test_other_processors_have_the_name_that_the_platform_gives(tmp_path):
