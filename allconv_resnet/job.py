@@ -79,6 +79,8 @@ def parse_job(names, arguments=None, program=None):
         sys.exit(0)
     if chosen.recipe.endswith(".json"):
         recipe = Recipe.read(chosen.recipe)
+        if recipe.data.centre is None:  # that of version 0.1, which had it in environment.json
+            recipe = recipe.replace(centre=type(recipe.data)().centre)
     elif chosen.recipe in names:
         recipe = RECIPES[chosen.recipe]
     else:

@@ -7,7 +7,7 @@ comes from Python, from the command line or from a JSON file.
 import dataclasses
 import functools
 import re
-from typing import Annotated, TypeVar, dataclass_transform
+from typing import Annotated, TypeVar, dataclass_transform, get_args, get_origin
 
 import pydantic
 from annotated_types import Ge, Gt, Lt
@@ -96,8 +96,12 @@ def from_json(cls, values):
 
 def _numeric(cls, name, value):
     # Python's own conversions would accept "5" and true as numbers.
-    default = cls.__dataclass_fields__[name].default
-    return isinstance(default, int | float) and not isinstance(default, bool)
+    def kinds(annotation):
+        inner = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+        return {kind for each in inner for kind in kinds(each)} or {annotation}
+
+    found = kinds(cls.__dataclass_fields__[name].type)
+    return bool(found & {int, float}) and not found & {bool, str}
 
 
 def flat_fields(content):

@@ -71,6 +71,11 @@ class ArraySource:
                     f"The {split} split of {self.name} must have images [n, h, w, c] or [n, h, w], and labels [n]. "
                     f"Received: images of shape {images.shape} and labels of shape {labels.shape}"
                 )
+            if len(images) != len(labels):
+                received = f"{len(images)} images and {len(labels)} labels"
+                raise BadInput(
+                    f"There must be a label for each image in the {split} split of {self.name}. Received: {received}"
+                )
             self._arrays[split] = images, labels
         return self._arrays[split]
 
@@ -192,9 +197,12 @@ def from_npz(path):
 
     def read(name):
         try:
-            return file[name]
+            array = file[name]
         except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise BadInput(f"The array {name} of {path} cannot be read: {error}") from error
+        if not isinstance(array, np.ndarray):  # NumPy returns the bytes of a file that is no array
+            raise BadInput(f"The array {name} of {path} cannot be read: it is not a NumPy array")
+        return array
 
     found = {split: _npz_pair(split, names) for split in NPZ_SPLITS}
     sizes = {info.filename.removesuffix(".npy"): info.file_size for info in file.zip.infolist()}
@@ -230,9 +238,12 @@ def _names(path, names):
     if names.ndim != 1:
         raise BadInput(f"The array names of {path} must have one name for each class. Received: shape {names.shape}")
     try:
-        return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+        found = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
     except UnicodeDecodeError as error:
         raise BadInput(f"The array names of {path} must be text in UTF-8: {error}") from error
+    if twice := [name for name in found if found.count(name) > 1]:
+        raise BadInput(f"The array names of {path} must have different names. Received: {twice[0]!r} twice")
+    return found
 
 
 def _npz_pair(split, names):

@@ -63,6 +63,10 @@ class CropAndFlip:
     reflect: bool = False
     """Continue images beyond their edges by mirrored pixels in place of zeros."""
 
+    def __post_init__(self) -> None:
+        if self.alternate and not self.flip:
+            raise BadInput("alternate needs flip, which it changes. Received: alternate=True, flip=False")
+
     def require_fit(self, height: int, width: int) -> None:
         """Raises `BadInput` if images are too small to be continued by their mirrored pixels."""
         if self.reflect and self.padding >= min(height, width):

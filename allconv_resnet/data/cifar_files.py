@@ -51,7 +51,12 @@ def is_cifar(path):
     Args:
         path: Path.
     """
-    return path.name.endswith(ARCHIVES) or any((path / meta).is_file() for meta in LAYOUTS)
+    if path.name.endswith(ARCHIVES):
+        return True
+    if not any((path / meta).is_file() for meta in LAYOUTS):
+        return False
+    # A folder of images may have a file of such a name too, but its classes are folders.
+    return not any(each.is_dir() and not each.name.startswith(".") for each in path.iterdir())
 
 
 def from_cifar(path):

@@ -40,6 +40,8 @@ class EncodedSource(abc.ABC):
     kind = "records"
     image_size = None
     without_effect = ()
+    names_test_images = False
+    """Whether a split `test` is what it says. That of ImageNet has no labels, and `validation` is used in its place."""
     """Names of the fields of such recipes that have no effect on this source."""
 
     @abc.abstractmethod

@@ -66,10 +66,15 @@ def _listed(path):
             raise BadInput(f"The names of files and folders in {path} must be in UTF-8. Received: {name}") from error
         except (OSError, tf.errors.OpError) as error:
             raise BadInput(f"The folder {path} cannot be read: {reason(error)}") from error
-    names = [name for name in listed.info.features["label"].names if not name.startswith(".")]
-    files, labels = {}, {}
     # Its public methods would begin TensorFlow's eager context, after which no cluster can be set up.
-    for split, images in listed._split_examples.items():
+    of_splits = {split: images for split, images in listed._split_examples.items() if not split.startswith(".")}
+    # The folders of training images are the classes, with those that have images elsewhere. Others may lie beside them.
+    classes = next((path / name for name in TRAIN if (path / name).is_dir()), path)
+    names = {each.name for each in classes.iterdir() if each.is_dir()}
+    names |= {image.label for images in of_splits.values() for image in images}
+    names = sorted(name for name in names if not name.startswith("."))
+    files, labels = {}, {}
+    for split, images in of_splits.items():
         folder = path / split if has_splits else path
         found = [folder / image.label / Path(image.image_path).name for image in images if image.label in names]
         found = [file for file in found if not file.name.startswith(".")]
@@ -109,7 +114,9 @@ def _common_size(paths):
     for path in paths:
         try:
             with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # reads the header alone
-                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+                exif = Image.Exif()  # `getexif` would look in XMP too, and in PNG files, which are not turned
+                exif.load(image.info.get("exif", b"") if image.format in ("JPEG", "MPO") else b"")
+                turned = exif.get(ExifTags.Base.Orientation, 1) in range(5, 9)
                 sizes.add(image.size if turned else image.size[::-1])
                 modes.add(image.mode)
         except Exception:  # Pillow raises many types of errors. Whoever decodes the image says what is wrong
@@ -163,6 +170,7 @@ class FileSource(EncodedSource):
     """
 
     without_effect = ("shuffle_buffer",)
+    names_test_images = True
 
     def __init__(self, name, label_names, paths, labels):
         self.name, self.label_names, self.splits = name, tuple(label_names), tuple(paths)

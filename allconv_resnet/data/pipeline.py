@@ -186,7 +186,12 @@ def read_batches(batches, source):
         yield batch
 
 
-UNREADABLE = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError)
+UNREADABLE = (
+    tf.errors.DataLossError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.InvalidArgumentError,
+)
 
 
 def unreadable(error, source):

@@ -76,7 +76,8 @@ class Recipe:
         for name in parts.KINDS:
             if isinstance(changes.get(name), str):
                 recipe = recipe.with_kind(name, changes.pop(name))
-        known = recipe.fields()
+        given = {name: changes.get(name, getattr(recipe, name)) for name in (*parts.KINDS, "run")}
+        known = {key for value in given.values() if dataclasses.is_dataclass(value) for key in flat_fields(value)}
         own = {field.name for field in dataclasses.fields(recipe)}
         if unknown := sorted(set(changes) - set(known) - own):
             raise BadInput(_no_such_field(recipe, unknown[0]))
@@ -266,7 +267,8 @@ def _replaced(content, changes):
     for field in dataclasses.fields(content):
         value = getattr(content, field.name)
         if field.name in changes:
-            new[field.name] = changes[field.name]
+            value = changes[field.name]
+            new[field.name] = _replaced(value, changes) if dataclasses.is_dataclass(value) else value
         elif dataclasses.is_dataclass(value):
             changed = _replaced(value, changes)
             if changed != value:

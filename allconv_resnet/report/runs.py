@@ -89,6 +89,13 @@ def check_seeds(runs):
         BadInput: with two of the runs and the fields that differ.
     """
     first, others = runs[0], runs[1:]
+    ended = {run.recipe["steps"]: run for run in runs if run.finished()}
+    if len(ended) > 1:
+        one, two = [run.path for run in ended.values()][:2]
+        raise BadInput(
+            f"Expected runs of one length in {first.path.parent}, which the report shows as seeds of one training. "
+            f"Received: {one} and {two} have finished after different numbers of steps"
+        )
     seen = {first.recipe["seed"]: first}
     for run in others:
         common = (first.recipe.keys() & run.recipe.keys()) - MAY_DIFFER

@@ -43,8 +43,9 @@ def training_row(training, runs, directory):
         if sum(bool(run.lines) for run in counted) > 1
         else []
     )
+    ended = [run for run in counted if run.finished()] or counted  # the others have no lines of the last step
     train, held_out, test = (
-        [line for run in counted if (line := run.last(split))] for split in ("train", HOLDOUT, "test")
+        [line for run in ended if (line := run.last(split))] for split in ("train", HOLDOUT, "test")
     )
     return (
         f"`{training.name}`",
@@ -55,8 +56,8 @@ def training_row(training, runs, directory):
         mean([100 * line["error"] for line in train]),
         mean([100 * line["error"] for line in held_out]),
         describe_test_errors(counted, test),
-        mean([run.minutes() for run in counted], 1),
-        mean([minutes for run in counted if (minutes := run.processor_minutes()) is not None], 1),
+        mean([run.minutes() for run in ended], 1),
+        mean([minutes for run in ended if (minutes := run.processor_minutes()) is not None], 1),
         "; ".join(dict.fromkeys(where(session) for run in counted for session in run.sessions)),
         " ".join(links),
     )

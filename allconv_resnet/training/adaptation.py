@@ -27,6 +27,8 @@ def adapt(recipe, given, run_dir, data_dir=None, overwrite=False):
     """
     if not overwrite and run_state.continues(run_dir, recipe):
         return recipe, None, []
+    if "centre" in given and recipe.data.centre is None:
+        raise BadInput("centre must be a number, which exports and predictions need. Received: centre=None")
     source = load_data(recipe.data.dataset, data_dir)
     if "data" in given:
         source = source.as_kind(recipe.data.kind)
@@ -74,8 +76,11 @@ def _changes(recipe, source, given):
         changes["image_size"] = source.image_size
     if data.train_split not in source.splits:
         changes["train_split"] = next((split for split in TRAIN if split in source.splits), data.train_split)
-    if data.test_split not in (*source.splits, HOLDOUT):
-        found = next((split for split in TEST if split in source.splits), None)
+    found = next((split for split in TEST if split in source.splits), None)
+    is_default = data.test_split == type(data)().test_split
+    if data.test_split not in (*source.splits, HOLDOUT) or (
+        found and is_default and getattr(source, "names_test_images", False)
+    ):
         if found is None and data.holdout:
             found = HOLDOUT
         elif found is None and "test_split" not in given:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from data.image_folders import random_images, write_folder
-from PIL import Image
+from PIL import ExifTags, Image
 
 import allconv_resnet as acr
 from allconv_resnet.data.folder import FileSource, from_folder
@@ -211,6 +211,37 @@ def test_hidden_files_and_folders_are_left_out(tmp_path):
     (tmp_path / ".git").mkdir()
     source = from_folder(tmp_path)
     assert source.examples("train") == 3 and source.label_names == NAMES
+
+
+@pytest.mark.parametrize("other", [".git/hooks", ".ipynb_checkpoints/x/a.png", "__MACOSX/train", "notes/drafts"])
+def test_other_folders_beside_the_training_images_have_no_classes(other, small, tmp_path):
+    shutil.copytree(small[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
+    if other.endswith(".png"):
+        shutil.copy(next((tmp_path / "train" / "cat").iterdir()), tmp_path / other)
+    else:
+        (tmp_path / other).mkdir()
+    source = from_folder(tmp_path)
+    assert source.label_names == NAMES and set(source.splits) == {"train", "test"}
+
+
+@pytest.mark.parametrize("kind", ["PNG with Exif 6", "JPEG with Exif 9", "JPEG with XMP 6"])
+def test_orientations_that_are_not_applied_do_not_turn_the_size(kind, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = int(kind[-1])
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><tiff:Orientation>6</tiff:Orientation></x:xmpmeta>'
+    more = {"xmp": xmp} if "XMP" in kind else {"exif": exif}
+    for name, image in zip("ab", random_images(2, (20, 30, 3)), strict=True):
+        (tmp_path / name).mkdir()
+        Image.fromarray(image).save(tmp_path / name / f"x.{kind[:3].lower().replace('jpe', 'jpg')}", **more)
+    source = from_folder(tmp_path)
+    assert source.image_size == (20, 30, 3) and source.arrays("train")[0].shape == (2, 20, 30, 3)
+
+
+def test_a_folder_of_images_may_have_a_file_of_a_name_that_cifar_uses(small, tmp_path):
+    shutil.copytree(small[0] / "train", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "meta").write_text("who took the photos")
+    assert acr.load_data(str(tmp_path)).label_names == NAMES
 
 
 def test_a_path_is_recognized_as_one(small, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from data.prepared_sets import write_prepared
 from allconv_resnet import cli
 from allconv_resnet.data import prepared
 from allconv_resnet.data.arrays import ArraySource, from_npz, save_npz
+from allconv_resnet.data.holdout import hold_out
 from allconv_resnet.data.source import load_data, load_for_recipe
 from allconv_resnet.errors import BadInput
 from allconv_resnet.recipes import Arrays, Records
@@ -300,6 +302,11 @@ NPZ_CASES = {
     "a name of two lines": (lambda f: npz(f, **WHOLE, names=np.array(["a\nb"])), "must be one line of text"),
     "an empty name": (lambda f: npz(f, **WHOLE, names=np.array([""])), "must be one line of text. Received: ''"),
     "half a character": (lambda f: npz(f, **WHOLE, names=np.array(["\ud800"])), "must be one line of text"),
+    "no array": (lambda f: (npz(f, **WHOLE), replace_in_npz(f, "y_train.npy", b"1 2 3")), "it is not a NumPy array"),
+    "a name twice": (
+        lambda f: npz(f, **WHOLE, names=np.array([*"abcdefghij"[:9], "a"])),
+        "different names. Received: 'a'",
+    ),
     "negative labels": (lambda f: npz(f, **{**WHOLE, "y_train": LABELS - 1}), "labels from -1 to 8"),
 }
 
@@ -307,6 +314,14 @@ NPZ_CASES = {
 def cut_npz(folder):
     content = (folder / "some.npz").read_bytes()
     (folder / "some.npz").write_bytes(content[:-200])
+
+
+def replace_in_npz(folder, member, content):
+    with zipfile.ZipFile(folder / "some.npz") as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(folder / "some.npz", "w") as file:
+        for name, value in (members | {member: content}).items():
+            file.writestr(name, value)
 
 
 def flip_npz(folder):
@@ -337,6 +352,12 @@ def test_arrays_have_the_usual_names_and_shapes(tmp_path, naming, grey):
     assert (source.splits, source.image_size) == (("train", "test"), (8, 8, 1 if grey else 3))
     np.testing.assert_array_equal(source.arrays("train")[0].reshape(images.shape), images)
     np.testing.assert_array_equal(source.arrays("test")[1], LABELS[:5])
+
+
+def test_labels_are_counted_before_images_are_held_out(tmp_path):
+    npz(tmp_path, **{**WHOLE, "y_train": LABELS[:7]})
+    with pytest.raises(BadInput, match="There must be a label for each image in the train split"):
+        hold_out(load_data(str(tmp_path / "some.npz")), "train", 0.5, 0)
 
 
 @pytest.mark.parametrize("case", NPZ_CASES)

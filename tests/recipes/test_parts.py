@@ -11,6 +11,7 @@ import pytest
 from allconv_resnet import blocks, cli, recipes
 from allconv_resnet.data import augment
 from allconv_resnet.errors import BadInput
+from allconv_resnet.job import parse_job
 from allconv_resnet.part import Count, NotNegative, Positive, as_lists, part
 from allconv_resnet.recipes.migrate import nest_fields
 from allconv_resnet.recipes.parts import KINDS
@@ -38,6 +39,26 @@ def test_the_configuration_of_every_run_under_results_loads(path):
     if recipe.network.kind != "allconv_resnet":
         differ -= {"normalization", "depth"}
     assert not differ
+
+
+def test_the_fields_beside_a_part_are_its_own():
+    changed = recipes.CIFAR10.replace(optimizer=recipes.Muon(), momentum=0.8, kernel_norm=1.4)
+    assert changed.optimizer == recipes.Muon(momentum=0.8, kernel_norm=1.4)
+    assert changed == recipes.CIFAR10.replace(optimizer="muon", momentum=0.8, kernel_norm=1.4)
+    with pytest.raises(BadInput, match="kernel_norm"):
+        recipes.CIFAR10.replace(kernel_norm=1.4)
+
+
+def test_mirroring_in_every_other_epoch_needs_mirroring():
+    with pytest.raises(BadInput, match="alternate needs flip"):
+        recipes.CIFAR10.replace(alternate=True, flip=False)
+
+
+def test_a_config_of_the_old_version_is_a_recipe(tmp_path):
+    for name, centre in (("cifar10-250", 1.0), ("imagenet-30", 0.875)):
+        path = RESULTS / name / "config.json"
+        job = parse_job(tuple(recipes.RECIPES), ["--recipe", str(path), "--run-dir", str(tmp_path)])
+        assert job.recipe.data.centre == centre
 
 
 def test_a_run_of_the_old_version_is_migrated(tmp_path):

@@ -1,9 +1,10 @@
 """The logs of run directories, of all versions of config.json."""
 
+import json
 import shutil
 
 import pytest
-from logs import row, write_run
+from logs import row, write_run, write_seeds
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.report import write_report
@@ -52,6 +53,27 @@ def test_old_and_new_runs_are_seeds_of_one_training(tmp_path):
     write_run(tmp_path / "digits" / "other", 2, 0.1, **(fields | {"stem": [8, 3, 1, 1]}))
     with pytest.raises(BadInput, match=r"digits/new and .*digits/other are not of one recipe: stem"):
         write_report(tmp_path)
+
+
+def test_runs_that_finished_after_different_numbers_of_steps_have_no_mean(tmp_path):
+    write_run(tmp_path / "digits" / "a", 0, 0.1)
+    write_run(tmp_path / "digits" / "b", 1, 0.3, step=20, steps=80)  # it has not finished
+    write_report(tmp_path)
+    write_run(tmp_path / "digits" / "c", 2, 0.3, step=20, steps=20)
+    with pytest.raises(BadInput, match="have finished after different numbers of steps"):
+        write_report(tmp_path)
+
+
+def test_a_run_that_diverged_is_not_a_part_of_the_mean(tmp_path):
+    write_seeds(tmp_path / "digits", [0.04, 0.06])
+    write_run(tmp_path / "digits" / "seed2", 2, 0.9, step=20)
+    environment = tmp_path / "digits" / "seed2" / "environment.json"
+    sessions = json.loads(environment.read_text())["sessions"]
+    sessions[-1]["not_finite_at"] = 23
+    environment.write_text(json.dumps({"sessions": sessions}))
+    cells = row(write_report(tmp_path).read_text(), "`digits`")
+    assert "5.00 ± 1.41; diverged at step 23" in cells
+    assert not [cell for cell in cells if "33" in cell]
 
 
 def test_only_seeds_of_one_recipe_have_a_mean(tmp_path):

@@ -8,8 +8,10 @@ from data.image_folders import random_images, write_folder
 from data.jpegs import write_records
 from training.runs import lines
 
-from allconv_resnet import cli
+from allconv_resnet import cli, recipes
+from allconv_resnet.errors import BadInput
 from allconv_resnet.training import run_directory
+from allconv_resnet.training.adaptation import adapt
 
 NETWORK = ["--stem", "4", "3", "2", "1", "--stages", "1", "8", "2"]
 SMALL = [*NETWORK, "--steps", "3", "--batch-size", "8", "--evaluate-every", "3", "--no-export"]
@@ -76,6 +78,27 @@ def test_a_split_that_is_not_used_is_named(tmp_path, capsys):
         write_folder(tmp_path / "data" / split, random_images(3, (8, 8, 3)), LABELS[:3], NAMES)
     status, said = train(capsys, "--dataset", tmp_path / "data", *SMALL, "--run-dir", tmp_path / "run")
     assert status == 0 and "The images of these splits are not used: val" in said
+
+
+@pytest.mark.parametrize("validation", ["val", "valid", "validation"])
+@pytest.mark.parametrize("recipe", [recipes.CIFAR10_SMALL, recipes.IMAGENET_TINY], ids=["arrays", "records"])
+def test_photos_are_tested_on_the_folder_test(recipe, validation, tmp_path):
+    for split in ("train", "test", validation):
+        write_folder(tmp_path / split, random_images(3, (None, None, 3)), LABELS[:3], NAMES)
+    recipe = recipe.replace(dataset=str(tmp_path), image_size=(16, 16, 3), batch_size=1)
+    adapted, _, said = adapt(recipe, {"dataset", "image_size"}, tmp_path / "run")
+    assert adapted.data.test_split == "test" and said[-1] == f"The images of these splits are not used: {validation}"
+    chosen = recipe.with_kind("data", "records").replace(dataset=str(tmp_path), test_split=validation)
+    adapted, *_ = adapt(chosen, {"dataset", "image_size", "test_split"}, tmp_path / "run")
+    assert adapted.data.test_split == validation
+
+
+def test_the_centre_of_an_image_is_a_number(grey, tmp_path, capsys):
+    recipe = recipes.CIFAR10_SMALL.replace(dataset=str(grey), centre=None)
+    with pytest.raises(BadInput, match="centre must be a number"):
+        adapt(recipe, {"dataset", "centre"}, tmp_path / "run")
+    status, said = train(capsys, "--dataset", grey, "--centre", 0.5, *SMALL, "--run-dir", tmp_path / "run")
+    assert status == 2 and "centre must be 1 for images in memory" in said
 
 
 @pytest.mark.parametrize("recipe", ["cifar10", "cifar10-fast", "resnet20", "all-cnn-c", "densenet-bc", "airbench-60"])

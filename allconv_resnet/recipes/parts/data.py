@@ -59,6 +59,10 @@ class Arrays(Images):
     def __post_init__(self) -> None:
         check_cutout(self)
         self.crop.require_fit(*self.image_size[:2])
+        if self.centre not in (None, 1.0):
+            raise BadInput(
+                f"centre must be 1 for images in memory, which evaluation shows whole. Received: centre={self.centre}"
+            )
 
     def augmentations(self) -> tuple[Any, ...]:
         """Returns the augmentations of training, in the order in which they are applied."""
