@@ -78,6 +78,8 @@ def test_services_have_what_they_need(services):
     without = load("compose.cpu.yaml")["services"]
     assert set(without) == set(ON_GPUS)
     assert all(service == {"deploy": None} for service in without.values())
+    # Before Compose 2.11, only one of several aliases of a tag had it.
+    assert (DOCKER / "compose.cpu.yaml").read_text().count("deploy: !reset null") == len(ON_GPUS)
 
 
 @pytest.mark.parametrize("name", TRAINING)

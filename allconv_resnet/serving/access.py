@@ -52,5 +52,6 @@ class Keys:
 
 def is_known(authorization, keys):
     """Returns whether the bytes of an authorization header are `Bearer KEY` with one of the keys."""
-    given = authorization.removeprefix(b"Bearer ").strip()
+    is_bearer = authorization[:7].lower() == b"bearer "  # HTTP does not distinguish capitals here
+    given = authorization[7 if is_bearer else 0 :].strip()
     return sum(hmac.compare_digest(given, key) for key in keys) > 0  # all, so that the time tells nothing

@@ -36,9 +36,8 @@ def application(service):
     middleware = [Middleware(Watched, service=service)]
     if options.cors:
         methods, headers = ["GET", "POST"], ["*"]
-        middleware.append(
-            Middleware(CORSMiddleware, allow_origins=options.cors, allow_methods=methods, allow_headers=headers)
-        )
+        cors = {"allow_origins": options.cors, "allow_methods": methods, "allow_headers": headers}
+        middleware.append(Middleware(CORSMiddleware, **cors, expose_headers=[kserve.binary.HEADER]))
     if options.api_key_file:
         open_paths = {path for module in ROUTES for path in getattr(module, "OPEN", ())}
         middleware.append(Middleware(Keys, keys=read_keys(options.api_key_file), open_paths=open_paths))

@@ -92,7 +92,8 @@ class _Body:
         self.bodies.free -= len(part)
 
     def content(self):
-        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+        self.parts[:] = [b"".join(self.parts)]  # the parts themselves are not kept
+        return self.parts[0]
 
     def give_back(self):
         self.parts.clear()

@@ -14,11 +14,15 @@ MAX_PIXELS = 2**25  # encoded images that claim to be larger are not decoded
 MAX_SCANS = 100  # of a JPEG file; the largest number in use is about 20
 MAX_SEGMENTS = 10_000  # of a JPEG file
 SCANS_FOR_ONE = 10  # so many scans of a progressive file cost about as much as decoding an image once
+USUAL_SEGMENTS = 50  # of a JPEG file; files of cameras have some twenty
+MAX_TEXTS = 16  # packed texts of a PNG file, each of which may unpack to 8 MB
+SEGMENT, TEXT = 4_000, 5_000_000  # what a further segment and a packed text cost, in pixels
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 
-# A marker of a JPEG file. Within the coded data, 0xFF is followed by zero or by a restart marker.
-MARKER = re.compile(rb"\xff+([\x02-\xcf\xd8-\xfe])")
+# A marker of a JPEG file. Within the coded data, 0xFF is followed by zero or by a restart marker. There may be several
+# 0xFF. An expression that takes all of them would need time in proportion to the square of their number.
+MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the segments that have the size
 
@@ -35,11 +39,13 @@ class Encoded:
     """Number of times that decoding goes over all pixels."""
     complete: bool
     """Whether the file has an end."""
+    more: int = 0
+    """What decoding costs beyond the pixels, in pixels."""
 
     @property
     def cost(self):
         """What decoding costs, in pixels of a file with one scan."""
-        return int(self.width * self.height * max(1, self.scans / SCANS_FOR_ONE))
+        return int(self.width * self.height * max(1, self.scans / SCANS_FOR_ONE)) + self.more
 
     def damage(self):
         """Returns what is wrong with a file that could not be decoded, as the end of a sentence."""
@@ -58,7 +64,7 @@ def inspect(content, name="The image"):
 
     Raises:
         BadInput: if the file is of another format, claims more than `MAX_PIXELS` pixels, or has more than `MAX_SCANS`
-            scans.
+            scans or `MAX_TEXTS` packed texts.
     """
     if content.startswith(PNG):
         encoded = _png(content, name)
@@ -76,7 +82,10 @@ def _png(content, name):
     if len(content) < 33 or content[12:16] != b"IHDR":
         raise BadInput(f"{name} must begin with the chunk IHDR, which has its size, as every PNG file does")
     width, height = struct.unpack(">II", content[16:24])
-    return Encoded("PNG", width, height, 1, b"IEND" in content[-64:])
+    texts = content.count(b"zTXt") + content.count(b"iTXt")  # or more, if the pixels happen to have these letters
+    if texts > MAX_TEXTS:
+        raise BadInput(f"{name} must be a PNG file with at most {MAX_TEXTS} packed texts. Received: more")
+    return Encoded("PNG", width, height, 1, b"IEND" in content[-64:], texts * TEXT)
 
 
 def _jpeg(content, name):
@@ -92,4 +101,5 @@ def _jpeg(content, name):
         position = start + max(2, length)
     if size is None:
         raise BadInput(f"{name} is cut off or damaged: the JPEG file has no size")
-    return Encoded("JPEG", size[1], size[0], max(1, scans), marker is not None)
+    more = max(0, segments - USUAL_SEGMENTS) * SEGMENT
+    return Encoded("JPEG", size[1], size[0], max(1, scans), marker is not None, more)

@@ -4,6 +4,7 @@ Messages are limited so that all that can be at work together stay within `--max
 """
 
 import asyncio
+import contextlib
 import time
 from contextvars import ContextVar
 from urllib.parse import unquote
@@ -25,6 +26,7 @@ from allconv_resnet.serving.access import is_known, read_keys
 from allconv_resnet.serving.events import Finished
 from allconv_resnet.serving.protocol import DEFAULT
 from allconv_resnet.serving.refused import Refused
+from allconv_resnet.serving.service import SMALL
 from allconv_resnet.serving.tensors import shape_text, too_many
 
 CALLS = 32  # at work together
@@ -33,6 +35,7 @@ CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     503: grpc.StatusCode.UNAVAILABLE,
@@ -128,7 +131,8 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
             raise Refused(
                 400, f"signature_name must be one of {', '.join(sorted(model.signatures))}. Received: {name!r}"
             )
-        images = _images(request.inputs, model.signatures[name], self.service.options.max_images)
+        arguments = request.inputs, model.signatures[name], self.service.options.max_images
+        images = await self.service.in_thread(request.ByteSize() > SMALL, _images, *arguments)
         _note(images=len(images))
         outputs = await self.service.compute(model, name, images)
         wanted = list(request.output_filter) or list(outputs)
@@ -166,7 +170,14 @@ class _Status(model_service_pb2_grpc.ModelServiceServicer):
     @_refusing
     async def GetModelStatus(self, request):  # noqa: N802
         answer, states = get_model_status_pb2.GetModelStatusResponse(), get_model_status_pb2.ModelVersionStatus
-        for version, why in self.service.models.states(request.model_spec.name):
+        spec = request.model_spec
+        found = dict(self.service.models.states(spec.name))
+        _note(model=spec.name)
+        if spec.HasField("version") and spec.version.value in found:
+            found = {spec.version.value: found[spec.version.value]}
+        elif spec.HasField("version") or spec.version_label:
+            found = {_find(self.service, spec).version: ""}
+        for version, why in found.items():
             status = answer.model_version_status.add(version=version, state=states.END if why else states.AVAILABLE)
             status.status.error_code, status.status.error_message = (2, why) if why else (0, "")
         return answer
@@ -193,15 +204,20 @@ class _Watched(grpc.aio.ServerInterceptor):
 
     async def intercept_service(self, continuation, details):
         handler = await continuation(details)
-        if handler is None or handler.unary_unary is None:
+        if handler is None or handler.unary_unary is handler.stream_unary is None:
             return handler
 
-        async def watched(request, context):
-            size = len(request) if isinstance(request, bytes) else request.ByteSize()  # bytes if the key is wrong
-            began, known, status = time.monotonic(), {"received": size}, 500
+        # gRPC itself would wait for the message of a call without a limit on the time.
+        async def watched(requests, context):
+            began, known, status = time.monotonic(), {}, 500
             _known.set(known)
             try:
-                answer = await handler.unary_unary(request, context)
+                if handler.stream_unary:  # it refuses the call, and does not wait for the message
+                    answer = await handler.stream_unary(requests, context)
+                else:
+                    request = await self._message(requests, context)
+                    known["received"] = request.ByteSize()
+                    answer = await handler.unary_unary(request, context)
                 status = 200
                 return answer
             except asyncio.CancelledError:
@@ -213,7 +229,18 @@ class _Watched(grpc.aio.ServerInterceptor):
                 client = _address(context.peer())
                 self.service.tell(Finished("gRPC", details.method, client, status, seconds, method, **known))
 
-        return grpc.unary_unary_rpc_method_handler(watched, handler.request_deserializer, handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(watched, handler.request_deserializer, handler.response_serializer)
+
+    async def _message(self, requests, context):
+        """Returns the message of a call, within the time that the body of a request has."""
+        seconds = self.service.options.body_seconds
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                message = await anext(aiter(requests), None)
+            if message is not None:
+                return message
+            await context.abort(CODES[400], "The call has no message")
+        await context.abort(CODES[408], f"The message did not come within {seconds:g} s")
 
 
 def _address(peer):
@@ -236,7 +263,7 @@ class _Keys(grpc.aio.ServerInterceptor):
         async def refuse(_, context):
             await context.abort(CODES[401], 'The call needs the metadata "authorization: Bearer KEY" with a known key')
 
-        return grpc.unary_unary_rpc_method_handler(refuse)
+        return grpc.stream_unary_rpc_method_handler(refuse)
 
 
 def _images(inputs, spec, max_images):

@@ -99,12 +99,11 @@ class Models:
         Raises:
             Refused: with status 404 if there is none, or 503 if no version of the model is loaded.
         """
-        entry = self._entry(name)
+        loaded, labels = self._entry(name).serving
         if label is not None:
-            if label not in entry.source.labels:
+            if label not in labels:
                 raise Refused(404, f"There is no label {label[:100]} of {name}")
-            version = str(entry.source.labels[label])
-        loaded = entry.loaded
+            version = str(labels[label])
         if not loaded:
             raise Refused(503, f"No version of {name} is loaded")
         if version is None:
@@ -135,8 +134,14 @@ class _Entry:
     """One model. Its dictionaries are replaced and never changed, since requests read them at the same time."""
 
     def __init__(self):
-        self.source, self.loaded, self.failed, self._marks, self.problem = None, {}, {}, {}, ""
+        self.source, self.failed, self._marks, self.problem = None, {}, {}, ""
         self._found, self._missing = {}, ""
+        self.serving = {}, {}
+        """The loaded versions by number, and the numbers of versions by label. Both change at once."""
+
+    @property
+    def loaded(self):
+        return self.serving[0]
 
     def look(self, source, load, again=False):
         self.source = source
@@ -172,7 +177,7 @@ class _Entry:
         changed = loaded != self.loaded
         for number in self.loaded.keys() - loaded.keys():
             say(f"Version {number} of {source.name} is no longer served")
-        self.loaded, self.failed, self._marks = loaded, failed, loaded_marks
+        self.serving, self.failed, self._marks = (loaded, source.labels), failed, loaded_marks
         return changed
 
     def say_what_is_missing(self):

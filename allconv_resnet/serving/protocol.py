@@ -84,7 +84,10 @@ def encode_answer(outputs, rows):
         rows: Boolean, see `Request`.
     """
     lists = as_lists(outputs)
-    if rows:
+    if len(lists) == 1:  # TensorFlow Serving leaves out the name of the only output
+        (values,) = lists.values()
+        content = {"predictions" if rows else "outputs": values}
+    elif rows:
         content = {"predictions": [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]}
     else:
         content = {"outputs": lists}

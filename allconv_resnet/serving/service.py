@@ -67,11 +67,11 @@ class Service:
         async with self.bodies.read(request) as body:
             note(request, received=len(body))
             async with self._time():
-                parsed = await self._in_thread(len(body) > SMALL, parse, body, model)
+                parsed = await self.in_thread(len(body) > SMALL, parse, body, model)
                 note(request, images=len(parsed.images))
                 outputs = await self._compute(model, parsed.signature, parsed.images)
                 size = sum(value.size for value in outputs.values())
-                return await self._in_thread(size > SMALL, encode, outputs, parsed, model)
+                return await self.in_thread(size > SMALL, encode, outputs, parsed, model)
 
     async def compute(self, model, signature, images):
         """Returns the network's outputs for images, within the time that a request has.
@@ -97,7 +97,7 @@ class Service:
         alone = False
         if images.dtype == object:
             size = sum(map(len, images))
-            alone = await self._in_thread(size > SMALL, self._check_files, images) > HEAVY
+            alone = await self.in_thread(size > SMALL, self._check_files, images) > HEAVY
         outputs = await self.batcher(model, signature, images, alone)
         # JSON has no such numbers, and the most probable class of an answer that is not a number means nothing.
         if not all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
@@ -118,7 +118,8 @@ class Service:
             raise Refused(413, f"All images of a request must have at most {most} pixels. Received: {received}")
         return cost
 
-    async def _in_thread(self, needed, function, *arguments):
+    async def in_thread(self, needed, function, *arguments):
+        """Returns what a function returns, which runs in the thread that parses bodies if `needed`, or else at once."""
         if not needed:
             return function(*arguments)
         return await asyncio.get_running_loop().run_in_executor(self._parsing, function, *arguments)

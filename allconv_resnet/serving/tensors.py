@@ -13,6 +13,7 @@ from allconv_resnet.serving.refused import Refused
 PIECE = 2**18  # bytes of text that become Python objects at once
 BRACKETS = b"[] \t\r\n"
 NUMBERS = b"0123456789+-.eE \t\r\n"
+MAX_DEPTH = 8  # of nested lists. Each is looked for in the whole text
 
 
 class File(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -39,6 +40,8 @@ def numbers(text, spec, most=float("inf")):
     expected = f"{spec.name} must be {spec.dtype.name} of shape {shape_text(spec.shape)}"
     _check_values(text, expected)
     brackets = text.translate(None, NUMBERS)
+    if (depth := len(brackets) - len(brackets.lstrip(b"["))) > MAX_DEPTH:
+        raise Refused(400, f"{expected}. Received: {depth} nested lists")
     shape = _first_shape(brackets)
     different = Refused(400, f"{expected}. Received: lists of different lengths")
     if shape is None:

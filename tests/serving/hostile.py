@@ -30,6 +30,13 @@ def late_header(pixels):
     return content[:8] + chunk(b"teSt", struct.pack(">II", 1, 1) + b"\0" * 16) + content[8:]
 
 
+def packed_texts(number):
+    """A PNG file of one pixel with texts that unpack to 7.9 MB each."""
+    content = encode(np.zeros((1, 1, 3), np.uint8))
+    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(7_900_000)))
+    return content[:33] + text * number + content[33:]
+
+
 def progressive(width, height, more_scans):
     """A progressive JPEG file whose last scan is repeated."""
     file = io.BytesIO()

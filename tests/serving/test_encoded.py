@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from serving.hostile import late_header, png_header, progressive
+from serving.hostile import late_header, packed_texts, png_header, progressive
 from serving.servers import encode
 
 from allconv_resnet.errors import BadInput
@@ -35,6 +35,16 @@ def test_size_and_scans(size, kind, slow, more, comment):
     assert found.cost == int(width * height * max(1, scans / 10))
 
 
+def test_what_costs_time_beside_the_pixels_is_counted():
+    assert inspect(packed_texts(2)).cost == 1 + 2 * 5_000_000
+    image = encode(np.zeros((8, 8, 3), np.uint8), "JPEG")
+    assert inspect(image).cost == 64
+    with_segments = image[:2] + b"\xff\xe0\0\x02" * 9_000 + image[2:]
+    assert inspect(with_segments).cost > 30e6
+    with_bytes_between = inspect(image[:2] + b"\xff" * 50 + image[2:])
+    assert with_bytes_between == inspect(image)
+
+
 def test_a_file_without_its_end_is_cut_off():
     for kind in ("PNG", "JPEG"):
         content = encode(np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8), kind)
@@ -53,6 +63,8 @@ def test_a_file_without_its_end_is_cut_off():
         (b"\xff\xd8\xff", "Cat is cut off or damaged: the JPEG file has no size"),
         (b"\xff\xd8\xff\xc0\x00\x0b\x08\x00", "Cat must have from 1"),
         (progressive(8, 8, 200), "Cat must be a JPEG file with at most 100 scans"),
+        (packed_texts(17), "Cat must be a PNG file with at most 16 packed texts"),
+        (b"\xff\xd8" + b"\xff" * 10**6, "Cat is cut off or damaged"),  # within milliseconds
     ],
 )
 def test_what_is_not_decoded(content, reason):

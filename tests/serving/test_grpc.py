@@ -1,12 +1,14 @@
 """TensorFlow Serving's gRPC services, over real connections with TensorFlow Serving's own client code."""
 
+import queue
+
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving.hostile import png_header
-from serving.servers import IMAGES, encode
+from serving.servers import IMAGES, encode, wait_for
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -119,12 +121,40 @@ def test_what_is_refused(channel, ask, code, reason):
     assert predict(channel, IMAGES[:1]).outputs  # the next good one
 
 
+def test_calls_whose_message_does_not_come_are_not_waited_for(server, channel):
+    waiting = []
+    method = "/tensorflow.serving.PredictionService/Predict"
+    for _ in range(32):  # as many as may be at work together
+        requests = queue.Queue()  # nothing is ever put into it
+        calls = channel.stream_unary(method)
+        waiting.append(calls.future(iter(requests.get, None)))
+    check = health_pb2_grpc.HealthStub(channel).Check
+
+    def answers():
+        try:
+            return check(health_pb2.HealthCheckRequest(), timeout=5).status == 1
+        except grpc.RpcError:
+            return False
+
+    assert wait_for(answers, 20)
+    codes = {call.exception(timeout=20).code().name for call in waiting}
+    assert codes <= {"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"} and "DEADLINE_EXCEEDED" in codes
+    assert predict(channel, IMAGES[:1]).outputs
+
+
 def test_status_metadata_and_health(channel):
     status = get_model_status_pb2.GetModelStatusRequest()
     status.model_spec.name = "digits"
-    answer = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(status)
-    (version,) = answer.model_version_status
-    assert (version.version, version.state) == (60, get_model_status_pb2.ModelVersionStatus.AVAILABLE)
+    ask = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus
+    for number in (None, 60):
+        if number:
+            status.model_spec.version.value = number
+        (version,) = ask(status).model_version_status
+        assert (version.version, version.state) == (60, get_model_status_pb2.ModelVersionStatus.AVAILABLE)
+    status.model_spec.version.value = 99
+    with pytest.raises(grpc.RpcError) as error:
+        ask(status)
+    assert error.value.code().name == "NOT_FOUND"
 
     metadata = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     metadata.model_spec.name = "digits"

@@ -62,6 +62,7 @@ def test_https_and_keys(guarded, certificate):
     body = json.dumps(GOOD)
     for key in ("first key", "second"):
         assert ask(guarded, certificate, PREDICT, body, Authorization=f"Bearer {key}")[0] == 200
+        assert ask(guarded, certificate, PREDICT, body, Authorization=f"bearer {key}")[0] == 200
     for headers in ({}, {"Authorization": "Bearer second "[:-3]}, {"Authorization": "Bearer"}, {"Authorization": "x"}):
         status, received, content = ask(guarded, certificate, PREDICT, body, **headers)
         assert status == 401 and received["WWW-Authenticate"] == "Bearer"
@@ -91,13 +92,16 @@ def test_grpc_over_tls_with_keys(guarded, certificate):
     calls = [(line["endpoint"], line["status"]) for line in lines if line["method"] == "gRPC"]
     expected = [("GetModelStatus", status) for status in (200, 401, 401)] + [("Check", 200), ("GetModelStatus", 404)]
     assert calls == expected
-    assert all(line["client"] == "127.0.0.1" and line["received"] for line in lines if "Status" in line["endpoint"])
+    asked = [line for line in lines if "Status" in line["endpoint"]]
+    assert all(line["client"] == "127.0.0.1" for line in asked)
+    assert all(bool(line["received"]) == (line["status"] != 401) for line in asked)  # their messages are not read
 
 
 def test_pages_of_the_origins_that_may_ask(guarded, certificate):
     good = {"Authorization": "Bearer second", "Origin": "https://a.example"}
     _, headers, _ = ask(guarded, certificate, "/v1/models/model", **good)
     assert headers["Access-Control-Allow-Origin"] == "https://a.example"
+    assert headers["Access-Control-Expose-Headers"] == "Inference-Header-Content-Length"
     _, headers, _ = ask(guarded, certificate, "/v1/models/model", **good | {"Origin": "https://b.example"})
     assert "Access-Control-Allow-Origin" not in headers
 

@@ -51,6 +51,12 @@ def test_what_is_no_tensor_is_refused(value):
         np.testing.assert_array_equal(numbers(text, spec(rank)), expected)
 
 
+def test_lists_in_too_many_lists_are_refused_at_once():
+    text = b"[" * 900 + b"[0" + b"],[0" * 1_000_000 + b"]" + b"]" * 900  # half a minute of searching
+    with pytest.raises(Refused, match="Received: 901 nested lists"):
+        numbers(text, spec(4))
+
+
 def test_a_text_that_is_read_in_pieces():
     values = np.random.default_rng(0).integers(0, 256, (40, 50, 50, 3))
     text = json.dumps(values.tolist()).encode()

@@ -242,6 +242,25 @@ def test_what_failed_is_tried_again_on_request_and_a_version_that_answers_stays(
     assert models.look(again=True) and models.find("model").content == "replaced"
 
 
+def test_a_label_moves_when_its_version_is_loaded(tmp_path):
+    write(tmp_path, 1)
+    sources = {"model": Source("model", tmp_path, specific=frozenset({1}), labels={"stable": 1})}
+    seen = []
+
+    def load(*arguments):
+        if seen:
+            seen.append(models.find("model", label="stable").version)
+        return Fake(*arguments)
+
+    models = Models(lambda: sources, load)
+    models.look()
+    seen.append(models.find("model", label="stable").version)
+    write(tmp_path, 2)
+    sources["model"] = Source("model", tmp_path, specific=frozenset({1, 2}), labels={"stable": 2})
+    models.look()
+    assert [*seen, models.find("model", label="stable").version] == [1, 1, 2]
+
+
 def test_models_and_versions_that_are_missing_are_named_once(tmp_path, capsys):
     write(tmp_path, 1)
     sources = {
