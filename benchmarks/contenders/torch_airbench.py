@@ -26,7 +26,7 @@ from allconv_resnet import baselines, environment, files
 from allconv_resnet.data.source import load_data
 from allconv_resnet.recipes import AIRBENCH94
 
-WIDTHS, PADDING = AIRBENCH94.network.widths, AIRBENCH94.data.padding
+WIDTHS, PADDING = AIRBENCH94.network.widths, AIRBENCH94.data.crop.padding
 EVERY = 50
 
 
