@@ -63,7 +63,8 @@ def measure_gradients(
         `GradientMeasures`.
 
     Raises:
-        BadInput: if `h` is not finite, if `labels` are not integers of at least 0, or as in `initial_blocks`.
+        BadInput: if `h` is not finite, if `labels` are not integers of at least 0 or all of them are 0, or as in
+            `initial_blocks`.
 
     Example: blocks that are the identity keep gradients as they are.
 
@@ -75,9 +76,9 @@ def measure_gradients(
     h, labels = np.asarray(h, np.float64), np.asarray(labels)
     if h.ndim != 2 or not np.isfinite(h).all():
         raise BadInput(f"h must be a finite array [b, size * size * channels]. Received: h of shape {list(h.shape)}")
-    if labels.shape != (len(h),) or labels.dtype.kind not in "iu" or labels.min() < 0:
+    if labels.shape != (len(h),) or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() < 1:
         raise BadInput(
-            f"labels must be {len(h)} integers of at least 0. "
+            f"labels must be {len(h)} integers of at least 0, and not all of them 0. "
             f"Received: labels={np.array2string(labels, threshold=6, edgeitems=2)}"
         )
     rng = np.random.default_rng(seed)

@@ -57,7 +57,7 @@ class Block:
 def initial_blocks(
     variant: str, depth: int, h: ArrayLike, size: int, normalization: Literal["batch"] | None = None, seed: int = 0
 ) -> list[Block]:
-    """Returns the blocks of a network at initialization, and the hidden states of a batch.
+    """Returns the blocks of a network at initialization.
 
     Args:
         variant: `"near_identity"` (Hardt & Ma: standard deviation `1/(k^2 c)`), `"standard"` (`1/(k sqrt(c))`), `"he"`

@@ -189,8 +189,8 @@ def draw_runs(results, settings, path):
     )
     add_statement(
         figure,
-        "Shamir, theorem 1: a stationary point above the best linear predictor is a strict saddle; a run above the "
-        "line whose gradient is not small has not ended.",
+        "Shamir, theorems 1 and 2: a stationary point above the best linear predictor is a strict saddle; a run above "
+        "the line whose gradient is not small has not ended.",
     )
     add_grids(figure)
     save_figure(figure, path)

@@ -78,22 +78,28 @@ def certified_risk(A: ArrayLike, R: ArrayLike, cov: ArrayLike) -> float:
     inf
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        size = np.sum(gradient(A, R, cov) ** 2)
+        slope = gradient(A, R, cov)
+        largest = np.abs(slope).max()  # whose square may underflow
         smallest, value, rest = _split_risk(A, R, cov)
         room = 4 * smallest * clearance(A)
-        bound = rest + (size / room if room > 0 else 0.0 if value == 0 else np.inf)
+        if value == 0:
+            return float(rest)
+        if not 1e-290 < room < np.inf or largest == 0:  # the products are lost to under- or overflow
+            return np.inf
+        bound = rest + np.sum((slope / largest) ** 2) * (largest / np.sqrt(room)) ** 2
     return np.inf if np.isnan(bound) else float(bound)  # NaN where numbers overflow
 
 
 def singular_critical_point(R: ArrayLike, kept: Sequence[int], depth: int) -> np.ndarray:
-    """Returns a critical point with two singular factors that is a global minimum only if `kept` has every direction.
+    """Returns a critical point with two singular factors.
 
-    With `R = U diag(s) V^T` and D the projection to the coordinates in `kept`, the first factor is `V D V^T`, the last
-    one is `U D diag(s) V^T`, and all others are the identity. Their product keeps the singular values in `kept` and
-    sets the others to 0. For `cov = I` the gradient vanishes: both factors annihilate the error `E = P - R` from their
-    side. The excess risk is the sum of the squares of the singular values that are not kept. Two singular factors are
-    thus enough for the conclusion of theorem 2.2 to fail, which shows that one factor in
-    `gradient_lower_bound_anywhere` is the most that can be allowed.
+    It is a global minimum only if `kept` has all singular values that are not zero. With `R = U diag(s) V^T` and D
+    the projection to the coordinates in `kept`, the first factor is `V D V^T`, the last one is `U D diag(s) V^T`,
+    and all others are the identity. Their product keeps the singular values in `kept` and sets the others to 0. For
+    `cov = I` the gradient vanishes: both factors annihilate the error `E = P - R` from their side. The excess risk
+    is the sum of the squares of the singular values that are not kept. Two singular factors are thus enough for the
+    conclusion of theorem 2.2 to fail, which shows that one factor in `gradient_lower_bound_anywhere` is the most
+    that can be allowed.
 
     Args:
         R: `[d, d]`, the matrix of the targets.
@@ -151,6 +157,7 @@ def _split_risk(A, R, cov):
     """Returns the smallest eigenvalue of `cov` that is not zero, the risk along such eigenvectors, and its rest."""
     risk(A, R, cov)  # which checks the arguments
     values, vectors = np.linalg.eigh(np.asarray(cov, np.float64))
-    parts = np.sum(((product(A) - np.asarray(R, np.float64)) @ vectors) ** 2, axis=0) * np.maximum(values, 0.0)
+    error = product(np.asarray(A, np.float64)) - np.asarray(R, np.float64)
+    parts = np.sum((error @ vectors) ** 2, axis=0) * np.maximum(values, 0.0)
     kept = values > 1e-12 * len(values) * values[-1]  # the tolerance of `checks.covariance_matrix`
     return (values[kept][0] if kept.any() else 0.0), np.sum(parts[kept]), np.sum(parts[~kept])

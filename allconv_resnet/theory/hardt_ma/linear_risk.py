@@ -131,8 +131,10 @@ def _check_arguments(A, R, cov):
 
 
 def _excess_risk(A, R, cov):
-    error = product(A) - R
-    return max(0.0, np.sum((error @ cov) * error))
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = product(A) - R
+        value = np.sum((error @ cov) * error)
+    return max(0.0, value) if np.isfinite(value) else np.inf
 
 
 def _smallest_eigenvalue(cov):

@@ -75,7 +75,7 @@ def sweep(embedding, labels, num_classes, dtype, progress):
         readout=readout.astype(dtype),
         readout_bias=(-(values**2)).astype(dtype),
         surrogates=np.concatenate([np.zeros((num_classes, width)), values[:, None]], axis=1),
-        apart=1.0,
+        apart=1.0 if num_classes > 1 else np.inf,
         smallest_margin=float(group.smallest_gap / np.abs(z[:, 0]).max()),
         rounding=float(group.worst / 0.5),
     )

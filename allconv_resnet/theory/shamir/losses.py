@@ -186,8 +186,12 @@ def output_directions(loss, y, outputs, samples=200, seed=0):
     (3, 2)
     """
     random = np.random.default_rng(seed)
-    y = np.asarray(y)[random.integers(len(y), size=samples)]
-    p, v = random.standard_normal((samples, outputs)), random.standard_normal((samples, outputs))
+    if loss in (SQUARED, LOGISTIC):
+        return np.eye(outputs)
+    y = np.asarray(y)
+    y = y[np.resize(np.arange(len(y)), max(samples, len(y)))]  # every target, since one alone may show a direction
+    scale = 10 ** random.uniform(-2, 2, size=(len(y), 1))
+    p, v = scale * random.standard_normal((len(y), outputs)), random.standard_normal((len(y), outputs))
     spans = [loss.gradient(p, y), loss.hessian_product(p, y, v)]
     # Each span is normalized, so that large targets do not hide the directions that only second derivatives show.
     rows = np.concatenate([span / max(np.linalg.norm(span), np.finfo(float).tiny) for span in spans])

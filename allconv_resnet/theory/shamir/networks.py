@@ -140,7 +140,8 @@ def certify_network(
             return objective - value_and_gradient()[0]
 
         try:
-            step, decrease = max(((t, decrease_at(t)) for t in 2.0 ** np.arange(1, -8, -1)), key=lambda pair: pair[1])
+            tried = [(t, decrease_at(t)) for t in 2.0 ** np.arange(1, -8, -1)]
+            step, decrease = max(tried, key=lambda pair: pair[1] if np.isfinite(pair[1]) else -np.inf)
         finally:
             for variable, weight in zip(variables, weights, strict=True):
                 variable.assign(weight)

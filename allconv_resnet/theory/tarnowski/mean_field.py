@@ -86,6 +86,7 @@ def mean_field(
         )
     if not (math.isfinite(skip) and skip > 0):
         raise BadInput(f"skip must be positive and finite. Received: skip={skip}")
+    weight_scale, bias_scale, skip = float(weight_scale), float(bias_scale), float(skip)
     q, p, m, cumulants, means = [], [float(input_mean_square)], [float(input_mean)], [], []
     for layer in range(1, depth + 1):
         q.append(weight_scale**2 / depth * p[-1] + bias_scale**2)

@@ -138,6 +138,7 @@ def test_lists_are_measured_and_bad_inputs_are_refused():
         (h, [0, -1, 2], "labels must be 3 integers of at least 0"),
         (h, [0.0, 1.0, 2.0], "labels must be 3 integers"),
         (h, [0, 1], "labels must be 3 integers"),
+        (h, [0, 0, 0], "not all of them 0"),
     ):
         with pytest.raises(BadInput, match=message):
             measure_gradients("he", 2, bad, labels, 2)

@@ -103,6 +103,22 @@ def test_certificate_at_points_where_it_says_nothing():
 
 
 @pytest.mark.parametrize(
+    ("A", "R", "cov"),
+    [
+        (np.zeros((1, 1, 1)), [[2.0]], [[1e-200]]),
+        (np.full((31, 1, 1), -1 + 1e-5), [[1e-13]], [[1.0]]),
+        (
+            [[[-1, -1e-280], [1e-280, -1]], 1e150 * np.eye(2), 1e150 * np.eye(2)],
+            np.zeros((2, 2)),
+            1e-200 * np.eye(2),
+        ),
+    ],
+)
+def test_the_certificate_holds_where_numbers_underflow(A, R, cov):
+    assert linear.certified_risk(A, R, cov) >= linear.risk(A, R, cov) > 0
+
+
+@pytest.mark.parametrize(
     ("R", "kept", "depth", "message"),
     [
         (np.ones((2, 3)), [], 3, "R must be a square matrix"),

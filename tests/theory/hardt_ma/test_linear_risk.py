@@ -19,6 +19,11 @@ def test_risk_is_the_expected_square_error():
     assert linear.risk(A, R, x @ x.T / 1000) == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_risk_of_a_network_that_overflows_is_infinite():
+    for A in (np.full((3, 2, 2), 1e160), np.tile(99 * np.eye(2), (200, 1, 1))):
+        assert linear.risk(A, np.eye(2), np.eye(2)) == np.inf
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), depth=st.integers(1, 6), d=st.integers(1, 6))
 def test_gradient_is_automatic_differentiation(seed, depth, d):

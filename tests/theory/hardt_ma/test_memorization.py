@@ -209,6 +209,13 @@ def test_the_sweep_fits_width_points_with_two_neurons(outputs):
     assert in_blocks < 5.5 * n < (2 * width + 1) * n / 3  # a third of what `points` needs
 
 
+@pytest.mark.parametrize("construction", ["points", "sweep"])
+def test_one_class_alone(construction):
+    x = np.random.default_rng(0).normal(size=(6, 5))
+    model = memorize(x, np.zeros(6, int), 2, construction=construction, outputs="unit")
+    np.testing.assert_array_equal(model.predict(x, verbose=0), np.ones((6, 1)))
+
+
 def test_the_sweep_is_its_formula():
     """An independent evaluation of the two neurons of each block, in float64 on the weights of the network."""
     x, labels = np.random.default_rng(0).normal(size=(90, 7)), np.random.default_rng(1).integers(0, 4, 90)

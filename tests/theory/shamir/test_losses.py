@@ -21,6 +21,18 @@ def soft_absolute(p, y):
     return ops.sum(ops.sqrt(1 + (p - y) ** 2), axis=1)
 
 
+def test_an_output_that_matters_for_one_target_is_a_direction():
+    y = np.concatenate([np.random.default_rng(0).standard_normal((2_000, 2)), np.zeros((2_000, 1))], axis=1)
+    y[7, 2] = 1
+
+    def masked(p, y):
+        return (p[:, 0] - y[:, 0]) ** 2 + y[:, 2] * (p[:, 1] - y[:, 1]) ** 2
+
+    assert losses.output_directions(losses.get(masked, y, 2), y, 2).shape == (2, 2)
+    y[7, 2] = 0
+    assert losses.output_directions(losses.get(masked, y, 2), y, 2).shape == (2, 1)
+
+
 @pytest.mark.parametrize("name", [*TARGETS, "user's"])
 def test_derivatives_equal_finite_differences(name):
     y = TARGETS.get(name, TARGETS["squared"])

@@ -96,6 +96,24 @@ def test_a_deep_residual_network_of_this_project():
     assert found.linear < 1e-6 and found.verdict == "gradient too large to be stationary"  # 12 images are separable
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Steep(keras.layers.Layer):
+    """Logits (g, -g) with g = exp(60 w^2), which overflow after a step of 2."""
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(1,), initializer="zeros", dtype="float64")
+
+    def call(self, x):
+        g = keras.ops.exp(60 * self.w**2) * x
+        return keras.ops.concatenate([g, -g], axis=1)
+
+
+def test_a_step_to_numbers_that_are_not_finite_hides_no_saddle():
+    model = keras.Sequential([keras.Input((1,), dtype="float64"), Steep(dtype="float64")])
+    found = landscape.certify_network(model, np.ones((2, 1)), np.zeros(2, int), "cross_entropy", linear=0.0)
+    assert found.smallest < -1 and found.verdict == "escapes along a direction" and found.decrease > 0
+
+
 def test_weights_that_are_not_finite_are_refused():
     model = double_network()
     model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])

@@ -79,6 +79,26 @@ def test_kinks_of_a_users_function_are_found():
     assert min(abs(kink - 0.3) for kink in function.kinks) < 1e-6
 
 
+@pytest.mark.parametrize("variance", [1e-4, 1.0, 64.0, 1e4, 1e8])
+@pytest.mark.parametrize("size", [1.0, 0.1, 1e-3])
+def test_slopes_near_zero_are_found_at_any_variance(size, variance):
+    means = activations.gaussian_means(lambda h: ops.clip(h, -size, size), variance)
+    assert means.d_d == pytest.approx(math.erf(size / math.sqrt(2 * variance)), rel=1e-9)
+
+
+@pytest.mark.parametrize("variance", [1.0, 1e5, 1e12])
+def test_a_smooth_slope_is_found_at_any_variance(variance):
+    means = activations.gaussian_means(ops.erf, variance)
+    assert means.d_d == pytest.approx(4 / (math.pi * math.sqrt(1 + 4 * variance)), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["tanh", "sigmoid"])
+def test_a_large_variance_adds_no_kinks_to_an_activation(name):
+    before = set(activations.ACTIVATIONS[name].kinks)
+    activations.gaussian_means(name, 1e7)
+    assert activations.ACTIVATIONS[name].kinks == before
+
+
 def test_gauss_hermite_alone_misses_kinks():
     """201 Gauss-Hermite nodes, of which the middle one is the kink of ReLU, give a wrong mean."""
     nodes, weights = hermegauss(201)
