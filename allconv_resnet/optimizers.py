@@ -132,8 +132,8 @@ class Muon(Momentum):
     ```
 
     A kernel is reshaped to a matrix whose columns are its output channels. The learning rate is then about the spectral
-    norm of an update, so that one learning rate fits layers of every width. One-dimensional variables get updates of
-    norm about 0.7 times the learning rate. `keras.optimizers.Muon` orthogonalizes only matrices, and updates
+    norm of an update, so that one learning rate fits layers of every width. One-dimensional variables, and scalars, get
+    updates of norm about 0.7 times the learning rate. `keras.optimizers.Muon` orthogonalizes only matrices, and updates
     convolutions by Adam.
 
     Args:
@@ -144,7 +144,7 @@ class Muon(Momentum):
         kernel_norm: Float or None. After each step, a kernel is scaled to the Frobenius norm of an orthogonal matrix of
             its shape times this number, `kernel_norm * sqrt(min(m, n))`. Its direction alone is trained then (Jordan
             2024, airbench). None leaves the norms free.
-        vector_scale: Float. The updates of one-dimensional variables are multiplied by it.
+        vector_scale: Float. The updates of one-dimensional variables and of scalars are multiplied by it.
         name: String, the name of the optimizer.
         **kwargs: Arguments of `keras.optimizers.Optimizer`.
 
@@ -182,7 +182,7 @@ class Muon(Momentum):
             gradient = ops.cast(gradient, variable.dtype)
             self.assign(velocity, self.momentum * velocity + gradient)
             update = gradient + self.momentum * velocity if self.nesterov else velocity
-            matrix = ops.reshape(update, (-1, variable.shape[-1]))
+            matrix = ops.reshape(update, (-1, variable.shape[-1] if len(variable.shape) else 1))
             update = ops.reshape(orthogonalized(matrix), variable.shape)
             if len(variable.shape) < 2:
                 update = self.vector_scale * update

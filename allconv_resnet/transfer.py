@@ -7,7 +7,7 @@ within their network, in the order of its layers, so that the names of two netwo
 import re
 from typing import NamedTuple
 
-from keras import ops
+from keras import layers, ops
 
 from allconv_resnet.errors import BadInput
 
@@ -86,19 +86,25 @@ def freeze(model, names):
             underscore: `stage1` means all blocks of the first stage.
 
     Raises:
-        BadInput: if there is no such layer, or nothing would be left to train.
+        BadInput: if there is no such layer, or training does not change it, or nothing would be left to train.
     """
     named = layers_by_name(model)
+    changing = [key for key, layer in named.items() if _changes_in_training(layer)]
     for name in names:
         inside = re.compile(rf"{re.escape(name)}(_(?!\d+$).+)?")  # conv2d_1 is not a part of conv2d
-        found = [layer for key, layer in named.items() if inside.fullmatch(key)]
-        if not found:
-            groups = dict.fromkeys(key.split("_block")[0] for key, layer in named.items() if layer.weights)
-            raise BadInput(f"freeze must name layers of the network, such as {', '.join(groups)}. Received: {name!r}")
-        for layer in found:
-            layer.trainable = False
+        if not any(inside.fullmatch(key) for key in changing):
+            groups = dict.fromkeys(key.split("_block")[0] for key in changing)
+            raise BadInput(f"freeze must name layers that are trained, such as {', '.join(groups)}. Received: {name!r}")
+        for key, layer in named.items():
+            if inside.fullmatch(key):
+                layer.trainable = False
     if names and not model.trainable_variables:
         raise BadInput(f"freeze must leave a layer that is trained. Received: freeze={tuple(names)}")
+
+
+def _changes_in_training(layer):
+    parts = layer._flatten_layers()
+    return bool(layer.trainable_weights) or any(isinstance(part, layers.BatchNormalization) for part in parts)
 
 
 def _snake_case(name):

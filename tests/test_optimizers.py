@@ -156,6 +156,16 @@ def test_muon_can_fix_the_norm_of_kernels_and_scale_the_updates_of_vectors():
     np.testing.assert_allclose(ops.convert_to_numpy(gain), 0.4 - step, rtol=1e-4)
 
 
+def test_muon_updates_a_scalar_as_a_vector_of_one():
+    scalar, vector = (keras.Variable(np.full(shape, 0.4, "float32"), name="gain") for shape in ((), (1,)))
+    optimizer = acr.Muon(0.1, weight_decay=0.01, kernel_norm=1.4, vector_scale=0.25)
+    for _ in range(2):
+        optimizer.apply([-3 * ops.ones(()), -3 * ops.ones(1)], [scalar, vector])
+    assert scalar.shape == ()
+    assert float(ops.convert_to_numpy(vector)[0]) > 0.4
+    np.testing.assert_allclose(ops.convert_to_numpy(scalar), ops.convert_to_numpy(vector)[0], rtol=1e-6)
+
+
 def test_muon_config_round_trip():
     optimizer = acr.Muon(
         acr.LinearDecay(0.02, 10), momentum=0.8, weight_decay=0.1, nesterov=False, kernel_norm=1.4, vector_scale=0.3

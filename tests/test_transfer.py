@@ -84,11 +84,24 @@ def test_a_number_of_keras_is_not_a_part_of_a_name():
     assert len(model.trainable_weights) == 14
 
 
+def test_what_training_changes_can_be_frozen():
+    model = acr.AllConvResNet(num_classes=4, **SMALL, trainable_head=True)
+    freeze(model, ["projection", "stage1", "stage1_block1"])  # the last one is frozen already
+    assert not model.get_layer("projection").trainable_weights
+    averages = keras.layers.BatchNormalization(scale=False, center=False, name="averages")
+    model = keras.Sequential([keras.Input((4,)), averages, keras.layers.Dense(2)])
+    freeze(model, ["averages"])  # it has no weights that are trained, but moving averages
+    assert not averages.trainable
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["stage3"], "freeze must name layers of the network, such as stem, stage1, stage2, projection. Received: 'st"),
+        (["stage3"], "freeze must name layers that are trained, such as stem, stage1, stage2. Received: 'stage3'"),
         (["stage"], "freeze must name layers"),
+        (["projection"], "freeze must name layers that are trained"),  # it is fixed
+        (["stem", "pool"], "Received: 'pool'"),
+        (["images"], "Received: 'images'"),
         (["stem", "stage1", "stage2"], "freeze must leave a layer that is trained"),
     ],
 )

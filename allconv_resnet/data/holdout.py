@@ -38,7 +38,12 @@ def held_out(amount, images):
     Args:
         amount: See `hold_out`.
         images: Integer, number of training images.
+
+    Raises:
+        BadInput: if a number of images is not a whole number.
     """
+    if amount >= 1 and amount != int(amount):
+        raise BadInput(f"holdout must be a whole number of images, or a fraction below 1. Received: holdout={amount:g}")
     return round(amount * images) if amount < 1 else int(amount)
 
 

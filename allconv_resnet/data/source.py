@@ -192,8 +192,15 @@ def _existing(name):
     if "://" in name:
         raise BadInput(f"The files of a dataset must be on a file system of this machine. Received: dataset={name!r}")
     path = Path(os.path.expanduser(name))
-    if not path.exists():
-        raise BadInput(f"There is no file or folder {path}. Received: dataset={name!r}")
+    try:
+        os.stat(path)
+        if path.is_dir():  # its names are listed, and its files are opened
+            os.scandir(path).close()
+            os.stat(os.path.join(path, "."))
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        problem = f"There is no file or folder {path}" if missing else f"{path} cannot be read: {error.strerror}"
+        raise BadInput(f"{problem}. Received: dataset={name!r}") from error
     return path
 
 

@@ -73,10 +73,17 @@ class Checkpoints:
             if later > step:
                 (self.directory / f"step-{later}.npz").unlink(missing_ok=True)
 
-    def remove_before(self, step):
-        """Removes the checkpoints before the newest one that is not later than `step`."""
-        for old in [other for other in steps_on_disk(self.directory) if other <= step][:-1]:
-            (self.directory / f"step-{old}.npz").unlink(missing_ok=True)
+    def keep_for(self, steps):
+        """Removes the checkpoints but, for each of `steps`, the newest one that is not later, and those after them all.
+
+        Args:
+            steps: Sequence of integers, the steps from which the run may be continued.
+        """
+        on_disk = steps_on_disk(self.directory)
+        kept = {max((other for other in on_disk if other <= step), default=None) for step in steps}
+        for old in on_disk:
+            if old <= max(steps) and old not in kept:
+                (self.directory / f"step-{old}.npz").unlink(missing_ok=True)
 
     def restore(self, load, directory=None):
         """Loads the newest checkpoint that can be read.

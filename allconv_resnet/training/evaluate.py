@@ -14,7 +14,7 @@ from allconv_resnet.progress import say
 from allconv_resnet.training import engines, json_lines, run_directory, run_state
 from allconv_resnet.training.checkpoints import read_checkpoint, steps_on_disk
 from allconv_resnet.training.details import write_details
-from allconv_resnet.training.engines.engine import SUMS, means
+from allconv_resnet.training.engines.engine import means, number_of
 from allconv_resnet.training.reports import describe_evaluation
 from allconv_resnet.training.run_directory import EVALUATIONS
 from allconv_resnet.training.weights import load_weights
@@ -46,7 +46,7 @@ def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest", deta
         return result
 
 
-def follow_run(run_dir, data_dir=None, split="test", pause=30):
+def follow_run(run_dir, data_dir=None, split="test", pause=30, planned=None):
     """Evaluates each checkpoint of a run while it trains, until its last step.
 
     The checkpoints are evaluated in their order, as long as training has not deleted them. The results are added to
@@ -57,31 +57,41 @@ def follow_run(run_dir, data_dir=None, split="test", pause=30):
         data_dir: See `evaluate_run`.
         split: See `evaluate_run`.
         pause: Number, seconds between two searches for a new checkpoint.
+        planned: The part `run` of the recipe of a job, which may not have written it to config.json yet. Defaults to
+            the one in config.json.
 
     Yields:
         The dictionaries that `evaluate_run` returns.
 
     Raises:
-        BadInput: if the run or the data cannot be read, or do not fit each other.
+        BadInput: if the run or the data cannot be read, or do not fit each other, if the results cannot be written, or
+            if it is a packed network, which has no checkpoints.
     """
-    path = Path(run_dir) / EVALUATIONS
+    run_dir = pretrained.find(run_dir)
+    if (run_dir / pretrained.WEIGHTS).exists():
+        raise BadInput(f"{run_dir} has the weights of one step alone: evaluate it without --follow")
+    path = run_dir / EVALUATIONS
     with _evaluator(run_dir, data_dir, split) as (engine, test):
-        seen = {line["step"] for line in json_lines.repair(path, say) if line["split"] == split}
+        with _writable(path):
+            lines = json_lines.repair(path, say)
+        seen = {line["step"] for line in lines if line["split"] == split}
         waiting = False
         while True:
-            run = run_directory.read_recipe(run_dir).run
+            run = planned or run_directory.read_recipe(run_dir).run
             ended = run_state.finished(run_dir, run)  # patience may end a run early
-            new = [step for step in steps_on_disk(Path(run_dir) / "checkpoints") if step not in seen]
+            new = [step for step in steps_on_disk(run_dir / "checkpoints") if step not in seen]
+            if ended and not new and not seen:
+                say(f"{run_dir} has finished and has no checkpoints: evaluate it without --follow")
             for step in new:
                 seen.add(step)
                 try:
-                    state = read_checkpoint(Path(run_dir) / "checkpoints" / f"step-{step}.npz")
+                    state = read_checkpoint(run_dir / "checkpoints" / f"step-{step}.npz")
                     engine.load(state, training=False)
                 except ValueError as error:
                     say(f"The checkpoint of step {step} is left out: {error}")
                     continue
                 result = {"step": step, **test()}
-                with open(path, "a", encoding="utf-8") as file:
+                with _writable(path), open(path, "a", encoding="utf-8") as file:
                     file.write(json.dumps({"split": split, **result}) + "\n")
                 yield result
                 waiting = False
@@ -107,13 +117,23 @@ def follow_job(recipe, run_dir, data_dir=None, wait=300):
         BadInput: if the job does not begin, or the data cannot be read.
     """
     deadline = time.monotonic() + wait
-    while not (Path(run_dir) / "config.json").exists():
+    run_dir = Path(run_dir).absolute()  # its name alone may be that of a network of the package
+    while not os.path.exists(run_dir / "config.json"):
         if time.monotonic() > deadline:
             raise BadInput(f"The evaluator waited {wait:g} s for the run in {run_dir}, which has not begun")
         time.sleep(0.2)
     split = HOLDOUT if recipe.data.holdout else "test"
-    for result in follow_run(run_dir, data_dir, split, pause=5):
+    for result in follow_run(run_dir, data_dir, split, pause=5, planned=recipe.run):
         say(f"step {result['step']:,}: {describe_evaluation(result, split)}")
+
+
+@contextlib.contextmanager
+def _writable(path):
+    """Returns a context manager that raises `BadInput` if a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
@@ -128,7 +148,7 @@ def _evaluator(run_dir, data_dir, split):
 
     def test():
         sums = engine.test(name)
-        return {**means(sums), "images": int(sums[SUMS.index("images")])}
+        return {**means(sums), "images": number_of("images", sums)}
 
     with engine.job(recipe, run_dir):
         engine.build(recipe, load_for_recipe(recipe.data, (name,), data_dir, recipe.seed), training=False)

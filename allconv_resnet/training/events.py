@@ -1,8 +1,10 @@
 """TensorBoard events of a run. They are not written if the package tensorboard is not installed."""
 
+import contextlib
 from pathlib import Path
 
 from allconv_resnet import files
+from allconv_resnet.errors import reason
 
 
 class Events:
@@ -36,20 +38,34 @@ class Events:
         """
         if self._new_writer is None:
             return
-        if split not in self._writers:
-            self._writers[split] = self._new_writer(str(self.directory / split))
-        for name, value in values.items():
-            self._writers[split].add_scalar(name, value, step)
+        with _as_os_error():
+            if split not in self._writers:
+                self._writers[split] = self._new_writer(str(self.directory / split))
+            for name, value in values.items():
+                self._writers[split].add_scalar(name, value, step)
 
     def flush(self):
         """Writes what is still in memory to the disk."""
-        for writer in self._writers.values():
-            writer.flush()
+        with _as_os_error():
+            for writer in self._writers.values():
+                writer.flush()
 
     def close(self):
         """Closes the files, and ends the threads that write them."""
-        for writer in self._writers.values():
-            writer.close()
+        with _as_os_error():
+            for writer in self._writers.values():
+                writer.close()
+
+
+@contextlib.contextmanager
+def _as_os_error():
+    """Returns a context manager that raises `OSError` for errors of TensorFlow's files, as Python's files do."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # the thread of the writer raises TensorFlow's errors, such as ResourceExhaustedError
+        raise OSError(f"TensorBoard events cannot be written: {reason(error)}") from error
 
 
 def remove_later_events(path, step):

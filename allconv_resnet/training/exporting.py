@@ -190,6 +190,8 @@ def _export_on_tensorflow(run_dir, checkpoint, output_dir, kind, quantize, data_
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"status {done.returncode}"
         raise BadInput(f"Keras on TensorFlow cannot export the run: {reason.removeprefix('error: ')}")
+    if done.stderr.strip():
+        say(done.stderr.strip())
     return Path(done.stdout.strip().splitlines()[-1])
 
 
@@ -206,6 +208,8 @@ def export_at_the_end(run_dir, strategy="auto"):
         say("The network is not exported: a SavedModel needs TensorFlow, which is not installed")
         return
     run_dir = Path(run_dir)
+    if str(run_dir) in pretrained.names():  # an absolute path is never the name of a network of the package
+        run_dir = run_dir.absolute()
     if _exported(run_dir):
         return
     say(f"Exported to {export_run(run_dir)}")

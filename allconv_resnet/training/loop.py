@@ -14,7 +14,7 @@ from allconv_resnet.progress import Progress, duration, say
 from allconv_resnet.recipes.recipe import Recipe
 from allconv_resnet.training import adaptation, engines, run_directory, run_state
 from allconv_resnet.training.checkpoints import Checkpoints, steps_on_disk
-from allconv_resnet.training.engines.engine import SUMS, means
+from allconv_resnet.training.engines.engine import means, number_of
 from allconv_resnet.training.evaluate import follow_job
 from allconv_resnet.training.initialize import describe_transfer, initialize
 from allconv_resnet.training.reports import Metrics, best_line, describe_evaluation, plot_curves, summary
@@ -92,6 +92,8 @@ def train(
     with engine.job(recipe, run_dir):
         splits = dict.fromkeys((recipe.data.train_split, recipe.data.watched_split, recipe.data.test_split))
         source = load_for_recipe(recipe.data, splits, data_dir, recipe.seed, source)
+        if not overwrite:
+            run_state.require_same_classes(run_dir, source)
         recipe.require_memory(engine.replicas, accelerators=bool(engine.describe().get("gpus")))
         engine.build(recipe, source)
         transfer = None
@@ -150,7 +152,7 @@ def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
 
     def test(split, name, **more):
         sums = engine.test(split)
-        result = {**means(sums), "images": int(sums[SUMS.index("images")])}
+        result = {**means(sums), "images": number_of("images", sums)}
         if not math.isfinite(result["loss"]):
             raise not_finite(step, f"The {name} loss is not finite after step {step}")
         progress.say(f"step {step:,}: {describe_evaluation(result, name)}")
@@ -159,8 +161,8 @@ def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
     def save():
         metrics.flush()
         checkpoints.save(step, state)
-        # The run may be continued from this step, but from none before it.
-        best_checkpoint.remove_before(step)
+        # If the newest checkpoint is damaged, the run continues from an older one, with the best one until then.
+        best_checkpoint.keep_for([*steps_on_disk(checkpoints.directory), step])
 
     def state():
         arrays = engine.state()
@@ -193,8 +195,8 @@ def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
         def passed(every, before=before, step=step):
             return step >= recipe.run.steps or step // every > before // every
 
-        if progress.due():
-            errors = means(engine.sums())
+        if progress.due() and number_of("images", sums := engine.sums()):
+            errors = means(sums)
             progress.show(
                 step,
                 f"step {step:,}/{recipe.run.steps:,}  loss {errors['loss']:.4f}  error {errors['error']:6.2%}  "
@@ -202,12 +204,16 @@ def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
             )
         if passed(recipe.run.log_every):
             sums = engine.sums()
-            skipped = {"skipped": int(sums[SUMS.index("skipped")])} if sums[SUMS.index("skipped")] else {}
-            rate = float(f"{float(schedule(step - 1)):.7g}")  # float32 has seven digits
-            rates = {"learning_rate": rate, **clock.rates(), **engine.rates()}
-            metrics.add(step, "train", **means(sums), **skipped, **rates)
-            engine.reset()
-            clock = Clock()
+            skipped = number_of("skipped", sums)
+            # If none of a few images could be read, they are counted in the next line. If none of all can be read,
+            # `means` ends the run.
+            everything = min(source.examples(recipe.data.train_split), recipe.run.steps * recipe.run.batch_size)
+            if number_of("images", sums) or skipped >= everything:
+                rate = float(f"{float(schedule(step - 1)):.7g}")  # float32 has seven digits
+                rates = {"learning_rate": rate, **clock.rates(), **engine.rates()}
+                metrics.add(step, "train", **means(sums), **({"skipped": skipped} if skipped else {}), **rates)
+                engine.reset()
+                clock = Clock()
         if passed(recipe.run.evaluate_every):
             test(recipe.data.watched_split, watched)
             if best_line(metrics.lines) is metrics.lines[-1]:
@@ -225,10 +231,14 @@ def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
     if step < recipe.run.steps:
         progress.say(f"No lower {watched} error in {recipe.run.patience} tests: the run ends at step {step:,}")
         save()
-    # A process that was killed may have made the last test, and a run whose patience was changed earlier ones.
-    tested = any(line.get("planned") == recipe.run.steps and line["step"] == step for line in metrics.lines)
-    if recipe.data.holdout and not tested:
-        test(recipe.data.test_split, "test", planned=recipe.run.steps)
+    # The last test may be missing: with held-out images it is made here alone, and otherwise if the number of steps was
+    # lowered to that of the newest checkpoint, or the log was lost. A process that was killed may have made it already.
+    planned = {"planned": recipe.run.steps} if recipe.data.holdout else {}
+    last = {"split": "test", "step": step, **planned}
+    if not any(last.items() <= line.items() for line in metrics.lines):
+        test(recipe.data.test_split, "test", **planned)
+        if not recipe.data.holdout and best_line(metrics.lines) is metrics.lines[-1]:
+            best_checkpoint.save(step, engine.weights)
         metrics.flush()
     engine.pull()
     run.finish(engine.model)

@@ -12,6 +12,7 @@ from allconv_resnet.serving.images import image_files, inspect
 from allconv_resnet.training import run_directory
 from allconv_resnet.training.weights import load_model
 
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for images of so many channels
 KINDS = ("JPEG", "PNG")  # Pillow reads MPO as JPEG, and knows it by that name only after it has read one
 
 
@@ -42,6 +43,11 @@ def predict_run(run_dir, paths, top=5, checkpoint="latest", say=lambda text: Non
     model, recipe, step = load_model(run_dir, checkpoint)
     if recipe.data.centre is None:
         raise BadInput(f'{run_dir}/config.json has no "centre", the part of an image that evaluation shows')
+    if recipe.data.image_size[2] not in MODES:
+        raise BadInput(
+            f"Image files are read with 1, 3 or 4 channels, but the images of {run_dir} have others. Received: "
+            f"image_size={recipe.data.image_size}"
+        )
     labels = run_directory.read_labels(run_dir)
     if len(labels) != recipe.data.num_classes:
         received = f"Received: {len(labels)} lines, num_classes={recipe.data.num_classes}"
@@ -93,7 +99,7 @@ def decode_with_pillow(name, content, image_size, centre):
         picture = picture if picture.format == "PNG" else ImageOps.exif_transpose(picture)
         if picture.mode.startswith("I"):  # 16 bits. Pillow would clip them, and TensorFlow takes the upper 8 of them.
             picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-        picture = picture.convert("L" if channels == 1 else "RGB")
+        picture = picture.convert(MODES[channels])
     except UnidentifiedImageError as error:
         raise BadInput(f"{name} is not an image that can be read: {inspect(content).damage()}") from error
     except Exception as error:  # Pillow raises many types of errors for damaged files

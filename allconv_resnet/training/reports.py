@@ -1,5 +1,6 @@
 """Logs of a run: metrics.jsonl, TensorBoard events and curves.png."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -48,8 +49,11 @@ class Metrics:
 
     def close(self):
         """Closes the files."""
-        self._file.close()
-        self._events.close()
+        # What a failed write left in memory is written once more here. On a full disk this fails again, and the first
+        # error is the one to report.
+        for log in (self._file, self._events):
+            with contextlib.suppress(OSError):
+                log.close()
 
 
 def watched(lines):

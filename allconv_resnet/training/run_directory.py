@@ -144,9 +144,15 @@ class RunDirectory:
             raise BadInput(f"The run directory {run_dir} cannot be written to: {error.strerror}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             self._lock.close()
             raise BadInput(f"Another process is training in {run_dir}") from error
+        except OSError as error:
+            self._lock.close()
+            raise BadInput(
+                f"The run directory {run_dir} must be on a file system that has locks, but flock failed: "
+                f"{error.strerror}"
+            ) from error
         try:
             for name in (".", *DIRECTORIES):
                 files.remove_leftovers(self.path / name)
@@ -166,7 +172,9 @@ class RunDirectory:
                 f"--overwrite would delete {foreign[0]}, which no run writes: move it away, and the same command "
                 f"begins the run anew"
             )
-        for path in (*(self.path / name for name in FILES if name != ".lock"), *written):
+        # config.json goes last: as long as it is there, the same command deletes what could not be deleted before.
+        others = (self.path / name for name in FILES if name not in (".lock", "config.json"))
+        for path in (*others, *written, self.path / "config.json"):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
         for name in sorted(
             DIRECTORIES, reverse=True
@@ -204,7 +212,7 @@ class RunDirectory:
 
     def mark_session(self, **facts):
         """Adds facts about how this session ended to its entry in environment.json."""
-        *earlier, last = read_sessions(self.path)
+        *earlier, last = read_sessions(self.path) or [{}]  # the file may have been deleted meanwhile
         files.write_json(self.path / "environment.json", {"sessions": [*earlier, {**last, **facts}]})
 
     def finish(self, model):
@@ -220,10 +228,12 @@ class RunDirectory:
         return self
 
     def __exit__(self, *_):
-        self._at_exit.close()
-        self._lock.close()
-        if self._copy:
-            self._copy.cleanup()
+        try:
+            self._at_exit.close()
+        finally:
+            self._lock.close()
+            if self._copy:
+                self._copy.cleanup()
 
 
 def _is_of_a_run(path):

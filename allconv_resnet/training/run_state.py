@@ -1,5 +1,6 @@
 """Whether a run directory is free, begun or finished, and whether a run may begin anew there. Nothing is written."""
 
+import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -31,7 +32,7 @@ def resolve_recipe(run_dir, recipe, precision, overwrite=False):
     """
     run_dir = Path(run_dir)
     before = None
-    if (run_dir / "config.json").exists():
+    if os.path.exists(run_dir / "config.json"):  # False where the directory cannot be read either
         before = None if overwrite else run_directory.read_recipe(run_dir)
     elif foreign := _foreign_names(run_dir):
         raise BadInput(
@@ -62,7 +63,7 @@ def continues(run_dir, recipe):
     Raises:
         BadInput: if the config.json there cannot be read.
     """
-    if not (Path(run_dir) / "config.json").exists():
+    if not os.path.exists(Path(run_dir) / "config.json"):
         return False
     before = run_directory.read_recipe(run_dir)
     return not _differences(
@@ -100,6 +101,28 @@ def require_no_results(run_dir, steps):
             f"{run_dir} has {', '.join(results)}, but no checkpoint from which the run could continue to step "
             f"{steps:,}: put its checkpoints back, choose another --run-dir, or begin anew with --overwrite, which "
             f"deletes these results"
+        )
+
+
+def require_same_classes(run_dir, source):
+    """Raises `BadInput` if a run that has made steps was trained on other classes than a source has.
+
+    Args:
+        run_dir: Path of the run directory.
+        source: `Source`.
+    """
+    if not steps_on_disk(Path(run_dir) / "checkpoints"):
+        return
+    try:
+        names = run_directory.read_labels(run_dir)
+    except BadInput:
+        return  # the loop writes the file again
+    pairs = zip(names, map(str, source.label_names), strict=True)
+    if differences := [f"{there!r} there and {here!r} here" for there, here in pairs if there != here]:
+        raise BadInput(
+            f"{run_dir} was trained on other classes than {source.name} has ({'; '.join(differences[:3])}): choose "
+            f"another --run-dir, or begin anew with --overwrite. If the same classes have new names, delete labels.txt "
+            f"there, and the same command continues the run"
         )
 
 

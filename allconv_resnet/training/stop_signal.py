@@ -5,6 +5,8 @@ import threading
 
 from allconv_resnet.errors import BadInput
 
+LONGEST = 1e9  # seconds: Python's timers overflow at ten times as many
+
 
 class StopSignal:
     """A context manager that stores the first SIGTERM, SIGHUP, SIGALRM or Ctrl-C in its attribute `signal`.
@@ -30,7 +32,7 @@ class StopSignal:
             noted = [number for number in self.SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
             self.handlers = {number: signal.signal(number, self._note) for number in noted}
             if self.minutes is not None:
-                signal.setitimer(signal.ITIMER_REAL, max(60 * self.minutes, 1e-6))
+                signal.setitimer(signal.ITIMER_REAL, min(max(60 * self.minutes, 1e-6), LONGEST))
         elif self.minutes is not None:
             raise BadInput("minutes can stop a run in the main thread of a program alone")
         return self

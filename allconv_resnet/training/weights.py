@@ -9,6 +9,7 @@ import keras
 
 from allconv_resnet import pretrained
 from allconv_resnet.errors import BadInput, reason
+from allconv_resnet.progress import say
 from allconv_resnet.training import run_directory, run_state
 from allconv_resnet.training.checkpoints import Checkpoints
 from allconv_resnet.training.run_directory import MODEL
@@ -21,7 +22,7 @@ def load_model(run_dir, checkpoint="latest"):
     Args:
         run_dir: Path of the run directory, or the name of a network that comes with the package.
         checkpoint: Which checkpoint: `"latest"`, or `"best"`, the one with the lowest test error. If a finished run has
-            no checkpoints any more, the latest one is its model.keras.
+            no checkpoints any more, or its newest one is damaged, the latest one is its model.keras.
 
     Returns:
         Keras model, `Recipe`, and the step of the checkpoint.
@@ -58,13 +59,20 @@ def load_weights(run_dir, checkpoint, load):
         return _load_packed(run_dir, checkpoint, load)
     directory = Path(run_dir) / "checkpoints" / ("best" if checkpoint == "best" else "")
     try:
-        step, _ = Checkpoints(directory).restore(load)
+        step, damaged = Checkpoints(directory).restore(load)
     except BadInput:
         step = _load_finished(run_dir, load) if checkpoint == "latest" else None
         if step is None:
             raise
-    if step is None and checkpoint == "latest":
-        step = _load_finished(run_dir, load)
+        say(f"No checkpoint in {directory} can be read: {MODEL}, of step {step}, is read instead")
+        return step
+    finished = None
+    if checkpoint == "latest" and (damaged or step is None):
+        finished = _load_finished(run_dir, load)
+    if damaged:
+        instead = f"the checkpoint of step {step}" if finished is None else f"{MODEL}, of step {finished},"
+        say(f"The checkpoint of step {damaged[0]} in {directory} is damaged: {instead} is read instead")
+    step = step if finished is None else finished
     if step is None:
         raise BadInput(f"{run_dir} has no {checkpoint} checkpoint yet")
     return step

@@ -463,3 +463,11 @@ def test_the_directory_of_the_datasets_may_be_in_a_bucket(tmp_path, monkeypatch)
                 mock.add_file(f"gs://bucket/{path.relative_to(tmp_path / 'bucket')}", path.read_text())
         source = load_data("some", "gs://bucket/data")
     assert source.kind == "arrays" and source.image_size == (8, 8, 3) and source.examples("train") == 20
+
+
+@pytest.mark.parametrize("suffix", ["", ".npz", ".tar.gz"])
+def test_a_name_that_no_file_can_have(tmp_path, suffix):
+    with pytest.raises(BadInput, match=r"cannot be read: File name too long. Received: dataset='/"):
+        load_data(f"{tmp_path / ('a' * 300)}{suffix}")
+    with pytest.raises(BadInput, match="There is no file or folder"):
+        load_data(f"{tmp_path / 'absent'}{suffix}")

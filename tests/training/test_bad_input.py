@@ -1,14 +1,22 @@
 """Bad input ends in one clear sentence and exit status 2 before anything is written; nothing is lost."""
 
+import contextlib
+import errno
+import fcntl
 import json
+import os
+import tempfile
+from pathlib import Path
 
+import numpy as np
 import pytest
-from training.runs import TINY, command_line
+from training.runs import SMALL, TINY, command_line
 
 from allconv_resnet import cli
 from allconv_resnet.data import prepared
+from allconv_resnet.data.source import load_data
 from allconv_resnet.errors import BadInput
-from allconv_resnet.training import run_directory, run_state
+from allconv_resnet.training import predict, run_directory, run_state
 from allconv_resnet.training.engines import distribution
 from allconv_resnet.training.loop import train
 
@@ -175,3 +183,93 @@ def test_precision_auto_follows_the_hardware():
 def test_a_run_keeps_the_precision_that_it_began_with(run_dir):
     train(TINY.replace(precision="bfloat16", steps=2), run_dir)
     assert run_state.resolve_recipe(run_dir, TINY.replace(precision="auto"), "float32").precision == "bfloat16"
+
+
+def test_a_file_system_without_locks(run_dir, monkeypatch, capsys):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    said = refuse(command_line(TINY, run_dir), capsys)
+    assert "must be on a file system that has locks, but flock failed: Function not implemented" in said
+    assert "Another process" not in said
+
+
+@contextlib.contextmanager
+def without_privileges():
+    """Root may enter every directory, so it becomes another user for a while."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)  # nobody
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_directories_that_may_not_be_entered_and_names_that_no_file_can_have(tmp_path):
+    with pytest.raises(BadInput, match="cannot be written to: File name too long"):
+        train(SMALL, tmp_path / ("a" * 300), given=set())
+    with tempfile.TemporaryDirectory() as place:  # pytest's own directories are closed to others
+        os.chmod(place, 0o755)
+        closed = Path(place, "closed")
+        (closed / "photos" / "train").mkdir(parents=True)
+        os.chmod(closed, 0)
+        for given in (set(), None):
+            with without_privileges(), pytest.raises(BadInput, match="cannot be written to: Permission denied"):
+                train(SMALL, closed / "run", given=given)
+        for path in (closed / "photos", closed / "photos.npz", closed / "photos.tar.gz", closed):
+            with without_privileges(), pytest.raises(BadInput, match="cannot be read: Permission denied"):
+                load_data(str(path))
+        os.chmod(closed, 0o755)
+
+
+def write_arrays(path, channels=3, names=("ant", "bee", "cat")):
+    """Writes random images of three classes to a file of arrays, and returns a recipe that trains on them."""
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 256, (48, 8, 8, channels), dtype=np.uint8), np.arange(48) % 3
+    arrays = {"x_train": images, "y_train": labels, "x_test": images[:16], "y_test": labels[:16]}
+    np.savez(path, **arrays, names=np.array(names))
+    return SMALL.replace(dataset=str(path), num_classes=3, image_size=(8, 8, channels), steps=2, boundaries=())
+
+
+def test_a_run_of_other_classes_is_not_continued(run_dir, tmp_path, capsys):
+    recipe = write_arrays(tmp_path / "some.npz")
+    train(recipe, run_dir)
+    longer = write_arrays(tmp_path / "some.npz", names=("aardvark", "ant", "cat")).replace(steps=4)
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    said = " ".join(refuse(command_line(longer, run_dir), capsys).split())
+    assert "was trained on other classes than" in said and "'ant' there and 'aardvark' here; 'bee' there and" in said
+    assert "or begin anew with --overwrite" in said and "'cat'" not in said
+    assert before == {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    assert "If the same classes have new names, delete labels.txt" in said
+    (run_dir / "labels.txt").unlink()
+    assert train(longer, run_dir) is None
+    assert run_directory.read_labels(run_dir) == ["aardvark", "ant", "cat"]
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_images_of_other_channels_than_files_have(run_dir, tmp_path, channels):
+    from PIL import Image
+
+    train(write_arrays(tmp_path / "some.npz", channels), run_dir)
+    for name, mode in (("colours.png", "RGB"), ("transparent.png", "RGBA"), ("grey.png", "L")):
+        Image.new(mode, (8, 8)).save(tmp_path / name)
+    names = [str(path) for path in sorted(tmp_path.glob("*.png"))]
+    if channels == 4:
+        answers = list(predict.predict_run(run_dir, names))
+        assert [answer["image"] for answer in answers] == names
+        assert all(len(answer["predictions"]) == 3 for answer in answers)
+    else:
+        with pytest.raises(BadInput, match=rf"1, 3 or 4 channels.* Received: image_size=\(8, 8, {channels}\)"):
+            list(predict.predict_run(run_dir, names))
+
+
+def test_the_fourth_channel_of_a_file_is_read(tmp_path):
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "some.png")
+    read = predict.decode_with_pillow("some.png", (tmp_path / "some.png").read_bytes(), (8, 8, 4), 1.0)
+    np.testing.assert_array_equal(read, pixels)

@@ -69,12 +69,74 @@ def test_the_best_checkpoint_before_the_last_one_is_kept(tmp_path):
     best, state = Checkpoints(tmp_path, keep=None), lambda: {"model/0000": np.zeros(2)}
     for step in (200, 400):
         best.save(step, state)
-    best.remove_before(500)
+    best.keep_for([500])
     for step in (600, 800):
         best.save(step, state)
     assert steps_on_disk(tmp_path) == [400, 600, 800]
     best.remove_later(500)
     assert steps_on_disk(tmp_path) == [400]
+
+
+def test_the_best_checkpoint_before_each_of_the_kept_ones_is_kept(tmp_path):
+    """If the newest checkpoints are damaged, the run continues from an older one."""
+    best, state = Checkpoints(tmp_path, keep=None), lambda: {"model/0000": np.zeros(2)}
+    for step in (50, 150, 160, 250, 260, 350):
+        best.save(step, state)
+    best.keep_for([100, 200, 300])
+    assert steps_on_disk(tmp_path) == [50, 160, 260, 350]
+    best.remove_later(200)
+    assert steps_on_disk(tmp_path) == [50, 160]
+    best.keep_for([20])
+    assert steps_on_disk(tmp_path) == [50, 160]
+
+
+def test_a_run_keeps_a_best_checkpoint_for_each_checkpoint(tmp_path, monkeypatch):
+    run_dir, errors = tmp_path / "run", iter(np.linspace(0.9, 0.1, 8))
+    monkeypatch.setattr(SynchronousEngine, "test", lambda self, split: np.array([1.0, next(errors), 0, 1, 0]))
+    train(SMALL.replace(steps=8, evaluate_every=1), run_dir, strategy="one")
+    assert steps_on_disk(run_dir / "checkpoints") == steps_on_disk(run_dir / "checkpoints" / "best") == [4, 6, 8]
+
+
+def test_a_worker_that_has_saved_nothing_itself_can_end_the_run(tmp_path, monkeypatch):
+    """It writes to a directory of its own, which has no checkpoint if patience is exhausted when the run continues."""
+    train(STILL, tmp_path / "run", strategy="one")
+    (tmp_path / "run" / "model.keras").unlink()
+    monkeypatch.setattr(SynchronousEngine, "chief", property(lambda self: False, lambda self, value: None))
+    assert train(STILL, tmp_path / "run", strategy="one") is None
+
+
+@pytest.mark.parametrize("holdout", [0, 100])
+def test_a_run_that_ends_at_its_newest_checkpoint_is_tested_there(tmp_path, capsys, holdout):
+    run_dir, recipe = tmp_path / "run", SMALL.replace(steps=8, evaluate_every=4, holdout=holdout)
+    train(recipe, run_dir, strategy="one")
+    for path in (run_dir / "model.keras", run_dir / "checkpoints" / "step-8.npz"):
+        path.unlink()  # as if it had been stopped after step 6
+    shorter = recipe.replace(steps=6)
+    assert train(shorter, run_dir, strategy="one") is None
+    assert [line["step"] for line in lines(run_dir, "test")] == ([6] if holdout else [4, 6])
+    assert run_state.finished(run_dir, shorter.run)
+    before = (run_dir / "metrics.jsonl").read_bytes()
+    assert train(shorter, run_dir, strategy="one") is None
+    assert "has already finished" in capsys.readouterr().err
+    assert (run_dir / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_without_its_log_is_tested_again(tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    train(SMALL, run_dir, strategy="one")
+    expected = lines(run_dir, "test")[-1]
+    (run_dir / "metrics.jsonl").unlink()
+    for said in ("has finished", "has already finished"):
+        assert train(SMALL, run_dir, strategy="one") is None
+        assert said in capsys.readouterr().err
+        assert lines(run_dir) == [expected]
+    assert steps_on_disk(run_dir / "checkpoints" / "best")[-1] == 6
+
+
+def test_a_session_is_marked_although_its_environment_has_vanished(tmp_path):
+    with run_directory.RunDirectory(tmp_path) as run:
+        run.mark_session(finished=6)
+    assert run_directory.read_sessions(tmp_path) == [{"finished": 6}]
 
 
 def test_a_run_that_is_killed_keeps_its_best_checkpoint(tmp_path, monkeypatch):

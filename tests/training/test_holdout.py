@@ -100,6 +100,7 @@ def test_patience_ends_the_run_early_and_for_good(tmp_path, capsys):
     ("options", "message"),
     [
         (["--holdout", "1437"], "holdout must be at least 1 and below 1,437 images. Received: holdout=1437"),
+        (["--holdout", "1.5"], "holdout must be a whole number of images, or a fraction below 1. Received: holdo"),
         (["--holdout", "-1"], "holdout must be greater than or equal to 0"),
         (["--patience", "3"], "patience needs --holdout"),
     ],

@@ -86,7 +86,7 @@ def test_a_file_of_keras_and_another_number_of_classes(first, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"freeze": ("stage4",)}, "freeze must name layers of the network, such as stem, stage1, projection"),
+        ({"freeze": ("stage4",)}, "freeze must name layers that are trained, such as stem, stage1. Received: 'stage4'"),
         ({"freeze": ("stem", "stage1")}, "freeze must leave a layer that is trained"),
         ({"initialize_from": "nowhere"}, "There is no file, directory or network of the package called nowhere"),
         ({"initialize_from": "old.h5"}, "A network is read from a .keras file, and not from HDF5"),

@@ -15,7 +15,7 @@ import allconv_resnet as acr
 from allconv_resnet import cli, pretrained
 from allconv_resnet.errors import BadInput
 from allconv_resnet.training import packing
-from allconv_resnet.training.exporting import export_run
+from allconv_resnet.training.exporting import export_at_the_end, export_run
 from allconv_resnet.training.loop import train
 from allconv_resnet.training.packing import pack_run
 from allconv_resnet.transfer import arrays_by_name
@@ -182,8 +182,8 @@ def test_weights_are_an_argument_as_in_keras(packed, pictures, tmp_path):
     np.testing.assert_allclose(again.predict(pictures[1], verbose=0), expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(BadInput, match=r"weights must fit the network, but for stem/kernel its shape is"):
         acr.cifar_resnet(10, weights=packed, stem=(8, 3, 1, 1))
-    with pytest.raises(BadInput, match=r"for stage1_block2/conv1/kernel there is no place in it"):
-        acr.cifar_resnet(10, weights=packed, stages=((1, 16, 1), (1, 32, 2), (1, 64, 2)))
+    with pytest.raises(BadInput, match=r"for stage2_block1/[a-z0-9/]+ there is no place in it"):
+        acr.cifar_resnet(10, weights=packed, stages=((1, 24, 2),))
     with pytest.raises(BadInput, match=r"cannot be loaded into the network"):
         acr.AllConvResNet(stages=((1, 16, 1),), weights=tmp_path / "own.weights.h5")
     with pytest.raises(BadInput, match=r"networks of the package are: tiny-digits. Received: weights='imagenet'"):
@@ -289,6 +289,19 @@ def test_a_network_of_the_package_is_exported_to_another_place(packed, tmp_path,
     assert command("export", packed, "--output-dir", tmp_path / "out") == 0
     assert (tmp_path / "out").is_dir() and not (pretrained.HERE / packed / "export").exists()
     assert command("export", "cifar10-none", "--output-dir", tmp_path / "out") == 2
+
+
+def test_a_run_directory_with_the_name_of_a_network_is_exported(packed, run, tmp_path, monkeypatch, capsys):
+    shutil.copytree(run, tmp_path / "here" / packed)
+    monkeypatch.chdir(tmp_path / "here")
+    export_at_the_end(packed)
+    assert f"Exported to {tmp_path / 'here' / packed / 'export' / '40'}\n" in capsys.readouterr().err
+
+
+def test_a_packed_network_has_no_checkpoints_to_follow(packed, capsys):
+    for network in (packed, pretrained.HERE / packed):
+        assert command("evaluate", network, "--follow") == 2
+        assert "has the weights of one step alone: evaluate it without --follow" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -9,18 +9,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from training.runs import SMALL, command_line
 
+import allconv_resnet as acr
 from allconv_resnet import cli, files, recipes
 from allconv_resnet.errors import BadInput
 from allconv_resnet.recipes.recipe import MAY_CHANGE
 from allconv_resnet.training import evaluate, events, exporting, json_lines, reports, run_directory
 from allconv_resnet.training.checkpoints import Checkpoints, steps_on_disk
 from allconv_resnet.training.engines.reasons import tensorflow_reason
+from allconv_resnet.training.exporting import export_run
 from allconv_resnet.training.loop import train
 from allconv_resnet.training.run_name import default_run_dir
 
@@ -245,7 +248,101 @@ def test_overwriting_deletes_no_file_of_the_user_and_keeps_links(run_dir, tmp_pa
     assert (run_dir / "checkpoints").is_symlink() and steps_on_disk(tmp_path / "scratch") == [2, 4, 6]
 
 
+def test_overwriting_that_could_not_delete_everything_goes_on(run_dir, monkeypatch, capsys):
+    unlink = Path.unlink
+
+    def fail(self, missing_ok=False):
+        if self.name == "step-2.npz":
+            raise OSError(30, "Read-only file system")
+        unlink(self, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        status, said = train_again(capsys, SMALL, run_dir, "--overwrite")
+        assert status == 1 and "can no longer be written to" in said
+    assert (run_dir / "config.json").exists() and not (run_dir / "model.keras").exists()
+    status, said = train_again(capsys, SMALL, run_dir, "--overwrite")
+    assert status == 0 and "from step 0" in said
+
+
+# Damaged checkpoints
+
+
+def test_the_network_of_a_finished_run_is_read_in_place_of_a_damaged_checkpoint(run_dir, capsys, write_image):
+    expected = evaluate.evaluate_run(run_dir)
+    damage(run_dir, 6)
+    capsys.readouterr()
+    said = f"checkpoint of step 6 in {run_dir / 'checkpoints'} is damaged: model.keras, of step 6, is read instead"
+    assert evaluate.evaluate_run(run_dir) == expected and said in capsys.readouterr().err
+    assert export_run(run_dir).name == "6" and said in capsys.readouterr().err
+    assert command("predict", run_dir, write_image()) == 0 and said in capsys.readouterr().err
+    loaded = acr.load(run_dir)
+    assert said in capsys.readouterr().err
+    for value, other in zip(loaded.get_weights(), acr.load(run_dir / "model.keras").get_weights(), strict=True):
+        np.testing.assert_array_equal(value, other)
+    damage(run_dir, 4)
+    damage(run_dir, 2)
+    assert evaluate.evaluate_run(run_dir) == expected
+    assert "No checkpoint in" in (err := capsys.readouterr().err) and "model.keras, of step 6, is read instead" in err
+
+
+def test_the_checkpoint_before_a_damaged_one_is_named(run_dir, capsys):
+    (run_dir / "model.keras").unlink()
+    damage(run_dir, 6)
+    assert evaluate.evaluate_run(run_dir)["step"] == 4
+    assert "is damaged: the checkpoint of step 4 is read instead" in capsys.readouterr().err
+
+
+def damage(run_dir, step):
+    path = run_dir / "checkpoints" / f"step-{step}.npz"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
 # Logs and side files
+
+
+@pytest.mark.parametrize("without", ["", "tensorboard.summary"], ids=["with events", "without events"])
+def test_a_log_on_a_full_disk_ends_the_run_in_a_sentence(start, tmp_path, without):
+    recipe = SMALL.replace(steps=600, boundaries=(), evaluate_every=10_000, checkpoint_every=10_000)
+    run = start(recipe, tmp_path / "run", file_size_limit=20_000, WITHOUT_MODULES=without)
+    assert run.wait() == 1
+    said = run.output()
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("failed: ") and "can no longer be written to" in last
+    assert "Traceback" not in said or not without  # TensorBoard shows one of its own thread
+    assert ("package tensorboard is not installed" in said) == bool(without)
+
+
+def test_what_fails_beside_the_log_is_an_error_of_the_operating_system(tmp_path):
+    class Full:
+        def fail(self, *_):
+            raise tf.errors.ResourceExhaustedError(None, None, "events; No space left on device")
+
+        add_scalar = flush = close = fail
+
+    log = events.Events(tmp_path, 0, print)
+    log._new_writer = lambda directory: Full()
+    for call in (lambda: log.add(1, "train", {"loss": 1.0}), log.flush, log.close):
+        with pytest.raises(OSError, match="TensorBoard events cannot be written: events; No space left on device"):
+            call()
+
+
+def test_a_log_that_cannot_be_closed_hides_no_other_error_and_keeps_no_lock(tmp_path):
+    class Full:
+        def close(self):
+            raise OSError(28, "No space left on device")
+
+    metrics = reports.Metrics(tmp_path, 0, print)
+    metrics._file.close()
+    metrics._file = metrics._events = Full()
+    with pytest.raises(ZeroDivisionError), run_directory.RunDirectory(tmp_path) as run:
+        run.closing(metrics)
+        raise ZeroDivisionError
+    with pytest.raises(OSError, match="No space left"), run_directory.RunDirectory(tmp_path) as run:
+        run.closing(Full())
+    with run_directory.RunDirectory(tmp_path):
+        pass
+
 
 GARBAGE = {
     "binary": bytes(range(128, 256)).replace(b"\n", b""),
@@ -405,6 +502,48 @@ def test_following_evaluates_every_checkpoint_and_says_that_it_waits(run_dir, ca
     assert [result["step"] for result in results] == [7]
     assert [line["step"] for line in run_directory.read_metrics(run_dir, "evaluations.jsonl")] == [2, 4, 6, 7]
     assert (run_dir / "evaluations.jsonl.damaged-1").read_text() == "garbage\n"
+
+
+def test_an_evaluator_follows_a_job_that_prolongs_a_finished_run(run_dir, monkeypatch):
+    """Its chief may write the new number of steps to config.json long after the evaluator has read the old one."""
+    checkpoints = run_dir / "checkpoints"
+    later = SimpleNamespace(
+        monotonic=time.monotonic,
+        sleep=lambda _: shutil.copy(checkpoints / "step-6.npz", checkpoints / "step-8.npz"),
+    )
+    monkeypatch.setattr(evaluate, "time", later)
+    evaluate.follow_job(SMALL.replace(steps=8), run_dir)
+    assert [line["step"] for line in run_directory.read_metrics(run_dir, "evaluations.jsonl")] == [2, 4, 6, 8]
+
+
+def test_results_that_cannot_be_written(run_dir, monkeypatch):
+    results = evaluate.follow_run(run_dir)
+    assert next(results)["step"] == 2
+    (run_dir / "evaluations.jsonl").unlink()
+    (run_dir / "evaluations.jsonl").mkdir()
+    with pytest.raises(BadInput, match=r"evaluations\.jsonl cannot be written: Is a directory"):
+        next(results)
+    (run_dir / "evaluations.jsonl").rmdir()
+
+    def refuse(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(files, "write_text", refuse)
+    with pytest.raises(BadInput, match=r"evaluations\.jsonl cannot be written: Read-only file system"):
+        next(evaluate.follow_run(run_dir))
+
+
+def test_following_a_finished_run_without_checkpoints_says_so(run_dir, capsys):
+    shutil.rmtree(run_dir / "checkpoints")
+    assert command("evaluate", run_dir, "--follow") == 0
+    assert f"{run_dir} has finished and has no checkpoints: evaluate it without --follow" in capsys.readouterr().err
+
+
+def test_what_the_export_of_a_jax_run_says_is_passed_on(run_dir, monkeypatch, capsys):
+    done = subprocess.CompletedProcess([], 0, f"{run_dir / 'export' / '7'}\n", "The export of step 6 is version 7\n")
+    monkeypatch.setattr(exporting.subprocess, "run", lambda *_, **__: done)
+    assert exporting._export_on_tensorflow(run_dir, "latest", None, "savedmodel", None, None).name == "7"
+    assert capsys.readouterr().err == "The export of step 6 is version 7\n"
 
 
 def test_the_newest_version_is_the_last_export(run_dir):

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from training.jobs import configurations
 from training.runs import SPAWN, lines, state, wait_for, wait_for_lines
 
 from allconv_resnet.optimizers import Momentum
+from allconv_resnet.training.engines.asynchronous import AsynchronousEngine
 from allconv_resnet.training.engines.parameter_server import Servers, make_worker_step
 from allconv_resnet.training.engines.steps import Totals
 
@@ -261,3 +263,14 @@ def test_an_evaluator_without_a_run_ends_with_a_sentence(recipe, start_task):
     evaluator = start_task(recipe, configurations(chief=1, worker=1, ps=1, evaluator=1)["evaluator", 0], peer_timeout=1)
     assert evaluator.wait() == 2
     assert "The evaluator waited 1 s for the run in" in evaluator.output() and "has not begun" in evaluator.output()
+
+
+@pytest.mark.parametrize(("planned", "made"), [(20, 13), (13, 13), (12, 12), (10, 10)])
+def test_no_more_steps_are_counted_than_were_planned(tiny, planned, made):
+    """A step whose worker fails before it answers is made again, so that the servers may have counted it twice."""
+    engine = AsynchronousEngine.__new__(AsynchronousEngine)
+    engine.recipe, engine.totals = tiny.replace(steps=planned, boundaries=()), Totals()
+    engine.servers = SimpleNamespace(step=tf.Variable(13), pull=lambda: None)
+    engine._stop, engine._schedule = SimpleNamespace(signal=None), lambda count: None
+    engine._first_bad = engine._updates = 0
+    assert engine.advance(8, 10) == made and engine.stopped is None

@@ -49,3 +49,8 @@ def test_minutes_outside_of_the_main_thread_are_refused():
         assert threads.submit(enter, None).result() is None
         with pytest.raises(BadInput, match="in the main thread"):
             threads.submit(enter, 1).result()
+
+
+def test_more_minutes_than_a_timer_can_have_are_as_good_as_none():
+    with StopSignal(minutes=2e8) as stop:
+        assert stop.signal is None

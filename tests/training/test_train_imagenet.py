@@ -6,11 +6,13 @@ import threading
 
 import numpy as np
 import pytest
+from data.image_folders import random_images, write_folder
 from data.jpegs import BAD, write_records
 from training.runs import metrics, state
 
 from allconv_resnet import cli, recipes
 from allconv_resnet.errors import BadInput, RunFailed
+from allconv_resnet.progress import Progress
 from allconv_resnet.training import evaluate, reports, run_directory
 from allconv_resnet.training.loop import train
 
@@ -79,6 +81,38 @@ def test_a_whitened_stem_needs_images_in_memory(data_dir, tmp_path):
 def test_bad_images_can_end_the_run(data_dir, tmp_path):
     with pytest.raises(RunFailed, match=r"These files cannot be decoded as JPEG or PNG: .*JPEG"):
         train(TINY.replace(bad_images="fail"), tmp_path / "run", data_dir)
+
+
+@pytest.fixture
+def few_photos(tmp_path):
+    """The directory of four images to train on and two to test on, and a recipe whose batches have one image."""
+    photos = random_images(6, (None, None, 3))
+    write_folder(tmp_path / "photos" / "train", photos[:4], [0, 1, 0, 1], ("cat", "dog"))
+    write_folder(tmp_path / "photos" / "val", photos[4:], [0, 1], ("cat", "dog"))
+    return tmp_path / "photos", TINY.replace(
+        dataset=str(tmp_path / "photos"), num_classes=2, train_split="train", test_split="val", epoch_images=4,
+        batch_size=1, steps=12, evaluate_every=12, checkpoint_every=5,
+    )  # fmt: skip
+
+
+def test_an_interval_without_an_image_that_can_be_read_does_not_end_the_run(few_photos, tmp_path, monkeypatch):
+    photos, recipe = few_photos
+    (photos / "train" / "cat" / "00000.png").write_bytes(b"no image")
+    monkeypatch.setattr(Progress, "due", lambda self: True)  # the line of progress has the means too
+    assert train(recipe, tmp_path / "run") is None
+    skipped = {line["step"]: line.get("skipped", 0) for line in lines(tmp_path / "run", "train")}
+    missing = set(range(1, 13)) - set(skipped)
+    assert len(missing) == 3 and sum(skipped.values()) == len(missing - {12})  # once in each of three epochs
+    assert all(skipped[step + 1] for step in missing - {12} if step + 1 in skipped)
+
+
+def test_a_run_without_an_image_that_can_be_read_ends(few_photos, tmp_path):
+    photos, recipe = few_photos
+    for path in photos.glob("train/*/*"):
+        path.write_bytes(b"no image")
+    for steps in (12, 2):
+        with pytest.raises(RunFailed, match=f"None of {min(steps, 4)} images could be read"):
+            train(recipe.replace(steps=steps), tmp_path / f"run-{steps}")
 
 
 def test_evaluate_repeats_what_training_measured(finished, data_dir, capsys):

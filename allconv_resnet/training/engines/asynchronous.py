@@ -90,7 +90,8 @@ class AsynchronousEngine(Engine):
         if not self._stop.signal:
             self._schedule(to_step - step)
             self.servers.pull()
-        before, step = step, int(self.servers.step.read_value())
+        # A step whose worker fails before it answers is made again, so that there may be more than were asked for.
+        before, step = step, min(int(self.servers.step.read_value()), self.recipe.run.steps)
         self._updates += step - before
         if not self._first_bad and not np.isfinite(self.totals.sums[0]):
             self._first_bad = before + 1  # it may be a later step, as the servers keep no losses of steps

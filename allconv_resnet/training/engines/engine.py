@@ -187,6 +187,16 @@ class Engine(abc.ABC):
         """
 
 
+def number_of(name, sums):
+    """Returns one of `SUMS` that counts images, as an integer.
+
+    Args:
+        name: `"images"` or `"skipped"`.
+        sums: Array of `SUMS`.
+    """
+    return int(sums[SUMS.index(name)])
+
+
 def means(sums):
     """Returns the means of `SUMS` over the images.
 
