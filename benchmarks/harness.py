@@ -1,5 +1,7 @@
 """Functions that the benchmarks share: timing, and JSON files with the figures and the environment."""
 
+import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import re
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from allconv_resnet import environment, files
 
+PEERS = ("torch", "opencv-python-headless", "imagecodecs", "simplejpeg", "pillow")  # packages that are compared with
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 
 
@@ -44,8 +47,15 @@ def read_figures(name):
 
 
 def this_environment():
-    """Returns the environment of this process, without a precision, which each benchmark records itself."""
-    return environment.describe(gpus=gpu_names())
+    """Returns the environment of this process with the versions of the peers that are installed.
+
+    It has no precision, which each benchmark records itself.
+    """
+    found = environment.describe(gpus=gpu_names())
+    for name in PEERS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found["versions"][name] = importlib.metadata.version(name)
+    return found
 
 
 def gpu_names():

@@ -38,7 +38,7 @@ EPOCH_OF_AIRBENCH = 48  # batches of 1,024
 # For each target, the options of the training program (there are none for PyTorch) and the number of steps.
 PLANS = {
     "ours": {
-        90.0: (("--recipe", "cifar10-fixed-norm", *NARROW, "--warmup-steps", 80), 800),
+        90.0: (("--recipe", "cifar10-fixed-norm", *NARROW, "--warmup-steps", 80), 900),
         92.0: (("--recipe", "cifar10-fixed-norm", *NARROW, "--warmup-steps", 100), 2_000),
         93.62: (("--recipe", "cifar10-wide"), 3_300),
     },

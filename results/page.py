@@ -538,7 +538,8 @@ COMPARISONS = (
     Comparison(
         "Speed",
         "The figures are our images per second divided by those of each peer, measured in turn in one run: above 1, "
-        "ours is faster. They are the median (minimum to maximum, n turns). Over torch.compile the aims are 1.15 for "
+        "ours is faster. They are the median (minimum to maximum, n turns). All are with PyTorch 2.13.0, TensorFlow "
+        "2.21.0 and Keras 3.15.1. Over torch.compile the aims are 1.15 for "
         "the CIFAR train step in bfloat16, 1.05 for it in float32, and 1 for the others. Two machines with an AMD EPYC "
         "were measured. The one that is listed as family 26, model 2, is twice as fast, and was measured later, with "
         "the compiled operations. The figures of the other one are from before that. The Xeon has AMX, for which there "
