@@ -26,7 +26,7 @@ def test_the_list_fits_into_the_terminal(script, columns, capsys, monkeypatch):
     for recipe in SCRIPTS[script]:
         assert f"\n{recipe.name}\n" in f"\n{said}"
     if script == "cifar":
-        assert "13,541,296 parameters; 20 to 62 h on" in said and "9 min on 2" in said
+        assert "13,541,296 parameters; 20 to 63 h on" in said and "9 min on 2" in said
 
 
 def test_the_help_tells_defaults_once(capsys):
