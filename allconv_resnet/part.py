@@ -89,19 +89,21 @@ def from_json(cls, values):
         known = ", ".join(cls.__dataclass_fields__)
         raise BadInput(f"{cls.__name__} has no field {', '.join(unknown)}. Its fields are: {known}")
     for name, value in values.items():
-        if isinstance(value, bool | str) and _numeric(cls, name, value):
+        if isinstance(value, bool | str) and _numeric(cls, name):
             raise BadInput(f"{name} must be a number. Received: {name}={value!r}")
     return cls(**{name: as_tuples(value) for name, value in values.items()})
 
 
-def _numeric(cls, name, value):
-    # Python's own conversions would accept "5" and true as numbers.
-    def kinds(annotation):
-        inner = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
-        return {kind for each in inner for kind in kinds(each)} or {annotation}
+def _numeric(cls, name):
+    """Returns whether a field is a number or None. Python's own conversions would accept "5" and true as numbers."""
+    kinds = _kinds(cls.__dataclass_fields__[name].type)
+    return bool(kinds & {int, float}) and not kinds & {bool, str}
 
-    found = kinds(cls.__dataclass_fields__[name].type)
-    return bool(found & {int, float}) and not found & {bool, str}
+
+def _kinds(annotation):
+    """Returns the types that an annotation such as `Annotated[float, Gt(0)] | None` is made of."""
+    inner = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+    return {kind for each in inner for kind in _kinds(each)} or {annotation}
 
 
 def flat_fields(content):

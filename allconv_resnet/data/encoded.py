@@ -40,9 +40,9 @@ class EncodedSource(abc.ABC):
     kind = "records"
     image_size = None
     without_effect = ()
-    names_test_images = False
-    """Whether a split `test` is what it says. That of ImageNet has no labels, and `validation` is used in its place."""
     """Names of the fields of such recipes that have no effect on this source."""
+    names_test_images = False
+    """Whether a split called `test` has labels. The one of ImageNet has none, so that `validation` is tested."""
 
     @abc.abstractmethod
     def training_files(self, recipe, first_step, worker, workers):

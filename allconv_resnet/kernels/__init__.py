@@ -18,7 +18,8 @@ from allconv_resnet import environment
 # With 16, both were slower, because the code rounds these numbers up.
 FEWEST_CHANNELS = 48
 
-# With AMX, a batch of 16 images of 32x32x64 took 1.25 of oneDNN's time, and one of 32 images 0.9 of it.
+# With AMX, a batch of 16 images of 32x32x64 took 1.25 of oneDNN's time, and one of 32 images 0.9 of it (convolution and
+# both gradients, one thread of a Xeon of family 6, model 207, with other work beside, minimum of 4 measurements).
 FEWEST_IMAGES_WITH_AMX = 16
 
 # The kernels use at most so many threads (MOST_THREADS of kernels.h). They were measured on two cores.

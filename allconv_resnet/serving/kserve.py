@@ -26,13 +26,13 @@ class Parameters(msgspec.Struct):
     """The parameters that have an effect. Clients send others, such as Triton's `priority`."""
 
     binary_data_size: int | None = None
-    """Of an input: the number of bytes after the JSON that are its values."""
+    """An input has it if its values follow the JSON: their number of bytes."""
     binary_data: bool | None = None
-    """Of an output: whether it shall be binary. If this is missing, `binary_data_output` decides."""
+    """An output with it says whether it shall be binary. Otherwise `binary_data_output` of the request decides."""
     binary_data_output: bool = False
-    """Of a request: whether its outputs shall be binary."""
+    """A request says with it whether its outputs shall be binary."""
     classification: int = 0
-    """Of an output: Triton's number of best classes, which is refused."""
+    """An output with it asks for so many best classes, as Triton has it. This is refused."""
 
 
 class Tensor(msgspec.Struct):

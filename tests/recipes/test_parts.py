@@ -85,6 +85,8 @@ def test_a_run_of_the_old_version_is_migrated(tmp_path):
     [
         ({"run": {"steps": "many"}}, "steps must be a number. Received: steps='many'"),
         ({"run": {"steps": True}}, "steps must be a number"),
+        ({"optimizer": {"clip_norm": "1.0"}}, "clip_norm must be a number"),
+        ({"optimizer": {"clip_norm": True}}, "clip_norm must be a number"),
         ({"run": {"steps": 0}}, "steps must be greater than or equal to 1. Received: steps=0"),
         ({"run": {"stepz": 3}}, "run run has no field stepz"),
         ({"network": {"kind": "vgg"}}, "network must have a kind among allconv_resnet"),
