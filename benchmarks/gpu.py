@@ -4,7 +4,8 @@
     python benchmarks/gpu.py receive FOLDER/part-1            there: takes over one part; repeat for each part
     python benchmarks/gpu.py train cifar10 --minutes 6        there: trains, or continues; repeat for other runs
     python benchmarks/gpu.py speed                            there: this project on JAX against PyTorch
-    python benchmarks/gpu.py collect                          there: copies what runs and speed have written to OUT
+    python benchmarks/gpu.py profile                          there: the kernels of this project's train step
+    python benchmarks/gpu.py collect                          there: copies what the others have written to OUT
 
 `receive` installs wheels with pip and keeps everything in STORE, which must survive between the commands. `train` keeps
 its run directory there, so that the next command continues the run. Several commands may run at the same time: the
@@ -57,7 +58,7 @@ def pack(options):
             save_sheet(images[start : start + math.prod(SHEET)], part / f"{split}-{start:06}.webp")
     facts = {split: source.arrays(split)[1].astype(np.int32) for split in SPLITS}
     commit = environment.commit() or ""
-    np.savez(parts[-1] / "labels.npz", names=np.array(source.label_names), commit=commit, **facts)
+    np.savez(parts[0] / "labels.npz", names=np.array(source.label_names), commit=commit, **facts)
     for part in parts:
         print(f"{part}: {size(part) / 1e6:.1f} MB")
 
@@ -82,10 +83,10 @@ def receive(options):
         return
     joined = {}
     with np.load(options.store / "labels.npz") as facts:
+        (options.store / "commit").write_text(str(facts["commit"]), encoding="utf-8")
         sheets = sum(math.ceil(len(facts[split]) / math.prod(SHEET)) for split in SPLITS)
         if len(list(options.store.glob("*.webp"))) < sheets:  # other parts are still to come
             return
-        (options.store / "commit").write_text(str(facts["commit"]), encoding="utf-8")
         for split, (images, labels) in SPLITS.items():
             sheets = [read_sheet(path) for path in sorted(options.store.glob(f"{split}-*.webp"))]
             joined |= {labels: facts[split], images: np.concatenate(sheets)[: len(facts[split])]}
@@ -116,6 +117,11 @@ def speed(options):
     run(options, [*command, *map(str, options.batch)])
 
 
+def profile(options):
+    """Shows which kernels the train step of table 1 takes its time for."""
+    run(options, [sys.executable, "benchmarks/step_profile.py", "--batch", str(options.batch)])
+
+
 def train(options):
     """Trains a recipe, or continues it."""
     run_dir = options.store / "runs" / (options.name or options.recipe)
@@ -129,15 +135,16 @@ def train(options):
 
 
 def collect(options):
-    """Copies the logs of all runs, the results of speed, and the weights of the runs that were asked for."""
+    """Copies the logs of all runs, what speed and profile have written, and the weights that were asked for."""
     options.out.mkdir(parents=True, exist_ok=True)
     with tarfile.open(options.out / "logs.tar.gz", "w:gz") as logs:
         for run_dir in sorted((options.store / "runs").glob("*")):
             for path in (run_dir / name for name in LOGS):
                 if path.exists():
                     logs.add(path, f"{run_dir.name}/{path.name}")
-        for path in sorted((ROOT / "results" / "benchmarks").glob("speed-cifar-train-jax-*.json")):
-            logs.add(path, path.name)
+        for name in ("speed-cifar-train-jax-*.json", "step_profile-*.json"):
+            for path in sorted((ROOT / "results" / "benchmarks").glob(name)):
+                logs.add(path, path.name)
     for name in options.weights:
         content = (options.store / "runs" / name / "model.keras").read_bytes()
         for number, start in enumerate(range(0, len(content), LARGEST_FILE)):
@@ -188,6 +195,7 @@ def main():
         ("--batch", {"type": int, "nargs": "+", "default": [128, 512]}),
         ("--turns", {"type": int, "default": 3}),
     )
+    command(profile, ("--batch", {"type": int, "default": 128}))
     command(
         train,
         ("recipe", {}),

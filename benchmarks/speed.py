@@ -22,7 +22,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import harness
@@ -46,32 +46,39 @@ class Contender:
             environment |= {"NVIDIA_TF32_OVERRIDE": "0", "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
         script = Path(__file__).with_name("contender.py")
         module = "keras_fit" if name.startswith("keras_fit") else name
+        self.messages = tempfile.TemporaryFile("w+")  # noqa: SIM115 - __exit__ closes it
         self.process = subprocess.Popen(
             [sys.executable, script, module, task, str(batch), precision, weights],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self.messages,
             text=True,
         )
-        self.started = self.read()
 
     def ask(self, command):
-        print(command, file=self.process.stdin, flush=True)
+        self.send(command)
         return self.read()
+
+    def send(self, command):
+        print(command, file=self.process.stdin, flush=True)
 
     def read(self):
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name} ended with status {self.process.wait()}")
+            status = self.process.wait()
+            self.messages.seek(0)
+            raise SystemExit(f"{self.messages.read()}\n{self.name} ended with status {status}")
         return json.loads(line)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
+        self.messages.close()
 
 
 def main():
@@ -105,10 +112,11 @@ def main():
 
 def check(task, ours, peers, weights):
     """Ends the benchmark unless all contenders compute the same function."""
-    logits = {}
-    for name in (ours, *peers):
-        with Contender(name, task, CHECKED, "float32", weights) as contender:
-            logits[name] = np.array(contender.ask("check"))
+    with ExitStack() as stack:
+        running = start((ours, *peers), task, CHECKED, "float32", weights, stack)
+        for contender in running.values():
+            contender.send("check")  # they compile at the same time
+        logits = {name: np.array(contender.read()) for name, contender in running.items()}
     for name in peers:
         error = np.abs(logits[name] - logits[ours]).max() / np.abs(logits[ours]).max()
         print(f"{name}: logits differ from ours by {error:.1e} of the largest", flush=True)
@@ -116,15 +124,23 @@ def check(task, ours, peers, weights):
             raise SystemExit(f"{name} computes another function than ours")
 
 
+def start(names, task, batch, precision, weights, stack):
+    """Starts the contenders, which import and build at the same time, and returns them by name."""
+    running = {name: stack.enter_context(Contender(name, task, batch, precision, weights)) for name in names}
+    for contender in running.values():
+        contender.started = contender.read()
+    return running
+
+
 def throughput(options, task, batch, precision, weights):
     """Measures one batch size in one precision, prints the table, and returns the entry for the JSON."""
     verb = options.what.split("-")[1]
     names = (options.ours, *options.peers)
     with ExitStack() as stack:
-        running = {n: stack.enter_context(Contender(n, task, batch, precision, weights)) for n in names}
+        running = start(names, task, batch, precision, weights, stack)
         steps = {}
         for name, contender in running.items():
-            contender.ask(f"{verb} 1")  # compiles
+            contender.ask(f"{verb} 1")  # compiles, and measures which algorithm is the fastest
             steps[name] = max(1, round(SECONDS / contender.ask(f"{verb} 1")))
         rates = {name: [] for name in names}
         for turn in range(options.turns):
@@ -157,7 +173,8 @@ def start_up(options, task, batch, precision, weights):
     times = {name: {part: [] for part in parts} for name in names}
     for _ in range(options.turns):
         for name in names:
-            with Contender(name, task, batch, precision, weights) as contender:
+            with ExitStack() as stack:
+                (contender,) = start([name], task, batch, precision, weights, stack).values()
                 first = contender.ask("train 1")
                 seconds = [contender.started["import"], contender.started["build"], first]
             for part, value in zip(parts, [*seconds, sum(seconds)], strict=True):

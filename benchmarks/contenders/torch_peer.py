@@ -77,6 +77,8 @@ class Contender:
 
     def __init__(self, task, batch, precision, weights):
         torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.backends.cudnn.benchmark = True  # as XLA does, it measures which algorithm is the fastest
+        torch.backends.cudnn.allow_tf32 = False  # so that float32 is float32; bfloat16 is not affected
         network = Network(task)
         network.load(weights)
         self.model = network.to(DEVICE, memory_format=torch.channels_last)
