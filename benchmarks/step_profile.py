@@ -21,9 +21,8 @@ import jax
 from contenders import networks, ours_jax
 
 GROUPS = {
-    "changes of the layout": r"nchw|nhwc|transpose|convertTensor",
     "convolutions": r"conv(?!ert)|xmma|cutlass|cudnn|implicit|wgrad|dgrad|fprop|nvjet|gemm|dot",
-    "copies": r"memcpy|memset",
+    "copies and changes of the layout": r"nchw|nhwc|transpose|convertTensor|memcpy|memset|copy",
 }
 ELEMENT_WISE = "element-wise operations, reductions and the optimizer"
 

@@ -8,6 +8,8 @@ few bits, and permutations of keys that differ by a bit resemble each other. `or
 and applies it twice. The hash is that of SplitMix64 (Steele et al. 2014).
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 SCRAMBLE = (0x3EC8F720, 0x02461E29)  # TensorFlow's key for turning a seed into a key and a counter
@@ -112,31 +114,53 @@ def shuffled(index, keys, max_index):
         return np.asarray(index, np.int64)
     index = np.asarray(index)
     keys = np.stack([np.broadcast_to(part, index.shape) for part in keys], axis=1)
+    if max_index < 2**16:
+        values = index.astype(np.int64)
+        for key in np.unique(keys, axis=0):
+            shuffled_ones = (keys == key).all(axis=1) & (index <= max_index)
+            values[shuffled_ones] = _permutation(*map(int, key), max_index)[index[shuffled_ones]]
+        return values
     bits = int(np.ceil(np.log2(max_index)))
-    word = max(bits + bits % 2, 16) // 2  # half a block, in bits
-    mask = np.uint64((1 << word) - 1)
-
-    def rotated(x, by):
-        by %= word
-        return ((x << np.uint64(by)) | (x >> np.uint64(word - by))) & mask
-
-    # The four round keys: the three words of the key, and one that the cipher's schedule derives from them.
-    round_keys = [np.asarray(keys[:, i]).astype(np.uint64) & np.uint64(LOW) & mask for i in range(3)]
-    last = round_keys[2]
-    constant = np.uint64((0xFFFFFFFC ^ 1) & int(mask))  # the first bit of the schedule's sequence is 1
-    round_keys.append(constant ^ round_keys[0] ^ rotated(last, word - 3) ^ rotated(last, word - 4))
-
+    word = (bits + bits % 2) // 2  # half a block, in bits
+    keys = [part.astype(np.uint64) & np.uint64(LOW & ((1 << word) - 1)) for part in keys.T]
     values = index.astype(np.uint64)
     left_out = index <= max_index
     while left_out.any():
-        high, low = (values >> np.uint64(word)) & mask, values & mask
-        for round_key in round_keys:
-            mixed = (rotated(low, 1) & rotated(low, 8)) ^ rotated(low, 2)
-            high, low = low, high ^ mixed ^ round_key
-        encrypted = (high << np.uint64(word)) | low
-        values = np.where(left_out, encrypted, values)
+        values = np.where(left_out, _encrypted(values, keys, word), values)
         left_out &= values > np.uint64(max_index)
     return values.astype(np.int64)
+
+
+@lru_cache(maxsize=16)
+def _permutation(first, second, third, max_index):
+    """Returns what `shuffled` makes of all indices up to `max_index`, which is below 2^16: int64 `[max_index + 1]`.
+
+    The blocks have 16 bits, so that a value of a small range would be encrypted thousands of times, one after the
+    other, until it lies in the range again. Here all blocks are encrypted once, and then followed in doubled steps.
+    """
+    blocks = np.arange(2**16, dtype=np.uint16)
+    encrypted = _encrypted(blocks, [key & 0xFF for key in (first, second, third)], word=8)
+    values, follow = encrypted[: max_index + 1], np.where(blocks <= max_index, blocks, encrypted)
+    while (values > max_index).any():
+        values, follow = follow[values], follow[follow]
+    return values.astype(np.int64)
+
+
+def _encrypted(values, keys, word):
+    """Returns the cipher of blocks of two words, which have `word` bits each, an array of the type of `values`."""
+    mask = (1 << word) - 1
+
+    def rotated(x, by):
+        by %= word
+        return ((x << by) | (x >> (word - by))) & mask
+
+    # The cipher's schedule derives a fourth key. The first bit of its sequence of constants is 1.
+    fourth = ((0xFFFFFFFC ^ 1) & mask) ^ keys[0] ^ rotated(keys[2], word - 3) ^ rotated(keys[2], word - 4)
+    high, low = (values >> word) & mask, values & mask
+    for key in (*keys, fourth):
+        mixed = (rotated(low, 1) & rotated(low, 8)) ^ rotated(low, 2)
+        high, low = low, high ^ mixed ^ key
+    return (high << word) | low
 
 
 def _bits(shape, key):

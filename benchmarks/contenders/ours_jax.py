@@ -9,6 +9,8 @@ from allconv_resnet.training.stop_signal import StopSignal
 
 from . import networks
 
+EXAMPLES = 50_000
+
 
 class Contender:
     def __init__(self, task, batch, precision, weights):
@@ -16,7 +18,10 @@ class Contender:
             raise SystemExit(f"The JAX engine reads images in memory, and those of {task} are read from records")
         images, labels = networks.batch(task, batch)
         pixels = np.clip(images * 64 + 128, 0, 255).astype("uint8")
-        source = ArraySource("random pixels", map(str, range(10)), {"train": lambda: (pixels, labels)})
+        # As many images as CIFAR-10 has, so that a batch is drawn from them as in training.
+        many = np.resize(pixels, (EXAMPLES, *pixels.shape[1:])), np.resize(labels, EXAMPLES)
+        splits = {"train": lambda: many, "test": lambda: (pixels, labels)}
+        source = ArraySource("random pixels", map(str, range(10)), splits)
         self.engine = JaxEngine("one")
         self.engine.build(recipes.CIFAR10.replace(batch_size=batch, precision=precision, steps=2**30), source)
         self.engine.model.set_weights(networks.load(weights))
@@ -29,7 +34,7 @@ class Contender:
 
     def infer(self, count):
         for _ in range(count):
-            self.engine.test("train")
+            self.engine.test("test")
 
     def logits(self, images):
         return self.engine.model.predict(images, len(images), verbose=0)
