@@ -20,6 +20,10 @@ if keras.backend.backend() == "tensorflow":
 # The largest map and the fewest channels for which `filter_gradient` was measured to be faster than oneDNN's kernel.
 LARGEST_WIDTH_OF_GRADIENT, FEWEST_CHANNELS_OF_GRADIENT = 14, 96
 
+# On processors with AMX: the fewest channels for which products are faster than oneDNN's gradients of 1x1 convolutions,
+# and the largest output and the fewest channels for which they are faster for 3x3 convolutions with stride 2.
+FEWEST_CHANNELS_OF_POINTWISE, LARGEST_WIDTH_OF_STRIDED, FEWEST_CHANNELS_OF_STRIDED = 64, 8, 96
+
 _contexts_of_compiled_convolutions = 0
 
 
@@ -173,7 +177,8 @@ def faster_convolution(layer, x):
         x: Tensor `[n, h, w, c]`, its input.
 
     Returns:
-        `compiled_convolution`, `convolution_with_minimal_gradient`, or None.
+        `compiled_convolution`, `convolution_with_minimal_gradient`, `pointwise_convolution`, `strided_convolution`, or
+        None.
     """
     applies = (
         _on_tensorflow_cpu()
@@ -181,8 +186,7 @@ def faster_convolution(layer, x):
         and layer.compute_dtype == "bfloat16"
         and layer.trainable
         and layer.data_format == "channels_last"
-        and layer.kernel_size == (3, 3)
-        and layer.strides == layer.dilation_rate == (1, 1)
+        and layer.dilation_rate == (1, 1)
         and layer.groups == 1
         and layer.padding == "same"
         and layer.activation is keras.activations.linear
@@ -193,9 +197,19 @@ def faster_convolution(layer, x):
     images, height, width, channels = x.shape
     if channels is None:
         return None
+    fewest = min(channels, layer.filters)
+    kernel_and_strides = layer.kernel_size, layer.strides
+    if kernel_and_strides == ((1, 1), (1, 1)):
+        return pointwise_convolution if kernels.has_amx() and fewest >= FEWEST_CHANNELS_OF_POINTWISE else None
+    if kernel_and_strides == ((3, 3), (2, 2)):
+        is_even = None not in (height, width) and height % 2 == width % 2 == 0
+        is_small = is_even and width // 2 <= LARGEST_WIDTH_OF_STRIDED and fewest >= FEWEST_CHANNELS_OF_STRIDED
+        return strided_convolution if kernels.has_amx() and is_small else None
+    if kernel_and_strides != ((3, 3), (1, 1)):
+        return None
     if _contexts_of_compiled_convolutions and kernels.faster(images, channels, layer.filters):
         return compiled_convolution
-    is_wide = min(channels, layer.filters) >= FEWEST_CHANNELS_OF_GRADIENT
+    is_wide = fewest >= FEWEST_CHANNELS_OF_GRADIENT
     if is_wide and None not in (height, width) and width <= LARGEST_WIDTH_OF_GRADIENT:
         return convolution_with_minimal_gradient
     return None
@@ -278,6 +292,71 @@ def convolution_with_minimal_gradient(x, kernel):
         return tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), gradient
 
     return convolution(x, tf.convert_to_tensor(kernel))
+
+
+def pointwise_convolution(x, kernel):
+    """Returns a 1x1 convolution with stride 1, by oneDNN, whose filter gradient is one matrix product.
+
+    Args:
+        x: Float tensor `[n, h, w, c]`.
+        kernel: Float tensor or variable `[1, 1, c, k]`.
+
+    Returns:
+        Float tensor `[n, h, w, k]`.
+    """
+
+    @tf.custom_gradient
+    def convolution(x, kernel):
+        def gradient(dy):
+            pixels, dpixels = tf.reshape(x, [-1, x.shape[-1]]), tf.reshape(dy, [-1, dy.shape[-1]])
+            dkernel = tf.reshape(tf.matmul(pixels, dpixels, transpose_a=True), kernel.shape)
+            return tf.nn.conv2d_transpose(dy, kernel, tf.shape(x), strides=1), dkernel
+
+        return tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), gradient
+
+    return convolution(x, tf.convert_to_tensor(kernel))
+
+
+def strided_convolution(x, kernel):
+    """Returns a 3x3 convolution, SAME and with stride 2, by oneDNN, whose gradients are one matrix product each.
+
+    If each square of 2x2 pixels is taken for one pixel with four times the channels, this is a convolution with stride
+    1 and four taps: the square itself, the next one in the row, and those two in the next row. So the products are
+    those of the squares, the four shifts of dy, and a 4x4 kernel whose last row and column are zeros.
+
+    Args:
+        x: Float tensor `[n, h, w, c]`. h and w must be static and even.
+        kernel: Float tensor or variable `[3, 3, c, k]`.
+
+    Returns:
+        Float tensor `[n, h / 2, w / 2, k]`.
+    """
+    height, width, channels = x.shape[1:]
+
+    @tf.custom_gradient
+    def convolution(x, kernel):
+        filters = kernel.shape[-1]
+
+        def gradient(dy):
+            below = tf.pad(dy[:, :-1], [(0, 0), (1, 0), (0, 0), (0, 0)])
+            shifts = [shift for rows in (dy, below) for shift in (rows, _shifted_right(rows))]
+            shifts = tf.reshape(tf.concat(shifts, axis=-1), [-1, 4 * filters])
+            with tf.control_dependencies([dy]):  # otherwise the squares would be kept from the forward pass on
+                squares = tf.reshape(tf.nn.space_to_depth(x, 2), [-1, 4 * channels])
+            dkernel = tf.reshape(tf.matmul(squares, shifts, transpose_a=True), [2, 2, channels, 2, 2, filters])
+            dkernel = tf.reshape(tf.transpose(dkernel, [3, 0, 4, 1, 2, 5]), [4, 4, channels, filters])[:3, :3]
+            taps = tf.reshape(tf.pad(kernel, [(0, 1), (0, 1), (0, 0), (0, 0)]), [2, 2, 2, 2, channels, filters])
+            taps = tf.reshape(tf.transpose(taps, [0, 2, 5, 1, 3, 4]), [4 * filters, 4 * channels])
+            dsquares = tf.reshape(tf.matmul(shifts, taps), [-1, height // 2, width // 2, 4 * channels])
+            return tf.nn.depth_to_space(dsquares, 2), dkernel
+
+        return tf.nn.conv2d(x, kernel, strides=2, padding="SAME"), gradient
+
+    return convolution(x, tf.convert_to_tensor(kernel))
+
+
+def _shifted_right(x):
+    return tf.pad(x[:, :, :-1], [(0, 0), (0, 0), (1, 0), (0, 0)])
 
 
 def filter_gradient(x, dy):

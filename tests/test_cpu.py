@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from allconv_resnet import cpu
+from allconv_resnet import cpu, kernels
 from allconv_resnet.blocks import ResidualBlock, ScaledResidualBlock
 
 SHAPES = ((3, 8, 8, 5, 7), (2, 7, 7, 4, 4), (1, 1, 1, 2, 3), (4, 5, 2, 3, 6), (2, 2, 5, 6, 2))
@@ -56,9 +56,55 @@ def layer(filters=96, dtype="mixed_bfloat16", **arguments):
     ],
     ids=str,
 )
-def test_where_the_gradient_is_faster(shape, arguments, dtype, applies):
+def test_where_the_gradient_is_faster(monkeypatch, shape, arguments, dtype, applies):
+    monkeypatch.setattr(kernels, "has_amx", lambda: False)
     found = cpu.faster_convolution(layer(**arguments), keras.KerasTensor(shape, dtype))
     assert found is (cpu.convolution_with_minimal_gradient if applies else None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "arguments", "expected"),
+    [
+        ((2, 9, 7, 64), {"kernel_size": 1, "filters": 64}, cpu.pointwise_convolution),
+        ((None, None, None, 64), {"kernel_size": 1, "filters": 64}, cpu.pointwise_convolution),
+        ((2, 8, 8, 64), {"kernel_size": 1, "filters": 32}, None),
+        ((2, 8, 8, 64), {"kernel_size": 1, "filters": 64, "strides": 2}, None),
+        ((None, 16, 16, 96), {"strides": 2}, cpu.strided_convolution),
+        ((2, 18, 18, 96), {"strides": 2}, None),
+        ((2, 15, 16, 96), {"strides": 2}, None),
+        ((2, None, None, 96), {"strides": 2}, None),
+        ((2, 16, 16, 96), {"strides": 2, "filters": 64}, None),
+        ((2, 16, 16, 96), {"strides": (1, 2)}, None),
+        ((2, 8, 8, 96), {"kernel_size": (3, 1)}, None),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("amx", [True, False])
+def test_where_products_are_faster(monkeypatch, amx, shape, arguments, expected):
+    monkeypatch.setattr(kernels, "has_amx", lambda: amx)
+    found = cpu.faster_convolution(layer(**arguments), keras.KerasTensor(shape, "bfloat16"))
+    assert found is (expected if amx else None)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8, 5, 7), (2, 4, 6, 4, 4), (1, 2, 2, 2, 3)], ids=str)
+@pytest.mark.parametrize(
+    ("convolve", "size", "stride"), [(cpu.pointwise_convolution, 1, 1), (cpu.strided_convolution, 3, 2)]
+)
+def test_convolutions_by_products(convolve, size, stride, shape):
+    n, height, width, channels, filters = shape
+    x, kernel = normal(n, height, width, channels), normal(size, size, channels, filters, seed=1)
+    dy = normal(n, height // stride, width // stride, filters, seed=2)
+
+    def output_and_gradients(function, x, kernel):
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            y = function(x, kernel)
+        return y, *tape.gradient(y, [x, kernel], dy)
+
+    ours = tf.function(output_and_gradients)(convolve, x, kernel)
+    plain = output_and_gradients(lambda x, kernel: tf.nn.conv2d(x, kernel, stride, "SAME"), x, kernel)
+    for a, b in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"use_bias": True}, {"normalization": "batch"}], ids=str)

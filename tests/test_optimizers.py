@@ -106,7 +106,7 @@ def test_orthogonalized_keeps_the_singular_vectors(shape, decades):
     assert found.max() < 1.21
 
 
-@pytest.mark.parametrize("shape", [(300, 40), (40, 300)])
+@pytest.mark.parametrize("shape", [(300, 40), (40, 300), (40, 40)])
 def test_orthogonalized_bears_the_rounding_of_tf32(shape):
     u, _, v = np.linalg.svd(RNG.standard_normal(shape), full_matrices=False)
     matrix = ops.convert_to_tensor((u * np.logspace(0, -3, 40) @ v).astype("float16"))  # of as many bits as TF32
