@@ -1,10 +1,10 @@
 """Layers that TensorFlow trains faster on a CPU, with the results of Keras's layers up to rounding.
 
-In training, convolutions and their gradients use Winograd's minimal filtering where that is faster, and a residual
-block takes one pass over its maps for each convolution. Convolutions that oneDNN computes get a bias of zeros, so that
-oneDNN can fuse them with the ReLU or the addition that follows. Batch normalization is one operation of TensorFlow.
-Graphs of inference have none of it: the bias would become an input of an exported model. benchmarks/NOTES.md has the
-measurements.
+In training, convolutions and their gradients use Winograd's minimal filtering where that is faster, or matrix products
+where a processor has AMX, and a residual block takes one pass over its maps for each convolution. Convolutions that
+oneDNN computes get a bias of zeros, so that oneDNN can fuse them with the ReLU or the addition that follows. Batch
+normalization is one operation of TensorFlow. Graphs of inference have none of it: the bias would become an input of an
+exported model. benchmarks/NOTES.md has the measurements.
 """
 
 import contextlib
@@ -20,8 +20,9 @@ if keras.backend.backend() == "tensorflow":
 # The largest map and the fewest channels for which `filter_gradient` was measured to be faster than oneDNN's kernel.
 LARGEST_WIDTH_OF_GRADIENT, FEWEST_CHANNELS_OF_GRADIENT = 14, 96
 
-# On processors with AMX: the fewest channels for which products are faster than oneDNN's gradients of 1x1 convolutions,
-# and the largest output and the fewest channels for which they are faster for 3x3 convolutions with stride 2.
+# Where matrix products are used on processors with AMX: the fewest channels of 1x1 convolutions, and the largest output
+# and the fewest channels of 3x3 convolutions with stride 2. The numbers of channels lie between those that were
+# measured to be faster and slower than oneDNN's gradients.
 FEWEST_CHANNELS_OF_POINTWISE, LARGEST_WIDTH_OF_STRIDED, FEWEST_CHANNELS_OF_STRIDED = 64, 8, 96
 
 _contexts_of_compiled_convolutions = 0
@@ -169,7 +170,7 @@ def faster_convolution(layer, x):
     """Returns the function (x, kernel) -> y that trains a layer faster than oneDNN, or None.
 
     There is one in bfloat16 alone. The rounding of bfloat16 hides that the sums are taken in another order, and results
-    in float32 stay comparable with those of other programs. There is none for a frozen layer, because both functions
+    in float32 stay comparable with those of other programs. There is none for a frozen layer, because the functions
     would compute its filter gradient all the same.
 
     Args:

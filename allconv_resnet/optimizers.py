@@ -208,9 +208,9 @@ def orthogonalized(matrix):
 
     The singular values of the result lie in [0.68, 1.21], except for those that were below 1/500 of the Frobenius norm.
     Each of five Newton-Schulz steps maps X to `(a I + b A + c A^2) X` with `A = X X^T`, and thereby a singular value s
-    to `a s + b s^3 + c s^5`. For long matrices the steps are computed on A, which is small, and X is multiplied only
-    after the second and the last step. Without the multiplication after the second, the rounding of float32 products on
-    a GPU (TF32) would grow to the size of the result.
+    to `a s + b s^3 + c s^5`. Where one side is at least 1.5 times the other, the steps are computed on A, which is
+    small, and X is multiplied only after the second and the last step. Without the multiplication after the second, the
+    rounding of float32 products on a GPU (TF32) would grow to the size of the result.
 
     Args:
         matrix: Float tensor `[m, n]`.
@@ -222,7 +222,9 @@ def orthogonalized(matrix):
     x = ops.transpose(matrix) if tall else matrix  # so that A has the size of the shorter side
     x = x / (ops.norm(x) + 1e-7)  # so that no singular value is above 1
     a, b, c = NEWTON_SCHULZ
-    if x.shape[1] < 1.5 * x.shape[0]:  # then multiplying X in each step takes fewer operations
+    # Of n and m, the shorter and the longer side, this takes 5 n^3 + 10 n^2 m multiplications, and what follows takes
+    # 14 n^3 + 4 n^2 m.
+    if x.shape[1] < 1.5 * x.shape[0]:
         for _ in range(5):
             square = x @ ops.transpose(x)
             x = a * x + (b * square + c * (square @ square)) @ x

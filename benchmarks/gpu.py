@@ -10,7 +10,7 @@
 `receive` installs wheels with pip and keeps everything in STORE, which must survive between the commands. `train` keeps
 its run directory there, so that the next command continues the run. Several commands may run at the same time: the
 compiled programs are kept in STORE, and no process takes all of the memory of the GPU. A machine with a network needs
-only the last three commands.
+only `train`, `speed`, `profile` and `collect`.
 """
 
 import argparse

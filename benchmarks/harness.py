@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 import re
 import statistics
 import time
@@ -59,8 +60,8 @@ def this_environment():
 
 
 def gpu_names():
-    """Returns the names of the GPUs of this machine, as TensorFlow or, where it is missing, JAX has them."""
-    if importlib.util.find_spec("tensorflow"):
+    """Returns the names of the GPUs of this machine, as JAX has them if Keras uses it, or else TensorFlow."""
+    if os.environ.get("KERAS_BACKEND") != "jax" and importlib.util.find_spec("tensorflow"):
         from allconv_resnet.training.engines.distribution import gpu_names
 
         return gpu_names()

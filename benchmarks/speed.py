@@ -6,10 +6,10 @@
     python benchmarks/speed.py start-up
     python benchmarks/speed.py cifar-train --ours ours_jax --peers torch_peer torch_compiled       on a GPU
 
-Each contender has its own process (`contender.py`). All processes exist at the same time, but only one of them works.
-First all must compute the same logits from the same weights, to 1e-4 of the largest in float32. Then they take turns. A
-ratio is that of the images per second of this project and of the peer in one turn. The peers need the extra `bench`
-(and `jax`).
+Each contender has its own process (`contender.py`). They start, and are checked, at the same time. While one is
+measured, the others wait. First all must compute the same logits from the same weights, to 1e-4 of the largest in
+float32. Then they take turns. A ratio is that of the images per second of this project and of the peer in one turn. The
+peers need the extra `bench` (and `jax`).
 
 The script writes results/benchmarks/speed-TASK-HARDWARE.json with an entry for each batch size and precision. An entry
 has the last measurement of each peer, together with that of this project in the same run. Peers that are not measured
@@ -31,7 +31,7 @@ from contenders import networks
 
 PEERS = ("torch_peer", "torch_compiled", "keras_fit", "keras_fit_jax")
 BACKENDS = {"keras_fit_jax": "jax", "ours_jax": "jax"}
-SECONDS = 3.0  # shortest time of a turn
+SECONDS = 3.0  # of a turn, if its steps take as long as the second one of the process
 CHECKED = 4  # images whose logits are compared
 
 
@@ -61,7 +61,8 @@ class Contender:
         return self.read()
 
     def send(self, command):
-        print(command, file=self.process.stdin, flush=True)
+        with suppress(BrokenPipeError):  # `read` will say why the process has ended
+            print(command, file=self.process.stdin, flush=True)
 
     def read(self):
         line = self.process.stdout.readline()
@@ -74,10 +75,13 @@ class Contender:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, error, *_):
+        if error:  # the process may wait for someone who reads its answer
+            self.process.kill()
         with suppress(BrokenPipeError):
             self.process.stdin.close()
         self.process.wait()
+        self.process.stdout.close()
         self.messages.close()
 
 

@@ -20,9 +20,13 @@ import harness
 import jax
 from contenders import networks, ours_jax
 
+# The names of the kernels are those of cuDNN and XLA. The first group that matches is taken.
 GROUPS = {
-    "convolutions": r"conv(?!ert)|xmma|cutlass|cudnn|implicit|wgrad|dgrad|fprop|nvjet|gemm|dot",
-    "copies and changes of the layout": r"nchw|nhwc|transpose|convertTensor|memcpy|memset|copy",
+    "copies and changes of the layout": r"nchwToNhwc|nhwcToNchw|convertTensor|transpose|memcpy|memset|copy",
+    "filter gradients": r"wgrad",
+    "input gradients": r"dgrad",
+    "forward passes": r"fprop",
+    "other convolutions and products": r"conv(?!ert)|xmma|cutlass|cudnn|nvjet|gemm|dot",
 }
 ELEMENT_WISE = "element-wise operations, reductions and the optimizer"
 
@@ -41,11 +45,9 @@ def main():
         with jax.profiler.trace(folder):
             contender.train(options.steps)
         kernels = read(next(Path(folder).rglob("*.xplane.pb")), options.steps)
-    groups = defaultdict(float)
-    for kernel, (_, milliseconds) in kernels.items():
-        groups[group(kernel)] += milliseconds
+    groups = grouped({name: milliseconds for name, (_, milliseconds) in kernels.items()})
     print(f"a step of {options.batch} images in {options.precision}: {seconds * 1e3:.2f} ms without the profiler")
-    for name, milliseconds in sorted(groups.items(), key=lambda item: -item[1]):
+    for name, milliseconds in groups.items():
         print(f"{milliseconds:8.3f} ms  {name}")
     longest = sorted(kernels.items(), key=lambda item: -item[1][1])
     for name, (count, milliseconds) in longest[:30]:
@@ -71,8 +73,13 @@ def read(path, steps):
     return kernels
 
 
-def group(kernel):
-    return next((name for name, pattern in GROUPS.items() if re.search(pattern, kernel, re.I)), ELEMENT_WISE)
+def grouped(kernels):
+    """Returns the milliseconds of each group, the longest first, from those of each kernel."""
+    groups = defaultdict(float)
+    for kernel, milliseconds in kernels.items():
+        matching = (name for name, pattern in GROUPS.items() if re.search(pattern, kernel, re.IGNORECASE))
+        groups[next(matching, ELEMENT_WISE)] += milliseconds
+    return dict(sorted(groups.items(), key=lambda item: -item[1]))
 
 
 if __name__ == "__main__":

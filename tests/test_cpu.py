@@ -90,10 +90,12 @@ def test_where_products_are_faster(monkeypatch, amx, shape, arguments, expected)
 @pytest.mark.parametrize(
     ("convolve", "size", "stride"), [(cpu.pointwise_convolution, 1, 1), (cpu.strided_convolution, 3, 2)]
 )
-def test_convolutions_by_products(convolve, size, stride, shape):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_convolutions_by_products(convolve, size, stride, dtype, shape):
     n, height, width, channels, filters = shape
     x, kernel = normal(n, height, width, channels), normal(size, size, channels, filters, seed=1)
     dy = normal(n, height // stride, width // stride, filters, seed=2)
+    x, kernel, dy = (tf.cast(value, dtype) for value in (x, kernel, dy))
 
     def output_and_gradients(function, x, kernel):
         with tf.GradientTape() as tape:
@@ -104,7 +106,30 @@ def test_convolutions_by_products(convolve, size, stride, shape):
     ours = tf.function(output_and_gradients)(convolve, x, kernel)
     plain = output_and_gradients(lambda x, kernel: tf.nn.conv2d(x, kernel, stride, "SAME"), x, kernel)
     for a, b in zip(ours, plain, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+        a, b = (tf.cast(value, tf.float32).numpy() for value in (a, b))
+        assert np.abs(a - b).max() <= (2e-2 if dtype == "bfloat16" else 1e-5) * np.abs(b).max()
+
+
+def test_a_block_of_cifar10_wide_trains_with_products(monkeypatch):
+    monkeypatch.setattr(kernels, "available", lambda: False)  # these would use instructions of AMX
+    x, dy = normal(2, 16, 16, 96), normal(2, 8, 8, 128, seed=1)
+    block = ScaledResidualBlock(128, strides=2, kernel_sizes=(3, 1), dtype="mixed_bfloat16")
+    block.build(x.shape)
+    found = []
+    for amx in (True, False):
+        monkeypatch.setattr(kernels, "has_amx", lambda amx=amx: amx)
+
+        @tf.function
+        def gradients(x):
+            with tf.GradientTape() as tape:
+                y = block(x, training=True)
+            return tape.gradient(y, block.trainable_variables, tf.cast(dy, y.dtype))
+
+        operations = {operation.type for operation in gradients.get_concrete_function(x).graph.get_operations()}
+        assert ("SpaceToDepth" in operations) == amx
+        found.append([value.numpy() for value in gradients(x)])
+    for a, b in zip(*found, strict=True):
+        assert np.abs(a - b).max() <= 3e-2 * max(np.abs(b).max(), 1e-3)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"use_bias": True}, {"normalization": "batch"}], ids=str)

@@ -136,7 +136,8 @@ def _permutation(first, second, third, max_index):
     """Returns what `shuffled` makes of all indices up to `max_index`, which is below 2^16: int64 `[max_index + 1]`.
 
     The blocks have 16 bits, so that a value of a small range would be encrypted thousands of times, one after the
-    other, until it lies in the range again. Here all blocks are encrypted once, and then followed in doubled steps.
+    other, until it lies in the range again. Here all blocks are encrypted once, and then followed in doubled steps. The
+    cache holds eight epochs of two permutations.
     """
     blocks = np.arange(2**16, dtype=np.uint16)
     encrypted = _encrypted(blocks, [key & 0xFF for key in (first, second, third)], word=8)
