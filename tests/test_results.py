@@ -61,7 +61,7 @@ def test_a_peer_that_was_not_measured_says_so(page, tmp_path):
         spread = {"median": ratio, "min": ratio - 0.1, "max": ratio + 0.1, "n": 5}
         return {"ours_over_theirs": spread, "memory": memory, "ours": {"memory": memory}, "commit": commit}
 
-    path = tmp_path / "benchmarks" / "speed-cifar-train-here.json"
+    path = tmp_path / "benchmarks" / "speed-cifar-train-2-here.json"
     path.parent.mkdir()
     entries = [
         {"batch": 32, "precision": "float32", "contenders": {"torch_peer": peer(1.5, "aaaaaaaa")}},
@@ -69,7 +69,7 @@ def test_a_peer_that_was_not_measured_says_so(page, tmp_path):
     ]
     path.write_text(json.dumps({"what": "cifar-train", "environment": ENVIRONMENT, "entries": entries}))
     rows = _rows(write_report(tmp_path, page))
-    log, here = "[log](benchmarks/speed-cifar-train-here.json)", "2 cores of Test CPU, float32"
+    log, here = "[log](benchmarks/speed-cifar-train-2-here.json)", "2 cores of Test CPU, float32"
     ratio = "1.50 (1.40 to 1.60, n = 5)"
     speed, memory = rows["cifar-train", "32"]
     assert speed[3:] == [MISSING, ratio, MISSING, MISSING, f"{here}, aaaaaaa", log]
@@ -77,6 +77,18 @@ def test_a_peer_that_was_not_measured_says_so(page, tmp_path):
     speed, memory = rows["cifar-train", "64"]
     assert speed[3:] == ["2.00 (1.90 to 2.10, n = 5)", MISSING, MISSING, MISSING, f"{here}, bbbbbbb+", log]
     assert memory[3:7] == ["2.00", "2.00", MISSING, MISSING]
+
+
+def test_a_gpu_has_a_table_of_its_own(page, tmp_path):
+    rate = {"median": 17847.4, "min": 17438.5, "max": 18429.6, "n": 3}
+    ratio = {"median": 2.05, "min": 1.99, "max": 2.07, "n": 3}
+    contender = {"ours_over_theirs": ratio, "ours": {"images_per_second": rate}, "commit": "aaaaaaaa"}
+    path = tmp_path / "benchmarks" / "speed-cifar-train-jax-nvidia-h200.json"
+    path.parent.mkdir()
+    entries = [{"batch": 128, "precision": "bfloat16", "contenders": {"torch_compiled": contender}}]
+    path.write_text(json.dumps({"what": "cifar-train", "environment": ENVIRONMENT, "entries": entries}))
+    (cells,) = _rows(write_report(tmp_path, page))["cifar-train", "128"]
+    assert cells[3:6] == ["17,847 (17,438 to 18,430, n = 3)", "2.05 (1.99 to 2.07, n = 3)", MISSING]
 
 
 def test_the_answers_of_a_server_keep_as_many_digits_as_they_have(page, tmp_path):
