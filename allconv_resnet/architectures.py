@@ -5,6 +5,8 @@ This module does not import Keras, so that the command line can show recipes and
 
 from typing import NamedTuple
 
+from allconv_resnet.errors import BadInput
+
 
 class Stem(NamedTuple):
     """The first convolution of a network, and the average pooling after it.
@@ -62,4 +64,6 @@ def imagenet_stem(width=IMAGENET_WIDTHS[0]):
 
 def imagenet_stages(widths=IMAGENET_WIDTHS, blocks=(3, 4, 6, 3)):
     """Returns the four stages of section 4.2, with the given widths and numbers of blocks."""
+    if len(widths) != len(blocks):
+        raise BadInput(f"widths must be {len(blocks)} integers. Received: widths={tuple(widths)}")
     return tuple(Stage(*stage) for stage in zip(blocks, widths, (1, 2, 2, 2), strict=True))

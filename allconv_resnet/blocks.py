@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
+import numpy as np
 from keras import ops
 
 from allconv_resnet.cpu import (
@@ -92,7 +93,9 @@ class ResidualBlock(Configured):
             raise BadInput(f'normalization must be None or "batch". Received: normalization={normalization!r}')
         if shortcut not in (None, "identity"):
             raise BadInput(f'shortcut must be "identity" or None. Received: shortcut={shortcut!r}')
-        if len(kernel_sizes) != 2 or min(kernel_sizes) < 1:
+        if not isinstance(strides, int) or strides < 1:
+            raise BadInput(f"strides must be a positive integer. Received: strides={strides}")
+        if np.shape(kernel_sizes) != (2,) or min(kernel_sizes) < 1:
             raise BadInput(f"kernel_sizes must be two positive integers. Received: kernel_sizes={kernel_sizes}")
         self.filters, self.strides, self.use_bias, self.normalization = filters, strides, use_bias, normalization
         self.initialization, self.seed, self.shortcut = initialization, seed, shortcut
@@ -111,6 +114,8 @@ class ResidualBlock(Configured):
 
     def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
+        if channels is None:
+            raise BadInput(f"The number of channels must be known. Received: input_shape={input_shape}")
         if channels > self.filters:
             raise BadInput(
                 f"The filters of a block must be at least the channels of its input, {channels}. "
@@ -194,7 +199,10 @@ class ResidualBlock(Configured):
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")
 class ScaledResidualBlock(ResidualBlock):
-    """The block `x + gain * C2(activation(C1(x)))` with a trained scalar (SkipInit, De & Smith 2020, arXiv 2002.10444).
+    """The block `x + gain * C2(activation(C1(x)))` with a trained scalar, as in SkipInit.
+
+    De & Smith (2020, arXiv 2002.10444) let the scalar begin at 0 or at most at one over the root of the number of
+    blocks. The default of 0.4 is this project's.
 
     Args:
         filters: Integer, see `ResidualBlock`.

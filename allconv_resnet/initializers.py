@@ -58,6 +58,7 @@ def for_kernel(identifier: Any, seed: int) -> keras.initializers.Initializer:
 
     Raises:
         ValueError: if Keras has no such initializer.
+        BadInput: if `identifier` is None or a class.
 
     Example:
 
@@ -65,12 +66,17 @@ def for_kernel(identifier: Any, seed: int) -> keras.initializers.Initializer:
     >>> for_kernel("near_identity", seed=0)((3, 3, 16, 16)).shape
     TensorShape([3, 3, 16, 16])
     """
-    if identifier == "near_identity":
+    if identifier is None or isinstance(identifier, type):
+        raise BadInput(f"initialization must be an initializer or its name. Received: initialization={identifier}")
+    name = identifier if isinstance(identifier, str) else ""
+    if name == "near_identity":
         return NearIdentityNormal(seed)
-    if identifier in ("standard", "he"):
-        scale = {"standard": 1.0, "he": 2.0}[identifier]
+    if name in ("standard", "he"):
+        scale = {"standard": 1.0, "he": 2.0}[name]
         return keras.initializers.VarianceScaling(scale, mode="fan_out", distribution="untruncated_normal", seed=seed)
     initializer = keras.initializers.get(identifier)
+    if not isinstance(initializer, keras.initializers.Initializer):  # a function of shape and dtype
+        return initializer
     config = initializer.get_config()
     # Many kernels share one initializer. If each did not get its own seed, kernels of one shape would all be equal.
     return type(initializer).from_config({**config, "seed": seed}) if "seed" in config else initializer
@@ -94,7 +100,8 @@ def patch_whitening(images: np.ndarray, kernel_size: int, filters: int, epsilon:
         float32 array `[k, k, c, filters]`.
 
     Raises:
-        BadInput: if `filters` is larger than the number of values in a patch.
+        BadInput: if there are no images, if they are smaller than a patch, or if `filters` is larger than the number of
+            values in a patch.
 
     Example: the outputs of the whitened patches are uncorrelated.
 
@@ -106,6 +113,9 @@ def patch_whitening(images: np.ndarray, kernel_size: int, filters: int, epsilon:
     >>> bool(np.allclose(outputs.T @ outputs / len(outputs), np.eye(4), atol=1e-5))
     True
     """
+    if not len(images) or min(images.shape[1:3]) < kernel_size:
+        least = f"images must be at least one, of at least {kernel_size}x{kernel_size} pixels"
+        raise BadInput(f"{least}. Received: shape={images.shape}")
     patches = np.lib.stride_tricks.sliding_window_view(images, (kernel_size, kernel_size), axis=(1, 2))
     patches = np.moveaxis(patches, 3, -1)  # [n, rows, columns, k, k, c]
     shape = patches.shape[3:]

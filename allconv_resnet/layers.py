@@ -7,6 +7,7 @@ import keras
 from keras import layers, ops
 
 from allconv_resnet import initializers
+from allconv_resnet.errors import BadInput
 from allconv_resnet.types import Config, Shape, Tensor
 
 
@@ -54,6 +55,11 @@ def argument_names(kind):
             if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
                 break
     return names
+
+
+def wide_dtype(policy):
+    """Returns the dtype of a network's last layers, at least float32: in 16 bits the logits would have few digits."""
+    return "float32" if policy.variable_dtype in ("float16", "bfloat16") else policy.variable_dtype
 
 
 def serialized(arguments):
@@ -179,12 +185,18 @@ def standardize(images: Tensor) -> Tensor:
     Returns:
         float32 tensor `[n, h, w, c]`.
 
+    Raises:
+        BadInput: if the images do not have four axes.
+
     Example:
 
     >>> images = acr.standardize(np.arange(12, dtype="uint8").reshape(1, 2, 2, 3))
     >>> round(float(keras.ops.mean(images)), 6), round(float(keras.ops.std(images)), 6)
     (0.0, 1.0)
     """
+    axes = images.shape.rank if hasattr(images.shape, "rank") else len(images.shape)
+    if axes not in (4, None):  # None is an unknown number in a graph of TensorFlow
+        raise BadInput(f"images must be [n, h, w, c]: one image needs images[None]. Received: shape={images.shape}")
     if keras.backend.backend() != "tensorflow" and type(images).__module__.partition(".")[0] == "tensorflow":
         import tensorflow as tf
 

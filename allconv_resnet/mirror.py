@@ -41,7 +41,7 @@ class PoolingOverMirrorImages(layers.GlobalAveragePooling2D):
         x: Float tensor `[2 n, h, w, c]`, from images that `WithMirrorImages` doubled; in training `[n, h, w, c]`.
 
     Returns:
-        Float tensor `[n, c]`, at least float32, because an average in bfloat16 would lose digits.
+        Float tensor `[n, c]`, of the dtype of the layer's variables, because an average in bfloat16 would lose digits.
 
     Example:
 
@@ -52,7 +52,7 @@ class PoolingOverMirrorImages(layers.GlobalAveragePooling2D):
 
     def call(self, x, training=False):
         x = ops.cast(super().call(x), self.variable_dtype)
-        return x if training else ops.mean(ops.reshape(x, (2, -1, x.shape[-1])), axis=0)
+        return x if training else ops.mean(ops.reshape(x, (2, -1, *x.shape[1:])), axis=0)
 
     def compute_output_spec(self, x, training=False):
         return keras.KerasTensor((None, *self.compute_output_shape(x.shape)[1:]), self.variable_dtype)

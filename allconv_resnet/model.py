@@ -3,9 +3,11 @@
 stem -> stages of residual blocks -> global average pooling -> fixed random projection
 """
 
+import contextlib
 import functools
 import inspect
 import itertools
+import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self, TypeVar, cast
 
@@ -35,6 +37,7 @@ from allconv_resnet.layers import (
     frozen_config,
     serialized,
     standardize,
+    wide_dtype,
 )
 from allconv_resnet.mirror import PoolingOverMirrorImages, WithMirrorImages
 from allconv_resnet.transfer import take_weights
@@ -77,10 +80,12 @@ class AllConvResNet(keras.Model):
         normalization: None, or `"batch"` for batch normalization after each convolution.
         initialization: Initializer of the residual kernels: `"near_identity"` (standard deviation `1/(k^2 c)`, the
             paper's), `"standard"` (`1/(k sqrt(c))`), `"he"`, or any Keras initializer.
-        trainable_head: Whether the last layer is trained. The paper's is a fixed random projection.
+        trainable_head: Whether the last layer is trained. The paper's is a fixed random projection. To assign
+            `trainable = True` to the model or to that layer trains it too.
         trainable_stem: Whether the first convolution is trained, as the paper's is. If not, see `whiten_stem`.
         mirror_average: Whether the logits in inference are the mean over an image and its mirror image, left to right,
-            see `mirror`. The paper's are not.
+            see `mirror`. The paper's are not. The maps before the pooling are then those of the n images and, after
+            them, of their n mirror images.
         seed: Integer. It determines every initial weight, including the projection.
         dtype: Dtype policy of the layers, for instance `"mixed_bfloat16"`. The logits are at least float32.
         name: String, the name of the model.
@@ -98,8 +103,8 @@ class AllConvResNet(keras.Model):
         Logits, a float tensor `[n, num_classes]`.
 
     Raises:
-        BadInput: if there is no such argument, if a stage is narrower than the one before it, if a stride does not
-            divide the image, or if `weights` do not fit the network.
+        BadInput: if there is no such argument, if a number of the table is not positive, if a stage is narrower than
+            the one before it, if a stride does not divide the image, or if `weights` do not fit the network.
 
     Example:
 
@@ -133,7 +138,7 @@ class AllConvResNet(keras.Model):
         arguments = {key: value for key, value in locals().items() if key in _OWN_ARGUMENTS} | block_arguments
         del arguments["weights"]  # a configuration describes the network, and not its weights
         _check_arguments(block, block_arguments)
-        stem, stages = Stem(*stem), tuple(Stage(*stage) for stage in stages)
+        stem, stages = _checked_table(input_shape, stem, stages, num_classes, seed)
         policy = keras.dtype_policies.get(dtype)
         seeds = itertools.count(seed * 10_000, step=2)  # a block uses two
 
@@ -162,11 +167,11 @@ class AllConvResNet(keras.Model):
         if final_activation is not None:
             x = activation_layer(final_activation, "final_activation", policy)(x)
         pooling = PoolingOverMirrorImages if mirror_average else layers.GlobalAveragePooling2D
-        # In bfloat16 the logits would have only three digits. In float32, the mean and the projection cost little.
-        wide = policy.variable_dtype
+        wide = wide_dtype(policy)  # the mean and the projection cost little
         x = pooling(data_format="channels_last", name="pool", dtype=wide)(x)
         x = RandomProjection(num_classes, next(seeds), trainable_head, name="projection", dtype=wide)(x)
         super().__init__(inputs=images, outputs=x, name=name)
+        self.dtype_policy = policy  # `compile` scales the loss if it is mixed_float16
         self._config = serialized({**arguments, "stem": stem, "stages": stages, "dtype": policy})
         if weights is not None:
             _load_weights(self, weights)
@@ -201,6 +206,29 @@ def _check_arguments(block, block_arguments):
         )
 
 
+def _checked_table(input_shape, stem, stages, num_classes, seed):
+    """Returns the `Stem` and the tuple of `Stage`, whose numbers are positive integers."""
+    if len(input_shape) != 3 or input_shape[2] is None:
+        raise BadInput(
+            f"input_shape must be (height, width, channels), with known channels. Received: input_shape={input_shape}"
+        )
+    try:
+        stem, stages = Stem(*stem), tuple(Stage(*stage) for stage in stages)
+    except TypeError as error:
+        raise BadInput(
+            "stem must be (filters, kernel_size, strides, pool), and stages a sequence of (blocks, filters, strides). "
+            f"Received: stem={stem}, stages={stages}"
+        ) from error
+    numbers = {"num_classes": [num_classes], "stem": stem, "stages": itertools.chain(*stages)}
+    for name, values in numbers.items():
+        for value in values:
+            if not (isinstance(value, (int, np.integer)) and value >= 1):
+                raise BadInput(f"{name} must have positive integers. Received: {value!r}")
+    if not isinstance(seed, (int, np.integer)):
+        raise BadInput(f"seed must be an integer. Received: seed={seed!r}")
+    return stem, stages
+
+
 def _load_weights(model, weights):
     if weights in pretrained.names():
         transfer = take_weights(model, pretrained.read_weights(pretrained.find(weights)))
@@ -209,15 +237,37 @@ def _load_weights(model, weights):
                 raise BadInput(f"weights must fit the network, but for {name} {reason}. Received: weights={weights!r}")
     elif str(weights).endswith((".weights.h5", ".keras")):
         try:
+            kept = _count_weights(weights)
+            if kept != len(model.weights):  # Keras would ignore what is too much
+                raise BadInput(f"it has {kept} weights, and the network {len(model.weights)}")
             model.load_weights(weights)
-        except (OSError, ValueError, KeyError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
             raise BadInput(f"The weights in {weights} cannot be loaded into the network: {reason}") from error
     else:
         raise BadInput(
             f"weights must be None, the path of a .weights.h5 or .keras file, or the name of a network. "
             f"{pretrained.available()}. Received: weights={weights!r}"
         )
+
+
+def _count_weights(path):
+    """Returns the number of weights in a `.weights.h5` or `.keras` file, without those of an optimizer."""
+    import h5py  # a dependency of Keras
+
+    count = 0
+
+    def visit(name, value):
+        nonlocal count
+        count += isinstance(value, h5py.Dataset) and not name.startswith("optimizer/")
+
+    with contextlib.ExitStack() as stack:
+        file = path
+        if str(path).endswith(".keras"):
+            file = stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open("model.weights.h5"))
+        stack.enter_context(h5py.File(file, "r")).visititems(visit)
+    return count
 
 
 def whiten_stem(model: AllConvResNet, images: np.ndarray, sample: int = 5_000) -> None:
@@ -229,7 +279,7 @@ def whiten_stem(model: AllConvResNet, images: np.ndarray, sample: int = 5_000) -
         sample: Integer, the number of images, evenly spaced, that are used.
 
     Raises:
-        BadInput: as `patch_whitening`.
+        BadInput: as `patch_whitening`, and if the images have other channels than those of the network.
 
     Example:
 
@@ -238,6 +288,8 @@ def whiten_stem(model: AllConvResNet, images: np.ndarray, sample: int = 5_000) -
     >>> acr.whiten_stem(model, images)
     """
     stem = model.get_layer("stem")
+    if not len(images) or images.shape[-1] != stem.kernel.shape[2]:
+        raise BadInput(f"images must be some with {stem.kernel.shape[2]} channels. Received: shape={images.shape}")
     images = ops.convert_to_numpy(standardize(images[:: -(-len(images) // sample)]))
     stem.kernel.assign(patch_whitening(images, stem.kernel_size[0], stem.filters))
 

@@ -91,7 +91,8 @@ class Momentum(keras.optimizers.Optimizer):
 
         Args:
             var_list: List of variables, or None.
-            var_names: List of strings, or None. Variables in whose name one of them occurs are excluded.
+            var_names: List of strings, or None. Variables in whose name one of them occurs are excluded. The name is
+                the last part of a path, such as `bias` of `head/bias`.
         """
         super().exclude_from_weight_decay(var_list, var_names)
         self.excluded_paths = [variable.path for variable in var_list or ()]
@@ -194,11 +195,13 @@ class Muon(Momentum):
             else:
                 new = variable - rate * update
                 norm = self.kernel_norm * min(matrix.shape) ** 0.5
-                self.assign(variable, new * (norm / ops.norm(ops.reshape(new, (-1,)))))
+                self.assign(variable, new * (norm / ops.maximum(ops.norm(ops.reshape(new, (-1,))), TINY)))
 
     def get_config(self) -> Config:
         return {**super().get_config(), "kernel_norm": self.kernel_norm, "vector_scale": self.vector_scale}
 
+
+TINY = 1e-30  # so that a kernel of zeros stays one
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # by Jordan et al.: steep at 0, and values near 1 stay there
 

@@ -24,7 +24,7 @@ class StepDecay(schedules.LearningRateSchedule):
         factor: Float.
 
     Raises:
-        BadInput: if the boundaries do not increase, or if one is not positive.
+        BadInput: if the boundaries do not increase, or if one is not a positive integer.
 
     Example:
 
@@ -34,10 +34,12 @@ class StepDecay(schedules.LearningRateSchedule):
 
     def __init__(self, initial: float, boundaries: Sequence[int], factor: float = 0.1) -> None:
         super().__init__()
-        boundaries = [int(boundary) for boundary in boundaries]
-        if boundaries != sorted(set(boundaries)) or any(boundary <= 0 for boundary in boundaries):
-            raise BadInput(f"boundaries must be positive and increase. Received: boundaries={boundaries}")
-        self.initial, self.boundaries, self.factor = float(initial), boundaries, float(factor)
+        steps = [int(boundary) for boundary in boundaries]
+        if steps != sorted(set(boundaries)) or any(step <= 0 for step in steps):
+            raise BadInput(
+                f"boundaries must be positive integers and increase. Received: boundaries={list(boundaries)}"
+            )
+        self.initial, self.boundaries, self.factor = float(initial), steps, float(factor)
 
     def __call__(self, step: Tensor) -> Tensor:
         """Returns the learning rate of `step`, an integer scalar, as a float32 scalar."""
@@ -101,7 +103,7 @@ class LinearDecay(schedules.PolynomialDecay):
         steps: Positive integer.
 
     Raises:
-        BadInput: if `steps` is not positive.
+        BadInput: if `steps` is not a positive integer.
 
     Example:
 
@@ -110,9 +112,7 @@ class LinearDecay(schedules.PolynomialDecay):
     """
 
     def __init__(self, initial: float, steps: int) -> None:
-        if steps < 1:
-            raise BadInput(f"steps must be positive. Received: steps={steps}")
-        super().__init__(float(initial), int(steps), end_learning_rate=0.0)
+        super().__init__(float(initial), _whole(steps), end_learning_rate=0.0)
 
     def get_config(self) -> Config:
         return {"initial": self.initial_learning_rate, "steps": self.decay_steps}
@@ -132,7 +132,7 @@ class Triangle(schedules.LearningRateSchedule):
         last_factor: Float, the rate of step `steps` as a multiple of `highest`.
 
     Raises:
-        BadInput: if `steps` is not positive, or `rise` is not between 0 and 1.
+        BadInput: if `steps` is not a positive integer, or `rise` is not between 0 and 1.
 
     Example:
 
@@ -144,11 +144,10 @@ class Triangle(schedules.LearningRateSchedule):
         self, highest: float, steps: int, rise: float = 0.23, first_factor: float = 0.2, last_factor: float = 0.07
     ) -> None:
         super().__init__()
-        if steps < 1:
-            raise BadInput(f"steps must be positive. Received: steps={steps}")
+        steps = _whole(steps)
         if not 0 <= rise < 1:
             raise BadInput(f"rise must be at least 0 and less than 1. Received: rise={rise}")
-        self.highest, self.steps = float(highest), int(steps)
+        self.highest, self.steps = float(highest), steps
         self.rise, self.first_factor, self.last_factor = float(rise), float(first_factor), float(last_factor)
 
     def __call__(self, step: Tensor) -> Tensor:
@@ -178,7 +177,7 @@ class WarmUp(schedules.LearningRateSchedule):
         steps: Positive integer.
 
     Raises:
-        BadInput: if `steps` is not positive.
+        BadInput: if `steps` is not a positive integer, or if there is no schedule.
 
     Example:
 
@@ -188,9 +187,9 @@ class WarmUp(schedules.LearningRateSchedule):
 
     def __init__(self, schedule: schedules.LearningRateSchedule, steps: int) -> None:
         super().__init__()
-        if steps < 1:
-            raise BadInput(f"steps must be positive. Received: steps={steps}")
-        self.schedule, self.steps = schedule, int(steps)
+        self.schedule, self.steps = schedule, _whole(steps)
+        if not callable(schedule):
+            raise BadInput(f"schedule must be a learning-rate schedule. Received: schedule={schedule!r}")
 
     def __call__(self, step: Tensor) -> Tensor:
         """Returns the learning rate of `step`, an integer scalar, as a float32 scalar."""
@@ -202,3 +201,10 @@ class WarmUp(schedules.LearningRateSchedule):
     @classmethod
     def from_config(cls, config: Config) -> Self:
         return cls(schedules.deserialize(config["schedule"]), config["steps"])
+
+
+def _whole(steps):
+    """Returns a number of steps as an integer."""
+    if steps != int(steps) or steps < 1:
+        raise BadInput(f"steps must be a positive integer. Received: steps={steps}")
+    return int(steps)

@@ -19,7 +19,8 @@ def main(network, frozen=("stem", "stage1"), epochs=5):
 
     base = acr.load(network)
     for layer in base.layers:
-        layer.trainable = not layer.name.startswith(frozen)
+        if layer.name.startswith(frozen):
+            layer.trainable = False
     outputs = keras.layers.Dense(2, name="odd")(base.get_layer("pool").output)
     model = keras.Model(base.input, outputs)
 

@@ -228,3 +228,16 @@ def test_airbench_takes_the_steps_of_its_paper(recipe, rate):
         optimizer.apply([keras.ops.array(gradients[0]), keras.ops.array(8 * gradients[1])], [kernel, bias])
     np.testing.assert_allclose(keras.ops.convert_to_numpy(kernel), theirs[0], rtol=1e-5)
     np.testing.assert_allclose(8 * keras.ops.convert_to_numpy(bias), theirs[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda **k: baselines.resnet(8, **k), baselines.all_cnn_c, baselines.airbench])
+def test_16_bits(make):
+    assert make(dtype="float16").output.dtype == "float32"
+    model = make(dtype="mixed_float16")
+    model.compile("sgd", "mse")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def test_airbench_needs_the_size_of_the_images():
+    with pytest.raises(BadInput, match="26x26"):
+        baselines.airbench(input_shape=(None, None, 3))

@@ -139,3 +139,10 @@ def test_images_whose_size_the_strides_do_not_divide_are_refused_with_a_sentence
 def test_kernel_sizes_are_two_positive_integers(kernel_sizes):
     with pytest.raises(BadInput, match="kernel_sizes must be two positive integers"):
         acr.ResidualBlock(8, kernel_sizes=kernel_sizes)
+
+
+def test_strides_are_one_positive_integer():
+    with pytest.raises(BadInput, match="strides must be a positive integer"):
+        acr.ResidualBlock(8, strides=(2, 2))
+    with pytest.raises(BadInput, match="kernel_sizes must be two positive integers"):
+        acr.ResidualBlock(8, kernel_sizes=3)

@@ -94,3 +94,10 @@ def test_sublayers_that_were_frozen_stay_frozen():
     assert [weight.path.split("/")[-2] for weight in again.trainable_weights] == ["conv1"]
     model = keras.Sequential([keras.Input((4, 4, 8)), acr.ResidualBlock(8, trainable=False)])
     assert model.trainable_weights == []
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (2, 2, 8, 8, 3)])
+def test_one_image_is_refused_with_a_sentence(shape):
+    for images in (np.zeros(shape, "uint8"), ops.zeros(shape)):
+        with pytest.raises(ValueError, match="one image needs"):
+            acr.Standardization()(images)

@@ -234,3 +234,102 @@ def test_features_are_averaged_in_float32(mirror_average):
     features = np.asarray(keras.ops.cast(pool(np.random.default_rng(0).random((2, 8, 8, 16), "float32")), "float32"))
     rounded = np.asarray(keras.ops.cast(keras.ops.cast(features, "bfloat16"), "float32"))
     assert pool.compute_dtype == "float32" and np.mean(features != rounded) > 0.9
+
+
+TINY = {"input_shape": (8, 8, 3), "stem": (4, 3), "stages": [(2, 8, 2)]}
+
+
+def test_mixed_float16_scales_the_loss_and_keeps_doing_so(tmp_path):
+    """Without it, most gradients of the paper's initial weights are smaller than the smallest float16."""
+    model = acr.AllConvResNet(**TINY, dtype="mixed_float16")
+    model.compile(acr.Momentum(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    model.fit(np.ones((4, 8, 8, 3)), np.zeros(4), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert int(loaded.optimizer.iterations) == 1
+    assert model(np.ones((1, 8, 8, 3), "float32")).dtype == "float32"
+    plain = acr.AllConvResNet(**TINY, dtype="mixed_bfloat16")
+    plain.compile("sgd", "mse")
+    assert not isinstance(plain.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+@pytest.mark.parametrize("mirror_average", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "mixed_bfloat16"])
+def test_logits_are_at_least_float32(dtype, mirror_average):
+    model = acr.AllConvResNet(**TINY, dtype=dtype, mirror_average=mirror_average)
+    assert model.output.dtype == "float32"
+    assert keras.backend.standardize_dtype(model(np.ones((1, 8, 8, 3), "float32")).dtype) == "float32"
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+@pytest.mark.parametrize("other", [{"normalization": "batch"}, {"stages": [(3, 8, 2)]}, {"block": "scaled"}], ids=str)
+def test_weights_of_other_networks_are_refused(tmp_path, suffix, other):
+    model, path = acr.AllConvResNet(**{**TINY, **other}), tmp_path / f"model{suffix}"
+    model.compile("sgd", "mse")
+    model.fit(np.ones((1, 8, 8, 3)), np.zeros((1, 10)), verbose=0)  # the file has the weights of the optimizer too
+    model.save(path) if suffix == ".keras" else model.save_weights(path)
+    again = acr.AllConvResNet(**{**TINY, **other}, weights=path)
+    for a, b in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(BadInput, match=r"cannot be loaded into the network: it has \d+ weights, and the network \d+"):
+        acr.AllConvResNet(**TINY, weights=path)
+
+
+@pytest.mark.parametrize("name", ["bad.keras", "bad.weights.h5"])
+def test_a_damaged_file_of_weights_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("no weights")
+    with pytest.raises(BadInput, match=f"The weights in .*{name} cannot be loaded into the network: .*[a-z]"):
+        acr.AllConvResNet(**TINY, weights=tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"stages": [(0, 8, 2), (1, 8)]},
+        {"stages": [(1, 8, 2, 3)]},
+        {"stages": 3},
+        {"stem": 16},
+        {"stem": (4, 3, 1, 0)},
+        {"num_classes": 0},
+        {"num_classes": 2.5},
+        {"seed": None},
+        {"initialization": None},
+        {"initialization": keras.initializers.HeNormal},
+        {"input_shape": (8, 8, None)},
+    ],
+    ids=str,
+)
+def test_tables_that_make_no_network_are_refused(arguments):
+    with pytest.raises(BadInput, match="Received: "):
+        acr.AllConvResNet(**{**TINY, **arguments})
+
+
+@pytest.mark.parametrize("initialization", [keras.initializers.HeNormal(), "HeNormal"])
+def test_initializers_of_keras(initialization):
+    model = acr.AllConvResNet(**TINY, initialization=initialization)
+    kernels = [w for w in model.weights if w.path.endswith("conv2/kernel")]
+    assert len(kernels) == 2 and np.std(kernels[0]) == pytest.approx((2 / 72) ** 0.5, rel=0.2)
+    assert not np.array_equal(*kernels)
+
+
+def test_an_initializer_may_be_a_function():
+    def ones(shape, dtype=None):
+        return ops.ones(shape, dtype)
+
+    block = acr.ResidualBlock(3, initialization=ones)
+    block.build((None, 4, 4, 3))
+    assert (ops.convert_to_numpy(block.conv1.kernel) == 1).all()
+
+
+def test_images_that_cannot_whiten_are_refused():
+    model = acr.AllConvResNet(**TINY)
+    for shape in ((0, 8, 8, 3), (5, 2, 2, 3), (5, 8, 8, 1)):
+        with pytest.raises(BadInput, match="images must"):
+            acr.whiten_stem(model, np.zeros(shape, "uint8"))
+
+
+def test_the_widths_of_imagenet_are_four():
+    with pytest.raises(BadInput, match="widths must be 4 integers"):
+        acr.imagenet_resnet(10, widths=(8, 8, 8))

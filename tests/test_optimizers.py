@@ -188,3 +188,9 @@ def test_a_schedule_sees_every_batch_under_gradient_accumulation():
         found.append(float(ops.convert_to_numpy(w)[0]))
     assert found == pytest.approx([0, -1, -1, -2, -2, -2.1, -2.1, -2.2])  # boundary 4 is that of the second update
     assert int(optimizer.iterations) == 4
+
+
+def test_a_fixed_norm_leaves_a_kernel_of_zeros():
+    kernel = keras.Variable(np.zeros((3, 3, 4, 6), "float32"), name="kernel")
+    acr.Muon(0.1, kernel_norm=1.0).apply([ops.zeros((3, 3, 4, 6))], [kernel])
+    assert not ops.convert_to_numpy(kernel).any()

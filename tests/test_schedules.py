@@ -89,7 +89,7 @@ def test_an_interval_below_a_step_is_refused():
 
 @pytest.mark.parametrize("make", [acr.LinearDecay, acr.Triangle, acr.WarmUp], ids=["linear", "triangle", "warm-up"])
 def test_a_schedule_of_no_steps_is_refused(make):
-    with pytest.raises(BadInput, match="steps must be positive"):
+    with pytest.raises(BadInput, match="steps must be a positive integer"):
         make(0.1, 0)
 
 
@@ -105,3 +105,17 @@ def test_a_configuration_has_the_arguments_of_the_constructor():
     assert acr.LinearDecay(0.4, 30).get_config() == {"initial": 0.4, "steps": 30}
     arguments = {"initial": 0.1, "factor": 0.94, "epochs_per_decay": 2.0, "steps_per_epoch": 12.5}
     assert acr.EpochExponentialDecay(**arguments).get_config() == arguments
+
+
+def test_steps_are_integers():
+    with pytest.raises(BadInput, match=r"Received: boundaries=\[1\.5, 1\.9\]"):
+        acr.StepDecay(0.1, [1.5, 1.9])
+    for make in (lambda n: acr.LinearDecay(0.1, n), lambda n: acr.Triangle(0.1, n), lambda n: acr.WarmUp(abs, n)):
+        with pytest.raises(BadInput, match=r"steps must be a positive integer. Received: steps=2\.5"):
+            make(2.5)
+    assert acr.LinearDecay(0.1, 2.0).get_config()["steps"] == 2
+
+
+def test_a_warm_up_needs_a_schedule():
+    with pytest.raises(BadInput, match="schedule must be a learning-rate schedule"):
+        acr.WarmUp(0.1, 4)

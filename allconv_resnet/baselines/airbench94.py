@@ -8,10 +8,11 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from allconv_resnet.baselines.ends import model_of
 from allconv_resnet.cpu import BatchNormalization, Convolution
 from allconv_resnet.errors import BadInput
 from allconv_resnet.initializers import patch_whitening
-from allconv_resnet.layers import Configured, standardize
+from allconv_resnet.layers import Configured, standardize, wide_dtype
 from allconv_resnet.mirror import PoolingOverMirrorImages, WithMirrorImages
 from allconv_resnet.types import Shape, Tensor
 
@@ -56,7 +57,7 @@ def airbench(
     >>> model.output_shape
     (None, 10)
     """
-    if min(input_shape[:2]) < 26:
+    if None in input_shape or min(input_shape[:2]) < 26:
         raise BadInput(f"airbench needs images of at least 26x26 pixels. Received: input_shape={input_shape}")
     seeds = itertools.count(seed * 10_000)
     policy = keras.dtype_policies.get(dtype)
@@ -86,11 +87,10 @@ def airbench(
             x = gelu(Bias(speed=64, dtype=policy)(x))
     x = layers.MaxPooling2D(3, **form)(x)
     pooling = PoolingOverMirrorImages if mirror_average else layers.GlobalAveragePooling2D
-    x = pooling(data_format="channels_last", dtype=policy.variable_dtype)(x)
-    head = layers.Dense(
-        num_classes, use_bias=False, kernel_initializer=_uniform(next(seeds)), dtype=policy.variable_dtype
-    )
-    model = keras.Model(inputs, layers.Rescaling(1 / 9, dtype=policy.variable_dtype)(head(x)), name="airbench")
+    wide = wide_dtype(policy)
+    x = pooling(data_format="channels_last", dtype=wide)(x)
+    head = layers.Dense(num_classes, use_bias=False, kernel_initializer=_uniform(next(seeds)), dtype=wide)
+    model = model_of(inputs, layers.Rescaling(1 / 9, dtype=wide)(head(x)), "airbench", policy)
     if images is not None:
         sample = ops.convert_to_numpy(standardize(images[:: -(-len(images) // 5_000)]))
         kernel = patch_whitening(sample, 2, stem.filters // 2, epsilon=5e-4)

@@ -6,7 +6,8 @@ from typing import Any
 import keras
 from keras import layers
 
-from allconv_resnet.baselines.ends import average
+from allconv_resnet.baselines.ends import average, model_of
+from allconv_resnet.layers import wide_dtype
 from allconv_resnet.types import Shape
 
 
@@ -64,4 +65,4 @@ def all_cnn_c(
     x = conv(x, 192, padding="valid")
     x = conv(x, 192, 1)
     x = conv(x, num_classes, 1, bias=1.0)  # the paper has a ReLU after this one too
-    return keras.Model(images, average(x, policy.variable_dtype), name="all_cnn_c")
+    return model_of(images, average(x, wide_dtype(policy)), "all_cnn_c", policy)

@@ -6,10 +6,10 @@ from typing import Any, Literal
 import keras
 from keras import layers, ops
 
-from allconv_resnet.baselines.ends import classify, normalize
+from allconv_resnet.baselines.ends import classify, model_of, normalize
 from allconv_resnet.cpu import Convolution
 from allconv_resnet.errors import BadInput
-from allconv_resnet.layers import Configured, convolution
+from allconv_resnet.layers import Configured, convolution, wide_dtype
 from allconv_resnet.types import Shape, Tensor
 
 
@@ -69,7 +69,7 @@ def resnet(
             y = conv(y, filters)
             x = x if strides == 1 else IdentityShortcut(dtype=policy)(x)
             x = layers.ReLU(dtype=policy)(layers.Add(dtype=policy)([x, y]))
-    return keras.Model(images, classify(x, num_classes, next(seeds), policy.variable_dtype), name=f"resnet{depth}")
+    return model_of(images, classify(x, num_classes, next(seeds), wide_dtype(policy)), f"resnet{depth}", policy)
 
 
 @keras.saving.register_keras_serializable(package="allconv_resnet")

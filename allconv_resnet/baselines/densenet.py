@@ -6,9 +6,9 @@ from typing import Any
 import keras
 from keras import layers
 
-from allconv_resnet.baselines.ends import classify, normalize
+from allconv_resnet.baselines.ends import classify, model_of, normalize
 from allconv_resnet.errors import BadInput
-from allconv_resnet.layers import convolution
+from allconv_resnet.layers import convolution, wide_dtype
 from allconv_resnet.types import Shape
 
 
@@ -64,5 +64,5 @@ def densenet_bc(
         if stage < 2:
             x = conv(active(x), x.shape[-1] // 2, 1)
             x = layers.AveragePooling2D(2, data_format="channels_last", dtype=policy)(x)
-    logits = classify(active(x), num_classes, next(seeds), policy.variable_dtype)
-    return keras.Model(images, logits, name=f"densenet_bc_{depth}_{growth}")
+    logits = classify(active(x), num_classes, next(seeds), wide_dtype(policy))
+    return model_of(images, logits, f"densenet_bc_{depth}_{growth}", policy)

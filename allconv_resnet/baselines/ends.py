@@ -17,3 +17,10 @@ def average(x, dtype):
 def classify(x, num_classes, seed, dtype):
     initial = keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal", seed=seed)
     return layers.Dense(num_classes, kernel_initializer=initial, dtype=dtype, name="classifier")(average(x, dtype))
+
+
+def model_of(images, logits, name, policy):
+    """Returns a Keras model whose own dtype policy is that of its layers: `compile` asks it about scaling the loss."""
+    model = keras.Model(images, logits, name=name)
+    model.dtype_policy = policy
+    return model

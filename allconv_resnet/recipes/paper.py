@@ -25,7 +25,9 @@ IMAGENET = Recipe(
     run=Run(batch_size=256, steps=700_000, evaluate_every=5_000),
 )
 """The ImageNet network of section 4.2, with 35.7M parameters. The paper reports 35.29 % top-1 and 14.17 % top-5 error
-after a week on 6 machines of 8 GPUs.
+after a week on 6 machines of 8 GPUs, which made their steps asynchronously, each with batches of 256 images
+(`--strategy parameter-server`). For ImageNet the paper states neither the widths, nor the weight decay, nor how images
+are cropped: the widths are inferred, the weight decay is that of CIFAR-10, and the crops are those of common practice.
 """
 
 IMAGENET_PLAIN = IMAGENET.replace(

@@ -101,7 +101,8 @@ class Recipe:
             return self
         if type(old) is not type(new) and name != "network":  # fields of the same name differ between networks
             values = flat_fields(old)
-            shared = set(values) & set(flat_fields(new)) - {"centre", "test_split"}  # these differ in their meaning
+            other = {"centre", "test_split", "weight_decay", "nesterov"}  # these differ in their meaning
+            shared = set(values) & set(flat_fields(new)) - other
             new = _replaced(new, {field: values[field] for field in shared})
         return dataclasses.replace(self, **{name: new})
 

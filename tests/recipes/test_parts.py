@@ -139,7 +139,7 @@ def test_another_kind_keeps_what_both_kinds_have():
     assert job.recipe.network == recipes.ResNet()
     job = cli.parse_job(NAMES, ["--recipe", "digits", "--schedule", "linear", "--optimizer", "muon"])
     assert job.recipe.schedule == recipes.Linear(learning_rate=recipes.DIGITS.schedule.learning_rate)
-    assert job.recipe.optimizer == recipes.Muon(nesterov=False, weight_decay=1e-4, clip_norm=1.0)
+    assert job.recipe.optimizer == recipes.Muon(clip_norm=1.0)
     resnet32 = cli.parse_job(NAMES, ["--network", "resnet20", "--depth", "32"]).recipe
     assert resnet32.build_model().count_params() > recipes.RESNET20.build_model().count_params()
 
@@ -240,3 +240,14 @@ def test_a_new_augmentation_is_a_class_and_a_line():
 def test_the_tables_name_their_kinds():
     for table in KINDS.values():
         assert all(table[value.kind].kind == value.kind for value in table.values())
+
+
+def test_another_optimizer_has_its_own_weight_decay():
+    """Coupled and decoupled weight decay have the same name and another size."""
+    muon = recipes.CIFAR10.replace(optimizer="muon").optimizer
+    assert (muon.weight_decay, muon.nesterov) == (0.1, True) and muon.momentum == recipes.CIFAR10.optimizer.momentum
+    assert recipes.CIFAR10.replace(optimizer="muon", weight_decay=0.2).optimizer.weight_decay == 0.2
+
+
+def test_the_scalar_of_skip_init_may_begin_at_zero():
+    assert recipes.CIFAR10.replace(block="scaled", gain=0.0).network.gain == 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from allconv_resnet.architectures import CIFAR_STAGES, CIFAR_STEM
 from allconv_resnet.errors import BadInput
-from allconv_resnet.part import Count, Fraction, Natural, Positive, Size, part
+from allconv_resnet.part import Count, Fraction, Natural, NotNegative, Size, part
 
 if TYPE_CHECKING:
     import keras
@@ -39,7 +39,7 @@ class AllConv(Network):
     """Type of the blocks, by its name in `blocks.BLOCKS`."""
     kernel_sizes: tuple[Size, Size] = (3, 3)
     """Kernel sizes of the two convolutions of a block."""
-    gain: Positive | None = None
+    gain: NotNegative | None = None
     """Initial value of the trained scalar of each `scaled` block. None means the default of the block."""
     activation: str = "relu"
     """Activation between the two convolutions of a block (section 4)."""
