@@ -201,11 +201,11 @@ def save_arrays(
     from allconv_resnet.data import arrays
     from allconv_resnet.data.source import load_data
 
+    if output.suffix != ".npz":
+        raise BadInput(f"The file to write must end with .npz. Received: {output}")
     found = load_data(dataset, data_dir)
     if found.kind != "arrays":
         raise BadInput(f"{dataset} has image files of all sizes, which do not fit into one array")
-    if output.suffix != ".npz":
-        raise BadInput(f"The file to write must end with .npz. Received: {output}")
     arrays.save_npz(found, output)
     print(output)
 

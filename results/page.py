@@ -32,12 +32,12 @@ Their errors differ from those of the logs by at most 0.05 points. The commits `
 name, are not in this repository's history.
 
 All trainings of this page ran before commit `4febea8`, except for `airbench-60`, `resnet20-60-original`,
-`cifar10-wide-gpu` and seed 2 of `cifar10-batch-norm-1500`. Until then, the orders of CIFAR's images in different epochs
-resembled each other: two images of a batch shared a batch of the next epoch 11 to 220 times as often as chance has it,
-depending on the size of the batch. The digits and ImageNet were not affected. The orders of different seeds resembled
-each other too, so that the standard deviations and the intervals may be too small. `cifar10-wide` and
-`cifar10-wide-gpu` have about the same error, but they differ in the backend and the processor too. What the orders
-did has not been measured.
+`cifar10-wide-amx`, `cifar10-wide-gpu` and seed 2 of `cifar10-batch-norm-1500`. Until then, the orders of CIFAR's images
+in different epochs resembled each other: two images of a batch shared a batch of the next epoch 11 to 220 times as
+often as chance has it, depending on the size of the batch. The digits and ImageNet were not affected. The orders of
+different seeds resembled each other too, so that the standard deviations and the intervals may be too small.
+`cifar10-wide` and `cifar10-wide-gpu` have about the same error, but they differ in the backend and the processor too.
+What the orders did has not been measured.
 
 {HOW_TO_READ} On this page the training loss and the training error are means over 3,000 to 26,000 images, over 16 for
 ImageNet, and the time that is not counted after a stop is at most 3 %.
@@ -169,6 +169,14 @@ ORIGINAL = Section(
         ),
         _train(
             "cifar10-wide", "That network with 4/3 of its widths and cutout (6.6M parameters).", prefix="taskset -c 0 "
+        ),
+        Training(
+            "cifar10-wide-amx",
+            "The same on two cores with AMX. The first 2,116 steps were made before the gradients by matrix products "
+            "(benchmarks/NOTES.md). Other guests of the processor, and other programs, slowed the run. There is one "
+            "seed, because each takes more than an hour and a half of both cores.",
+            "python train_cifar.py --recipe cifar10-wide --data-dir DIR --seed S",
+            1,
         ),
         Training(
             "cifar10-wide-gpu",

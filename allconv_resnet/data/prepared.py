@@ -190,8 +190,8 @@ def download(name, data_dir):
     except OSError as error:
         raise BadInput(
             f"{name} is not prepared in {place}, and {origin} does not answer ({error}): on a machine with a network "
-            f"`tfds build {name} --data_dir {data_dir}` prepares it; `--recipe digits` trains on embedded data and "
-            f"needs no network"
+            f"`tfds build {name} --data_dir {data_dir}` prepares it; `train_cifar.py --recipe digits` trains on "
+            f"embedded data and needs no network"
         ) from error
     try:
         builder = tfds.builder(name, data_dir=data_dir)

@@ -166,6 +166,11 @@ def _load(name, data_dir):
         path = _existing(name)
         if cifar_files.is_cifar(path):
             return cifar_files.from_cifar(path)
+        if not path.is_dir():
+            raise BadInput(
+                f"A dataset that is a path must be a folder of images, original files of CIFAR, or FILE.npz. "
+                f"Received: {name}"
+            )
         from allconv_resnet.data import folder  # this and the next source need TensorFlow
 
         return folder.from_folder(path)

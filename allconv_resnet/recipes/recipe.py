@@ -140,7 +140,8 @@ class Recipe:
         return memory.sizes(self._build)
 
     def _build(self, images=None):
-        name = re.sub(r"[^\w.]", "_", self.name)
+        name = re.sub(r"[^A-Za-z0-9_.]", "_", self.name)
+        name = name if name[:1].isalnum() else f"network{name}"  # TensorFlow has no scopes with other names
         try:
             model = self.network.build(self.data, self.seed, POLICIES[self.precision], name, images)
         except Exception as error:  # Keras raises many types of errors for names and sizes that do not fit

@@ -157,6 +157,8 @@ class Page:
                 raise BadInput(
                     f"Expected claims about trainings of the page. Received: {claim.what!r} about {min(missing)!r}"
                 )
+            if claim.split not in ("test", "train"):
+                raise BadInput(f"Expected a claim about test or train. Received: {claim.what!r} about {claim.split!r}")
 
     def names(self):
         """Returns the list of the names of all trainings."""

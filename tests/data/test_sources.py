@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from data.jpegs import write_records
 from data.prepared_sets import write_prepared
 
-from allconv_resnet import cli
+from allconv_resnet import cli, commands
 from allconv_resnet.data import prepared
 from allconv_resnet.data.arrays import ArraySource, from_npz, save_npz
 from allconv_resnet.data.holdout import hold_out
@@ -471,3 +471,14 @@ def test_a_name_that_no_file_can_have(tmp_path, suffix):
         load_data(f"{tmp_path / ('a' * 300)}{suffix}")
     with pytest.raises(BadInput, match="There is no file or folder"):
         load_data(f"{tmp_path / 'absent'}{suffix}")
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "photo.png").write_bytes(b"no folder")
+    with pytest.raises(BadInput, match=r"must be a folder of images.* Received: .*photo\.png"):
+        load_data(str(tmp_path / "photo.png"))
+
+
+def test_the_name_of_the_output_is_checked_first(tmp_path):
+    with pytest.raises(BadInput, match=r"must end with \.npz"):
+        commands.save_arrays("no_such_dataset", tmp_path / "out.txt")

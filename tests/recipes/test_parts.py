@@ -251,3 +251,9 @@ def test_another_optimizer_has_its_own_weight_decay():
 
 def test_the_scalar_of_skip_init_may_begin_at_zero():
     assert recipes.CIFAR10.replace(block="scaled", gain=0.0).network.gain == 0
+
+
+@pytest.mark.parametrize("name", ["été", "_mine", "-x", "a/b c", "名"])
+def test_a_recipe_of_any_name_builds_its_network(name):
+    model = recipes.DIGITS.replace(name=name).build_model()
+    assert model(np.zeros((1, 32, 32, 3), "float32")).shape == (1, 10)

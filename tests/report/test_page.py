@@ -44,3 +44,9 @@ def test_a_page_checks_its_names():
         Page("", (Section("One", "", (TRAINING,)), Section("Two", "", (TRAINING,))))
     with pytest.raises(BadInput, match=r"Received: 'Less\.' about 'other'"):
         Page("", (Section("One", "", (TRAINING,)),), (Claim("Less.", "asked here", "digits", "other"),))
+
+
+def test_a_claim_is_about_test_or_train():
+    trainings = tuple(Training(name, "", "") for name in "ab")
+    with pytest.raises(BadInput, match="'typo' about 'tset'"):
+        Page("", (Section("s", "", trainings),), claims=(Claim("typo", "me", "a", "b", split="tset"),))

@@ -144,7 +144,7 @@ def load_images(name, data_dir, split="train", other=True):
         return load_data(name, data_dir).arrays(split)
     except BadInput as error:
         # The commands that train networks recommend an option that the theory does not have.
-        advice = "`--recipe digits`"
+        advice = "`train_cifar.py --recipe digits`"
         message = str(error) if other else str(error).split(f"; {advice}")[0]
         raise BadInput(message.replace(advice, "`--data digits`")) from error
 

@@ -47,7 +47,9 @@ def test_images_have_mean_0_and_standard_deviation_1(monkeypatch):
 
 def test_the_digits_are_advised_only_where_they_can_be_chosen(monkeypatch):
     def fails(*_):
-        raise BadInput("cifar10 is not prepared; `--recipe digits` trains on embedded data and needs no network")
+        raise BadInput(
+            "cifar10 is not prepared; `train_cifar.py --recipe digits` trains on embedded data and needs no network"
+        )
 
     monkeypatch.setattr(source, "load_data", fails)
     with pytest.raises(BadInput, match="not prepared; `--data digits` trains"):
