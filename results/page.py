@@ -173,8 +173,8 @@ ORIGINAL = Section(
         Training(
             "cifar10-wide-amx",
             "The same on two cores with AMX. The first 2,116 steps were made before the gradients by matrix products "
-            "(benchmarks/NOTES.md). The aim of 120 processor minutes is missed: other guests of the processor slowed it "
-            "by up to two times. There is one seed, because each takes an hour and a half of both cores or more.",
+            "(benchmarks/NOTES.md). The aim of 120 processor minutes is missed: other guests of the processor slowed "
+            "it by up to two times. There is one seed, because each takes an hour and a half of both cores or more.",
             "python train_cifar.py --recipe cifar10-wide --data-dir DIR --seed S",
             1,
         ),
