@@ -3,6 +3,7 @@
 A new block type is one class and one line in `BLOCKS`. `AllConvResNet(block=NAME, ...)` then builds its stages from it.
 """
 
+import numbers
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -93,10 +94,11 @@ class ResidualBlock(Configured):
             raise BadInput(f'normalization must be None or "batch". Received: normalization={normalization!r}')
         if shortcut not in (None, "identity"):
             raise BadInput(f'shortcut must be "identity" or None. Received: shortcut={shortcut!r}')
-        if not isinstance(strides, int) or strides < 1:
+        if not isinstance(strides, numbers.Integral) or strides < 1:
             raise BadInput(f"strides must be a positive integer. Received: strides={strides}")
         if np.shape(kernel_sizes) != (2,) or min(kernel_sizes) < 1:
             raise BadInput(f"kernel_sizes must be two positive integers. Received: kernel_sizes={kernel_sizes}")
+        strides = int(strides)  # Keras takes no integers of NumPy
         self.filters, self.strides, self.use_bias, self.normalization = filters, strides, use_bias, normalization
         self.initialization, self.seed, self.shortcut = initialization, seed, shortcut
         self.kernel_sizes = tuple(kernel_sizes)

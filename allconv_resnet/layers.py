@@ -196,7 +196,9 @@ def standardize(images: Tensor) -> Tensor:
     """
     axes = images.shape.rank if hasattr(images.shape, "rank") else len(images.shape)
     if axes not in (4, None):  # None is an unknown number in a graph of TensorFlow
-        raise BadInput(f"images must be [n, h, w, c]: one image needs images[None]. Received: shape={images.shape}")
+        raise BadInput(
+            f"images must have four axes, [n, h, w, c]. A single image needs images[None]. Received: {images.shape}"
+        )
     if keras.backend.backend() != "tensorflow" and type(images).__module__.partition(".")[0] == "tensorflow":
         import tensorflow as tf
 

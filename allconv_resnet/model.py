@@ -237,9 +237,11 @@ def _load_weights(model, weights):
                 raise BadInput(f"weights must fit the network, but for {name} {reason}. Received: weights={weights!r}")
     elif str(weights).endswith((".weights.h5", ".keras")):
         try:
-            kept = _count_weights(weights)
-            if kept != len(model.weights):  # Keras would ignore what is too much
-                raise BadInput(f"it has {kept} weights, and the network {len(model.weights)}")
+            kept = _count_variables(weights)
+            # Keras would ignore what is too much. Some variables are no weights, such as the state of a generator of
+            # random numbers, and need not be in the file.
+            if not len(model.weights) <= kept <= len(model.variables):
+                raise BadInput(f"the file has {kept} variables, and the network has {len(model.weights)}")
             model.load_weights(weights)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
@@ -252,8 +254,8 @@ def _load_weights(model, weights):
         )
 
 
-def _count_weights(path):
-    """Returns the number of weights in a `.weights.h5` or `.keras` file, without those of an optimizer."""
+def _count_variables(path):
+    """Returns the number of variables in a `.weights.h5` or `.keras` file, without those of an optimizer."""
     import h5py  # a dependency of Keras
 
     count = 0
@@ -279,7 +281,7 @@ def whiten_stem(model: AllConvResNet, images: np.ndarray, sample: int = 5_000) -
         sample: Integer, the number of images, evenly spaced, that are used.
 
     Raises:
-        BadInput: as `patch_whitening`, and if the images have other channels than those of the network.
+        BadInput: as `patch_whitening`, and if the network takes images of another number of channels.
 
     Example:
 
@@ -288,9 +290,9 @@ def whiten_stem(model: AllConvResNet, images: np.ndarray, sample: int = 5_000) -
     >>> acr.whiten_stem(model, images)
     """
     stem = model.get_layer("stem")
-    if not len(images) or images.shape[-1] != stem.kernel.shape[2]:
-        raise BadInput(f"images must be some with {stem.kernel.shape[2]} channels. Received: shape={images.shape}")
-    images = ops.convert_to_numpy(standardize(images[:: -(-len(images) // sample)]))
+    if images.shape[-1] != stem.kernel.shape[2]:
+        raise BadInput(f"images must have {stem.kernel.shape[2]} channels. Received: shape={images.shape}")
+    images = ops.convert_to_numpy(standardize(images[:: max(1, -(-len(images) // sample))]))
     stem.kernel.assign(patch_whitening(images, stem.kernel_size[0], stem.filters))
 
 

@@ -241,3 +241,8 @@ def test_16_bits(make):
 def test_airbench_needs_the_size_of_the_images():
     with pytest.raises(BadInput, match="26x26"):
         baselines.airbench(input_shape=(None, None, 3))
+
+
+def test_airbench_needs_images_to_whiten():
+    with pytest.raises(BadInput, match="images must be at least one"):
+        baselines.airbench(images=np.zeros((0, 32, 32, 3), "uint8"))

@@ -146,3 +146,4 @@ def test_strides_are_one_positive_integer():
         acr.ResidualBlock(8, strides=(2, 2))
     with pytest.raises(BadInput, match="kernel_sizes must be two positive integers"):
         acr.ResidualBlock(8, kernel_sizes=3)
+    assert acr.ResidualBlock(8, strides=np.int64(2))(np.zeros((1, 4, 4, 8))).shape == (1, 2, 2, 8)

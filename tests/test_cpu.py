@@ -77,7 +77,7 @@ def test_where_the_gradient_is_faster(monkeypatch, shape, arguments, dtype, appl
         ((2, 16, 16, 96), {"strides": (1, 2)}, None),
         ((2, 8, 8, 96), {"kernel_size": (3, 1)}, None),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),  # the address of a function differs between processes
 )
 @pytest.mark.parametrize("amx", [True, False])
 def test_where_products_are_faster(monkeypatch, amx, shape, arguments, expected):

@@ -273,8 +273,17 @@ def test_weights_of_other_networks_are_refused(tmp_path, suffix, other):
     again = acr.AllConvResNet(**{**TINY, **other}, weights=path)
     for a, b in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(BadInput, match=r"cannot be loaded into the network: it has \d+ weights, and the network \d+"):
+    with pytest.raises(BadInput, match=r"cannot be loaded into the network: the file has \d+ variables, and"):
         acr.AllConvResNet(**TINY, weights=path)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_weights_of_a_network_with_a_random_activation(tmp_path, suffix):
+    """Its layer has the state of a generator of random numbers, which is a variable but not a weight."""
+    arguments = {**TINY, "final_activation": keras.layers.Dropout(0.5)}
+    model, path = acr.AllConvResNet(**arguments), tmp_path / f"model{suffix}"
+    model.save(path) if suffix == ".keras" else model.save_weights(path)
+    acr.AllConvResNet(**arguments, weights=path)
 
 
 @pytest.mark.parametrize("name", ["bad.keras", "bad.weights.h5"])

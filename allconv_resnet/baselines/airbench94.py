@@ -92,7 +92,7 @@ def airbench(
     head = layers.Dense(num_classes, use_bias=False, kernel_initializer=_uniform(next(seeds)), dtype=wide)
     model = model_of(inputs, layers.Rescaling(1 / 9, dtype=wide)(head(x)), "airbench", policy)
     if images is not None:
-        sample = ops.convert_to_numpy(standardize(images[:: -(-len(images) // 5_000)]))
+        sample = ops.convert_to_numpy(standardize(images[:: max(1, -(-len(images) // 5_000))]))
         kernel = patch_whitening(sample, 2, stem.filters // 2, epsilon=5e-4)
         stem.kernel.assign(ops.concatenate([kernel, -kernel], axis=-1))
     return model
