@@ -114,8 +114,8 @@ def patch_whitening(images: np.ndarray, kernel_size: int, filters: int, epsilon:
     True
     """
     if not len(images) or min(images.shape[1:3]) < kernel_size:
-        least = f"images must be at least one, of at least {kernel_size}x{kernel_size} pixels"
-        raise BadInput(f"{least}. Received: shape={images.shape}")
+        size = f"{kernel_size}x{kernel_size}"
+        raise BadInput(f"Whitening needs images, of at least {size} pixels each. Received: shape={images.shape}")
     patches = np.lib.stride_tricks.sliding_window_view(images, (kernel_size, kernel_size), axis=(1, 2))
     patches = np.moveaxis(patches, 3, -1)  # [n, rows, columns, k, k, c]
     shape = patches.shape[3:]

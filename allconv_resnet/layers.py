@@ -179,8 +179,9 @@ def standardize(images: Tensor) -> Tensor:
     The standard deviation is taken as at least `1 / sqrt(h w c)`, as `tf.image.per_image_standardization` does.
 
     Args:
-        images: Tensor or array `[n, h, w, c]`, integer or floating. Tensors of TensorFlow are also accepted where Keras
-            runs on another backend, so that the function works inside `tf.data` everywhere.
+        images: Tensor or array `[n, h, w, c]`, or list of images `[h, w, c]`, integer or floating. Tensors of
+            TensorFlow are also accepted where Keras runs on another backend, so that the function works inside
+            `tf.data` everywhere.
 
     Returns:
         float32 tensor `[n, h, w, c]`.
@@ -194,6 +195,8 @@ def standardize(images: Tensor) -> Tensor:
     >>> round(float(keras.ops.mean(images)), 6), round(float(keras.ops.std(images)), 6)
     (0.0, 1.0)
     """
+    if not hasattr(images, "shape"):
+        images = ops.convert_to_tensor(images)
     axes = images.shape.rank if hasattr(images.shape, "rank") else len(images.shape)
     if axes not in (4, None):  # None is an unknown number in a graph of TensorFlow
         raise BadInput(

@@ -35,6 +35,12 @@ def test_standardize_equals_per_image_standardization(pixels):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_list_of_images_is_standardized_as_their_array():
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 2), dtype="uint8")
+    found = ops.convert_to_numpy(acr.standardize(list(images)))
+    np.testing.assert_array_equal(found, ops.convert_to_numpy(acr.standardize(images)))
+
+
 def test_standardized_images_have_mean_0_and_standard_deviation_1(pixels):
     result = ops.convert_to_numpy(acr.standardize(pixels))
     np.testing.assert_allclose(result.mean((1, 2, 3)), 0, atol=1e-5)
