@@ -57,22 +57,26 @@ def evaluate_command(
 
 def plot_command(
     run_dirs: Annotated[tuple[Path, ...], tyro.conf.Positional, several("RUN_DIR")],
-    output: Annotated[Path | None, default("RUN_DIR/curves.png, or curves.png for several runs", "FILE")] = None,
+    output: Annotated[
+        Path | None, default("RUN_DIR/curves.png, or curves.png for several runs and networks of the package", "FILE")
+    ] = None,
 ) -> None:
     """Draws the training and test errors of a run against steps, or those of several runs over each other.
 
     Args:
-        run_dirs: Run directories.
+        run_dirs: Run directories, or names of networks that come with the package.
         output: File of the figure.
     """
     from allconv_resnet.training import reports, run_directory
 
     if not run_dirs:
         raise BadInput("plot needs a run directory, or several")
-    if len(run_dirs) == 1 and output is None:
-        print(reports.plot_curves(run_dirs[0], run_directory.read_recipe(run_dirs[0]).name))
+    found = [pretrained.find(run_dir) for run_dir in run_dirs]
+    packed = (found[0] / pretrained.WEIGHTS).exists()  # nothing is written to the folder of a packed network
+    if len(found) == 1 and output is None and not packed:
+        print(reports.plot_curves(found[0], run_directory.read_recipe(found[0]).name))
     else:
-        print(reports.plot_runs(run_dirs, output or Path("curves.png")))
+        print(reports.plot_runs(found, output or Path("curves.png")))
 
 
 def pack_command(

@@ -6,8 +6,8 @@ import platform
 import re
 from pathlib import Path
 
-from allconv_resnet import environment, memory, pretrained
-from allconv_resnet.errors import reason
+from allconv_resnet import environment, files, memory, pretrained
+from allconv_resnet.errors import BadInput, reason
 
 EXTRAS = {
     "gpu": "to compute on GPUs of NVIDIA",
@@ -133,16 +133,18 @@ def _memory():
 
 def _data():
     directory = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    if "://" in directory:
+    if files.in_bucket(directory):
         return f"{directory} (a bucket, which was not looked into)"
-    path = Path(directory).expanduser()
     try:
+        path = files.expand(directory, "TFDS_DATA_DIR")
         there = path.is_dir()
+        names = sorted({found.relative_to(path).parts[0] for found in path.glob("*/**/dataset_info.json")})
+    except BadInput as error:
+        return str(error)
     except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"
+        return f"{directory} cannot be read: {error.strerror}"
     if not there:
         return f"{path} does not exist (TFDS_DATA_DIR and --data-dir name another directory)"
-    names = sorted({found.relative_to(path).parts[0] for found in path.glob("*/**/dataset_info.json")})
     return f"{path} has {', '.join(names) or 'no dataset'}"
 
 

@@ -100,6 +100,28 @@ def expand(path, name, bucket=False):
         raise BadInput(f"{name} must name a home directory that exists. Received: {name}={str(path)!r}") from error
 
 
+def output_directory(path, name):
+    """Returns the path of a directory that a long computation will write to, or None if the path is None.
+
+    Nothing is created.
+
+    Args:
+        path: Path or string, or None.
+        name: String, name of the argument for messages.
+
+    Raises:
+        BadInput: as in `expand`, and if the directory does not exist and cannot be created, or cannot be written to.
+    """
+    path = expand(path, name)
+    if path is not None:
+        there = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
+        if not there.is_dir():
+            raise BadInput(f"{name} must be the path of a directory. Received: {name}={path}, and {there} is a file")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise BadInput(f"{name} must be a directory that can be written to. Received: {name}={path}")
+    return path
+
+
 def in_bucket(path):
     """Returns whether a path is that of a bucket, such as `gs://BUCKET/DIR`."""
     return bool(re.match("[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)))

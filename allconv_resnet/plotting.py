@@ -24,6 +24,18 @@ def new_figure(width, height, rows=1, columns=1, **options):
     return figure, figure.subplots(rows, columns, **options)
 
 
+def plain(text):
+    """Returns text that Matplotlib shows as it is: names may have `$`, which begins a formula, or begin with `_`.
+
+    A legend leaves out labels that begin with `_`. Such text is shown after a space.
+
+    Args:
+        text: String, or what has a text, such as a path.
+    """
+    text = str(text).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def add_grids(figure, **options):
     """Adds a faint grid to all axes of a figure.
 

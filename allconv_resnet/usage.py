@@ -6,6 +6,7 @@ import re
 import shutil
 import textwrap
 import types
+from pathlib import Path
 from typing import Union, get_args, get_origin
 
 import tyro
@@ -28,6 +29,26 @@ def _text(info: PrimitiveTypeInfo):
         instance_from_str=lambda words: words[0],
         is_instance=lambda value: isinstance(value, str),
         str_from_instance=lambda value: [value],
+    )
+
+
+@REGISTRY.primitive_rule
+def _path(info: PrimitiveTypeInfo):
+    """Refuses an empty path, which `Path` takes as the current directory. Scripts have one if a variable is unset."""
+    if info.type is not Path:
+        return None
+
+    def read(words):
+        if not words[0]:
+            raise ValueError("a path must not be empty")
+        return Path(words[0])
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
     )
 
 

@@ -209,9 +209,9 @@ ORIGINAL = Section(
 WIDE = "--stages 2 128 2 4 256 2 2 512 2"
 
 
-def _tried(name, what, options):
+def _tried(name, what, options, steps=5600):
     command = "KERAS_BACKEND=jax python train_cifar.py --recipe cifar10-fixed-norm --data-dir DIR --holdout 5000"
-    command += f" {options}"
+    command += f" {options} --steps {steps} --evaluate-every {steps} --checkpoint-every {steps}"
     return Training(f"tried-{name}", what, command, 1)
 
 
@@ -221,29 +221,30 @@ TRIED = Section(
     "processor minutes on one core. The choice of `cifar10-wide` looked at the held-out error alone, whose "
     f"sampling error is 0.3 points. {ON_A_GPU} benchmarks/NOTES.md has the shorter runs before these.",
     (
-        _tried("wide", "4/3 of the widths.", f"{WIDE} --steps 5600"),
-        _tried("wide-cutout", "That, with cutout: `cifar10-wide`.", f"{WIDE} --steps 5600 --cutout 8"),
+        _tried("wide", "4/3 of the widths.", WIDE),
+        _tried("wide-cutout", "That, with cutout: `cifar10-wide`.", f"{WIDE} --cutout 8"),
         _tried(
             "wide-cutout-padding",
             "That, with shifts of up to four pixels.",
-            f"{WIDE} --steps 5600 --cutout 8 --padding 4",
+            f"{WIDE} --cutout 8 --padding 4",
         ),
         _tried(
             "wide-cutout-smoothing",
             "`cifar10-wide` with a label smoothing of 0.2.",
-            f"{WIDE} --steps 5600 --cutout 8 --label-smoothing 0.2",
+            f"{WIDE} --cutout 8 --label-smoothing 0.2",
         ),
         _tried(
             "wide-cutout-rate",
             "`cifar10-wide` with a learning rate of 0.06.",
-            f"{WIDE} --steps 5600 --cutout 8 --learning-rate 0.06",
+            f"{WIDE} --cutout 8 --learning-rate 0.06",
         ),
         _tried(
             "wider-cutout",
             "5/3 of the widths, and cutout.",
-            "--stages 2 160 2 4 320 2 2 640 2 --steps 3900 --cutout 8",
+            "--stages 2 160 2 4 320 2 2 640 2 --cutout 8",
+            3900,
         ),
-        _tried("kernels", "The second kernel of each block is 3x3.", "--kernel-sizes 3 3 --steps 5400"),
+        _tried("kernels", "The second kernel of each block is 3x3.", "--kernel-sizes 3 3", 5400),
     ),
 )
 

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from allconv_resnet import files
+from allconv_resnet.errors import BadInput
 
 
 @pytest.mark.parametrize("kind", ["file", "directory"])
@@ -60,3 +61,22 @@ def test_what_a_link_names_is_replaced(tmp_path, kind):
         write(temporary, kind, "new")
     assert (tmp_path / "x").is_symlink() and read(tmp_path / "disk" / "x", kind) == "new"
     assert [path.name for path in (tmp_path / "disk").iterdir()] == ["x"]
+
+
+def test_an_output_directory_is_checked_before_there_is_an_output(tmp_path):
+    assert files.output_directory(None, "details") is None
+    assert files.output_directory(tmp_path / "a" / "b", "details") == tmp_path / "a" / "b"
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "a"):
+        with pytest.raises(BadInput, match=r"details must be the path of a directory\..*file is a file"):
+            files.output_directory(path, "details")
+    with pytest.raises(BadInput, match=r"details must be the path of a directory\. Received: details=''"):
+        files.output_directory("", "details")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every directory")
+def test_a_directory_that_is_not_ours_is_no_output_directory(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(BadInput, match="details must be a directory that can be written to"):
+        files.output_directory(tmp_path / "a", "details")

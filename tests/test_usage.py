@@ -117,6 +117,23 @@ def test_an_unknown_command_is_one_sentence_and_none_is_the_overview(program, ca
         assert error.startswith("error: The " if said else f"usage: {' '.join(['allconv-resnet', *program])} ")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", ""],
+        ["evaluate", "runs/digits", "--details", ""],
+        ["plot", "runs/digits", ""],
+        ["report", ""],
+        ["theory", "linear", "--output-dir", ""],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_path_is_not_the_current_directory(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2 and "a path must not be empty" in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_version():
     done = run("allconv_resnet_command.py", "--version")
     assert done.stdout == f"allconv_resnet {importlib.metadata.version('allconv_resnet')}\n" and done.stderr == ""
@@ -135,6 +152,20 @@ def test_doctor_fits_on_a_screen_and_says_what_there_is(tmp_path):
     assert lines["GPUs"] == "none that the backend finds" and lines["data"] == f"{tmp_path} has mnist"
     assert "cifar10-fast" in lines["networks"] and f"TFDS_DATA_DIR={tmp_path}" in lines["variables"]
     assert lines["[serve]"] == "installed (for allconv-resnet serve)"
+
+
+@pytest.mark.parametrize(
+    "directory, said",
+    [
+        ("~nobody-of-this-name/data", "TFDS_DATA_DIR must name a home directory that exists. Received: "),
+        ("gs://bucket/data", "gs://bucket/data (a bucket, which was not looked into)"),
+        ("/nowhere/at/all", "/nowhere/at/all does not exist (TFDS_DATA_DIR and --data-dir name another directory)"),
+    ],
+    ids=["home", "bucket", "nowhere"],
+)
+def test_doctor_says_what_is_wrong_with_the_directory_of_the_data(monkeypatch, directory, said):
+    monkeypatch.setenv("TFDS_DATA_DIR", directory)
+    assert re.search(rf"^data +{re.escape(said)}", doctor.report()[0], re.M)
 
 
 def test_doctor_where_keras_cannot_be_imported():

@@ -4,7 +4,8 @@ import statistics
 
 import numpy as np
 
-from allconv_resnet.plotting import new_figure, save_figure
+from allconv_resnet.data.holdout import HOLDOUT
+from allconv_resnet.plotting import new_figure, plain, save_figure
 
 
 def draw_curves(runs, title, path):
@@ -17,14 +18,14 @@ def draw_curves(runs, title, path):
     """
     figure, axes = new_figure(7, 4)
     seeds = f"{len(runs)} seeds and their range" if len(runs) > 1 else f"seed {runs[0].recipe['seed']}"
-    for split, color in (("train", "C0"), ("test", "C3")):
+    for split, color in (("train", "C0"), (HOLDOUT, "C2"), ("test", "C3")):
         points = [[(line["step"], 100 * line["error"]) for line in run.lines if line["split"] == split] for run in runs]
         steps, errors = at_common_steps(points)
         if len(steps):
             label = f"{split}: {mean(errors[-1])} % at step {steps[-1]:,.0f}"
             axes.plot(steps, errors.mean(axis=1), color=color, label=label)
             axes.fill_between(steps, errors.min(axis=1), errors.max(axis=1), color=color, alpha=0.2)
-    axes.set(xlabel="step", ylabel="error (%)", ylim=(0, None), title=f"{title}, {seeds}")
+    axes.set(xlabel="step", ylabel="error (%)", ylim=(0, None), title=plain(f"{title}, {seeds}"))
     axes.grid(alpha=0.3)
     axes.legend()
     save_figure(figure, path, dpi=120)
@@ -52,11 +53,11 @@ def draw_comparison(found, title, path, against="processor minutes"):
         ]
         steps, places, errors = at_common_steps(seeds, columns=2)
         if len(steps):
-            label = f"{name}: {mean(errors[-1])} % at step {steps[-1]:,.0f}, n = {len(runs)}"
+            label = plain(f"{name}: {mean(errors[-1])} % at step {steps[-1]:,.0f}, n = {len(runs)}")
             color, places = f"C{number}", places.mean(axis=1)
             axes.plot(places, errors.mean(axis=1), "o-", ms=3, color=color, label=label)
             axes.fill_between(places, errors.min(axis=1), errors.max(axis=1), color=color, alpha=0.2)
-    axes.set(xlabel=against, ylabel="test error (%)", xlim=(0, None), ylim=(0, None), title=title)
+    axes.set(xlabel=against, ylabel="test error (%)", xlim=(0, None), ylim=(0, None), title=plain(title))
     axes.grid(alpha=0.3)
     figure.legend(fontsize="small", loc="outside lower center")  # inside the axes it would cover the slow ones
     save_figure(figure, path, dpi=120)
@@ -89,8 +90,8 @@ def draw_ratios(rows, title, axis, path):
     ticks = (0.75, 1, 1.25, 1.5, 2, 3, 4)
     axes.set_xticks(ticks, [format(tick, "g") for tick in ticks])
     axes.minorticks_off()
-    axes.set_yticks(range(len(rows)), [setting for setting, _ in rows], fontsize="small")
-    axes.set(xlabel=axis, title=title, ylim=(len(rows) - 0.4, -0.6))
+    axes.set_yticks(range(len(rows)), [plain(setting) for setting, _ in rows], fontsize="small")
+    axes.set(xlabel=axis, title=plain(title), ylim=(len(rows) - 0.4, -0.6))
     axes.grid(alpha=0.3, axis="x")
     figure.legend(fontsize="small", loc="outside lower center", ncols=len(peers))
     save_figure(figure, path, dpi=120)

@@ -190,7 +190,7 @@ def read_page(directory):
     expected = f"Expected {path} to define PAGE, an allconv_resnet.report.Page."
     try:
         page = runpy.run_path(str(path)).get("PAGE")
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise BadInput(f"{expected} Received: {type(error).__name__}: {error}") from error
     if not isinstance(page, Page):
         raise BadInput(f"{expected} Received: PAGE={page!r}")

@@ -1,12 +1,14 @@
 """The logs of run directories, and which of them are seeds of one training."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from allconv_resnet.errors import BadInput
+from allconv_resnet.progress import say
 from allconv_resnet.recipes.recipe import MAY_CHANGE
-from allconv_resnet.training.run_directory import read_metrics
+from allconv_resnet.training.run_directory import METRICS, read_metrics
 
 MAY_DIFFER = {"seed", "precision", *MAY_CHANGE}  # between the seeds of one training
 
@@ -58,7 +60,7 @@ class Run:
                     return None
                 part = 1 if step is None else min(1, (step - before) / (line["step"] - before))
                 seconds, before = seconds + part * line["cpu_seconds"], line["step"]
-        return seconds / 60 if before else None
+        return seconds / 60 if before or step == 0 else None
 
 
 def find_runs(directory):
@@ -71,12 +73,27 @@ def find_runs(directory):
         BadInput: if a log cannot be read, or the runs of a training differ in more than their seeds.
     """
     runs = {}
-    for config in sorted([*directory.glob("*/config.json"), *directory.glob("*/*/config.json")]):
-        path = config.parent
+    for path in _run_directories(directory):
         runs.setdefault(path.relative_to(directory).parts[0], []).append(read_run(path))
     for seeds in runs.values():
         check_seeds(seeds)
     return runs
+
+
+def _run_directories(directory):
+    """Returns the paths of the runs at NAME and NAME/*: the directories that have one of the files of each run."""
+    above = _subdirectories(directory)
+    paths = [*above, *(path for each in above for path in _subdirectories(each))]
+    return sorted(path for path in paths if (path / "config.json").exists() or (path / METRICS).exists())
+
+
+def _subdirectories(directory):
+    """Returns the paths of the directories in a directory, and says which of them cannot be read."""
+    paths = [path for path in directory.iterdir() if path.is_dir()]
+    readable = [path for path in paths if os.access(path, os.R_OK | os.X_OK)]
+    for path in sorted(set(paths) - set(readable)):
+        say(f"{path} cannot be read and is left out")
+    return readable
 
 
 def check_seeds(runs):
@@ -130,7 +147,7 @@ def read_run(path):
         for line in run.lines:
             _need(line, "step", "split", "loss", "error", *["images_per_second"] * (line.get("split") == "train"))
         for session in run.sessions:
-            _need(session, "command", "commit", "cpu", "cores")
+            _need(session, "commit", "cpu", "cores")  # a packed network does not have its command
         if not run.sessions:
             raise ValueError("environment.json has no session")
         run.minutes(), run.processor_minutes()  # they divide by what the log has

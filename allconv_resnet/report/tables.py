@@ -31,7 +31,7 @@ def training_row(training, runs, directory):
         runs: List of its `Run`, which may be empty.
         directory: Path of the page.
     """
-    what = f"{training.what} `{training.command}`".lstrip()
+    what = " ".join(filter(None, (training.what, f"`{training.command}`" if training.command else "")))
     if not runs:
         return f"`{training.name}`", what, f"0 of {training.seeds}", *[NOT_RUN] * (len(COLUMNS) - 3)
     counted = finished(runs)
@@ -44,14 +44,12 @@ def training_row(training, runs, directory):
         else []
     )
     ended = [run for run in counted if run.finished()] or counted  # the others have no lines of the last step
-    train, held_out, test = (
-        [line for run in ended if (line := run.last(split))] for split in ("train", HOLDOUT, "test")
-    )
+    train, held_out, test = (last_lines(ended, split) for split in ("train", HOLDOUT, "test"))
     return (
         f"`{training.name}`",
         what,
         n + f", {unfinished} unfinished" * (unfinished > 0),
-        steps(counted),
+        steps(counted, train + held_out + test),
         mean([line["loss"] for line in train], 3),
         mean([100 * line["error"] for line in train]),
         mean([100 * line["error"] for line in held_out]),
@@ -83,6 +81,23 @@ def finished(runs):
     return [run for run in runs if run.finished() or run.diverged_at()] or runs
 
 
+def last_lines(runs, split):
+    """Returns the lines of a split whose mean is shown, one of each run that has any: those of the last step.
+
+    Runs that have not finished may be at different steps. Their lines are those of the last step that all of them have.
+
+    Args:
+        runs: List of `Run`.
+        split: Name of the split.
+    """
+    if all(run.finished() for run in runs):
+        return [line for run in runs if (line := run.last(split))]
+    by_step = [{line["step"]: line for line in run.lines if line["split"] == split} for run in runs]
+    by_step = [lines for lines in by_step if lines]
+    common = set.intersection(*map(set, by_step)) if by_step else ()
+    return [lines[max(common)] for lines in by_step] if common else []
+
+
 def describe_test_errors(runs, lines):
     """Returns the mean test error of some lines of logs in percent, and at which steps some of the runs diverged."""
     diverged = sorted({run.diverged_at() for run in runs if run.diverged_at()})
@@ -92,12 +107,21 @@ def describe_test_errors(runs, lines):
     return "; ".join([mean([100 * line["error"] for line in lines])] * bool(lines) + [f"diverged at step {at}"])
 
 
-def steps(runs):
-    """Returns how many steps runs have done, and of how many if they are not yet at the end."""
+def steps(runs, shown=()):
+    """Returns how many steps runs have done, and of how many if they are not yet at the end.
+
+    Args:
+        runs: List of `Run`.
+        shown: The lines of their logs that a row shows. Their steps are named if the runs are at different steps.
+    """
     done = sorted({run.diverged_at() or (run.lines[-1]["step"] if run.lines else 0) for run in runs})
     planned = max(run.recipe["steps"] for run in runs)
     text = " to ".join(f"{step:,}" for step in dict.fromkeys((done[0], done[-1])))
-    return text if done[0] == planned or all(run.finished() for run in runs) else f"{text} of {planned:,}"
+    if done[0] == planned or all(run.finished() for run in runs):
+        return text
+    at = " and ".join(f"{step:,}" for step in sorted({line["step"] for line in shown}))
+    at = f", figures of step {at}" if at and len(done) > 1 else ""
+    return f"{text} of {planned:,}{at}"
 
 
 def where(environment, commits=()):

@@ -1,6 +1,7 @@
 """Writes the page of a directory of runs: README.md and its figures, from the logs and nothing else."""
 
 import functools
+import shlex
 from pathlib import Path
 
 from allconv_resnet.errors import BadInput
@@ -104,4 +105,6 @@ def _show(section, found, directory, figures):
 
 
 def _command(runs):
-    return " ".join(["python", *runs[0].sessions[0]["command"]])
+    """Returns the command of the last session of a run, or an empty string for a packed network, which has none."""
+    command = runs[0].sessions[-1].get("command")
+    return shlex.join(["python", *command]) if command else ""

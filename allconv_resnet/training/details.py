@@ -3,7 +3,6 @@
 import csv
 import heapq
 import math
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,12 +11,27 @@ import scipy.special
 from allconv_resnet import files
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
-from allconv_resnet.plotting import new_figure, save_figure
+from allconv_resnet.plotting import new_figure, plain, save_figure
 
 LOGITS = "logits.npz"
 WRITTEN = (LOGITS, "predictions.csv", "classes.csv", "confusion.png", "mistakes.png")
 SHEET = (5, 8)  # rows and columns of the sheet of mistakes
 NAMED = 50  # classes of a confusion matrix that has room for their names
+
+
+def require_directory(directory):
+    """Returns the path of a directory that `write_details` can write to.
+
+    Args:
+        directory: Path of a directory, which need not exist.
+
+    Raises:
+        BadInput: if it cannot be written to, or has files with the names of those that would be written.
+    """
+    directory = files.output_directory(directory, "details")
+    if not (directory / LOGITS).exists() and (foreign := [name for name in WRITTEN if (directory / name).exists()]):
+        raise BadInput(f"{directory / foreign[0]} would be overwritten, but it is not of an earlier --details")
+    return directory
 
 
 def write_details(model, source, split, recipe, directory):
@@ -41,9 +55,7 @@ def write_details(model, source, split, recipe, directory):
     Raises:
         BadInput: if the files cannot be written.
     """
-    names, directory = source.label_names, Path(directory)
-    if not (directory / LOGITS).exists() and (foreign := [name for name in WRITTEN if (directory / name).exists()]):
-        raise BadInput(f"{directory / foreign[0]} would be overwritten, but it is not of an earlier --details")
+    names, directory = source.label_names, require_directory(directory)
     rows, mistakes, all_logits = [], [], []
     for numbers, images, labels in _batches(source, split, recipe):
         logits = keras.ops.convert_to_numpy(model(images, training=False)).astype(np.float32)
@@ -104,6 +116,7 @@ def _write_csv(path, header, rows):
 
 
 def _draw_confusion(confusion, names, path):
+    names = [plain(name) for name in names]
     few = len(names) <= NAMED
     size = 2.5 + 0.45 * len(names) if few else 10
     figure, axes = new_figure(size, size * 0.95)
@@ -122,6 +135,7 @@ def _draw_confusion(confusion, names, path):
 
 
 def _draw_mistakes(mistakes, names, path):
+    names = [plain(name) for name in names]
     rows = max(1, math.ceil(len(mistakes) / SHEET[1]))
     figure, axes = new_figure(1.4 * SHEET[1], 1.75 * rows + 0.4, rows, SHEET[1], squeeze=False)
     for place in axes.flat:

@@ -13,7 +13,7 @@ from allconv_resnet.errors import BadInput
 from allconv_resnet.progress import say
 from allconv_resnet.training import engines, json_lines, run_directory, run_state
 from allconv_resnet.training.checkpoints import read_checkpoint, steps_on_disk
-from allconv_resnet.training.details import write_details
+from allconv_resnet.training.details import require_directory, write_details
 from allconv_resnet.training.engines.engine import means, number_of
 from allconv_resnet.training.reports import describe_evaluation
 from allconv_resnet.training.run_directory import EVALUATIONS
@@ -38,6 +38,8 @@ def evaluate_run(run_dir, data_dir=None, split="test", checkpoint="latest", deta
         BadInput: if the run or the data cannot be read, or do not fit each other.
     """
     run_dir = pretrained.find(run_dir)
+    if details is not None:
+        require_directory(details)  # before the evaluation, which takes a while
     with _evaluator(run_dir, data_dir, split) as (engine, test):
         step = load_weights(run_dir, checkpoint, lambda state: engine.load(state, training=False))
         result = {"step": step, **test()}

@@ -65,7 +65,9 @@ def pack_run(run_dir, name, directory=None):
             files.write_json(temporary / "environment.json", {"sessions": sessions})
             for file in COPIED:
                 shutil.copy(Path(run_dir) / file, temporary / file)
-            (temporary / CARD).write_text(_card(name, run_dir, recipe, step, labels, content, description))
+            (temporary / CARD).write_text(
+                _card(name, directory is None, run_dir, recipe, step, labels, content, description)
+            )
     except OSError as error:
         raise BadInput(f"The network cannot be written to {target}: {error.strerror or error}") from error
     return target
@@ -99,7 +101,7 @@ def _arguments(model):
     return {key: value for key, value in model.get_config().items() if key not in ("dtype", "frozen")}
 
 
-def _card(name, run_dir, recipe, step, labels, content, description):
+def _card(name, in_package, run_dir, recipe, step, labels, content, description):
     lines = run_directory.read_metrics(run_dir)
     tests = [line for line in lines if line["split"] == "test" and line["step"] == step]
     session = (run_directory.read_sessions(run_dir) or [{}])[-1]
@@ -108,6 +110,7 @@ def _card(name, run_dir, recipe, step, labels, content, description):
         watched = f"images held out of the training images (`--holdout {recipe.data.holdout:g}`), and no test image"
     else:
         watched = "the test images; the weights are those of the last step, whatever they showed"
+    source, where = (name, "") if in_package else (".", " In the directory of this card:")
     more = ", ..." if len(labels) > 20 else ""
     shown = f"{recipe.data.dataset}, {len(labels)} classes: {', '.join(labels[:20])}{more}".replace("|", "\\|")
     return f"""# {name}
@@ -127,11 +130,11 @@ SHA-256 `{pretrained.checksum(content)}` |
 | licence | Apache-2.0, as the code; the terms of the data are those of their authors |
 | packed | {datetime.now(UTC).date().isoformat()} |
 
-The network knows only these classes: whatever an image shows, it answers with one of them.
+The network knows only these classes: whatever an image shows, it answers with one of them.{where}
 
 ```
-allconv-resnet evaluate {name} --data-dir DIR     # measures the test error again, from these weights
-allconv-resnet predict {name} IMAGE...
+allconv-resnet evaluate {source} --data-dir DIR     # measures the test error again, from these weights
+allconv-resnet predict {source} IMAGE...
 ```
 """
 

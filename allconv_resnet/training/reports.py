@@ -7,10 +7,10 @@ from pathlib import Path
 
 from allconv_resnet.data.holdout import HOLDOUT
 from allconv_resnet.errors import BadInput
-from allconv_resnet.plotting import add_grids, new_figure, save_figure
+from allconv_resnet.plotting import add_grids, new_figure, plain, save_figure
 from allconv_resnet.training import json_lines
 from allconv_resnet.training.events import Events
-from allconv_resnet.training.run_directory import EVALUATIONS, METRICS, read_metrics
+from allconv_resnet.training.run_directory import EVALUATIONS, METRICS, read_metrics, require_run
 
 
 class Metrics:
@@ -101,9 +101,7 @@ def plot_curves(run_dir, title=""):
     Raises:
         BadInput: if there are no metrics yet, or the figure cannot be written.
     """
-    lines = sorted(read_metrics(run_dir) + read_metrics(run_dir, EVALUATIONS), key=lambda line: line["step"])
-    if not lines:
-        raise BadInput(f"{run_dir} has no metrics yet, so there is nothing to draw")
+    lines = _lines_to_draw(run_dir)
     figure, panels = new_figure(10, 4, columns=2)
     for axes, name, scale, label in zip(
         panels, ("error", "loss"), (100, 1), ("error (%)", "cross-entropy (nats)"), strict=True
@@ -119,7 +117,7 @@ def plot_curves(run_dir, title=""):
         if axes.lines:
             axes.legend()
     add_grids(figure)
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     path = Path(run_dir) / "curves.png"
     try:
         save_figure(figure, path, dpi=120)
@@ -144,13 +142,11 @@ def plot_runs(run_dirs, path):
     """
     figure, axes = new_figure(8, 4.5 + 0.25 * len(run_dirs))
     for number, run_dir in enumerate(run_dirs):
-        lines = sorted(read_metrics(run_dir) + read_metrics(run_dir, EVALUATIONS), key=lambda line: line["step"])
-        if not lines:
-            raise BadInput(f"{run_dir} has no metrics yet, so there is nothing to draw")
+        lines = _lines_to_draw(run_dir)
         split = HOLDOUT if any(line["split"] == HOLDOUT for line in lines) else "test"
         style = {"color": f"C{number % 10}", "lw": 1.2}
-        _draw(axes, lines, "train", "error", 100, label=f"{run_dir}, train", ls="--", **style)
-        _draw(axes, lines, split, "error", 100, label=f"{run_dir}, {split}", marker="o", ms=3, **style)
+        _draw(axes, lines, "train", "error", 100, label=plain(f"{run_dir}, train"), ls="--", **style)
+        _draw(axes, lines, split, "error", 100, label=plain(f"{run_dir}, {split}"), marker="o", ms=3, **style)
     axes.set(xlabel="step", ylabel="error (%)", xlim=(0, None), ylim=(0, None))
     add_grids(figure)
     figure.legend(fontsize="small", loc="outside lower center", ncols=2 if len(run_dirs) > 1 else 1)
@@ -159,6 +155,23 @@ def plot_runs(run_dirs, path):
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     return path
+
+
+def _lines_to_draw(run_dir):
+    """Returns the lines of a run and those of `evaluate --follow`, in order of their steps.
+
+    Evaluations of the training images are left out. They would be mixed with the lines of training, which are means
+    over the steps.
+
+    Raises:
+        BadInput: if it is no run directory, or has no metrics yet.
+    """
+    require_run(run_dir)
+    evaluations = [line for line in read_metrics(run_dir, EVALUATIONS) if line["split"] != "train"]
+    lines = sorted(read_metrics(run_dir) + evaluations, key=lambda line: line["step"])
+    if not lines:
+        raise BadInput(f"{run_dir} has no metrics yet, so there is nothing to draw")
+    return lines
 
 
 def _draw(axes, lines, split, name, scale, label, **style):

@@ -30,6 +30,7 @@ def test_the_example_of_the_documentation_is_a_page(tmp_path):
         ("PAGES = 1", "PAGE=None"),
         ("PAGE = 1", "PAGE=1"),
         ("PAGE = Page(", "SyntaxError: .*never closed"),
+        ("import sys; sys.exit()", "SystemExit: "),
         ("import nowhere_to_be_found", "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
     ],
 )

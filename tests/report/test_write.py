@@ -1,14 +1,18 @@
 """The page of a directory: every figure of its tables follows from the logs."""
 
 import json
+import os
 import shutil
 
 import pytest
 from logs import row, write_run, write_seeds
 
+from allconv_resnet import pretrained
 from allconv_resnet.cli import main
 from allconv_resnet.errors import BadInput
 from allconv_resnet.report import Page, Section, Training, write_report
+from allconv_resnet.report.figures import draw_curves
+from allconv_resnet.report.runs import read_run
 from allconv_resnet.report.write import MARKER
 
 COMMAND = "python train_cifar.py --recipe digits"
@@ -106,6 +110,76 @@ def test_a_run_that_has_not_finished_is_no_part_of_the_mean(tmp_path):
         write_run(tmp_path / "digits" / f"seed{seed}", seed, 0.1 if step == 40 else 0.9, step)
     cells = row(write_report(tmp_path, PAGE).read_text(), "`digits`")
     assert cells[2:7] == ["2 of 3, 1 unfinished", "40", "0.200 ± 0.000", "5.00 ± 0.00", "10.00 ± 0.00"]
+
+
+def test_runs_in_progress_are_compared_at_a_step_that_all_have(tmp_path):
+    for seed, (step, error) in enumerate([(20, 0.4), (30, 0.1)]):
+        write_run(tmp_path / "digits" / f"seed{seed}", seed, error, step=step)
+        log = tmp_path / "digits" / f"seed{seed}" / "metrics.jsonl"
+        log.write_text('{"step": 10, "split": "test", "loss": 1.0, "error": 0.5}\n' * (seed == 0) + log.read_text())
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines.insert(1, {"step": 20, "split": "test", "loss": 1.0, "error": 0.2})
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    cells = row(write_report(tmp_path).read_text(), "`digits`")
+    assert (
+        cells[2:4] == ["2", "20 to 30 of 40, figures of step 20"] and cells[6] == "30.00 ± 14.14"
+    )  # 40 and 20 % at step 20
+    lines = [line for line in lines if line["step"] != 20]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert row(write_report(tmp_path).read_text(), "`digits`")[6] == "-"
+
+
+def test_the_command_of_a_run_is_that_of_its_last_session_as_a_shell_takes_it(tmp_path):
+    write_run(tmp_path / "once", 0, 0.5)
+    path = tmp_path / "once" / "environment.json"
+    (first,) = json.loads(path.read_text())["sessions"]
+    last = {**first, "command": ["train_cifar.py", "--run-dir", "my runs/$x"]}
+    path.write_text(json.dumps({"sessions": [first, last]}))
+    assert row(write_report(tmp_path).read_text(), "`once`")[1] == "`python train_cifar.py --run-dir 'my runs/$x'`"
+
+
+def test_packed_networks_have_rows_without_a_command(tmp_path):
+    shutil.copytree(pretrained.find("cifar10-wide"), tmp_path / "wide")
+    cells = row(write_report(tmp_path).read_text(), "`wide`")
+    assert cells[1] == "" and float(cells[6]) < 6
+
+
+def test_runs_without_a_recipe_are_named(tmp_path):
+    write_run(tmp_path / "once" / "seed0", 0, 0.5)
+    (tmp_path / "once" / "seed0" / "config.json").unlink()
+    with pytest.raises(BadInput, match=r"log of a run in .*once/seed0. Received: .*config.json"):
+        write_report(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every directory")
+def test_directories_that_cannot_be_read_are_named(tmp_path, capsys):
+    for name in ("once", "other"):
+        write_run(tmp_path / name, 0, 0.5)
+    (tmp_path / "other").chmod(0)
+    text = write_report(tmp_path).read_text()
+    (tmp_path / "other").chmod(0o700)
+    assert "`once`" in text and "other cannot be read and is left out" in capsys.readouterr().err
+
+
+def test_names_may_have_any_letters(tmp_path):
+    for name in ("_rate=$1", "$a$ b", "^_{x"):
+        write_seeds(tmp_path / name, (0.1, 0.2))
+    section = Section("All $ of_ them", "", tuple(Training(p.name, "", COMMAND) for p in tmp_path.iterdir()), "all.svg")
+    text = write_report(tmp_path, Page("# Results\n", (section,))).read_text()
+    assert "`_rate=$1`" in text
+    # Matplotlib writes the texts of an SVG as comments before their outlines.
+    drawing = (tmp_path / "all.svg").read_text()
+    for name in ("All $ of_ them", " _rate=$1: 15.00", "$a$ b: 15.00", "^_{x: 15.00"):
+        assert f"<!-- {name}" in drawing
+
+
+def test_errors_on_held_out_images_are_drawn(tmp_path):
+    write_run(tmp_path / "once", 0, 0.5)
+    log = tmp_path / "once" / "metrics.jsonl"
+    lines = [{"step": step, "split": "holdout", "loss": 1.0, "error": 0.25} for step in (20, 40)]
+    log.write_text(log.read_text() + "".join(json.dumps(line) + "\n" for line in lines))
+    draw_curves([read_run(tmp_path / "once")], "once", tmp_path / "once.svg")
+    assert "<!-- holdout: 25.00 % at step 40 -->" in (tmp_path / "once.svg").read_text()
 
 
 def test_a_readme_that_somebody_else_wrote_is_left_as_it_is(tmp_path):

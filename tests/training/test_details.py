@@ -1,6 +1,8 @@
 """`evaluate --details` and `plot` of several runs."""
 
 import csv
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,10 +10,11 @@ from data.image_folders import random_images, write_folder
 from training.runs import TINY, lines
 
 import allconv_resnet as acr
-from allconv_resnet import cli
+from allconv_resnet import cli, pretrained
 from allconv_resnet.recipes import IMAGENET_TINY
 from allconv_resnet.training.details import write_details
 from allconv_resnet.training.loop import train
+from allconv_resnet.training.reports import plot_curves, plot_runs
 
 
 def command(*arguments):
@@ -86,7 +89,7 @@ def test_details_of_one_checkpoint_alone(runs, tmp_path, capsys):
     assert "give --follow or --checkpoint, but not both" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert command("evaluate", runs[0], "--details", tmp_path / "file") == 2
-    assert "The details cannot be written to" in capsys.readouterr().err
+    assert "details must be the path of a directory" in capsys.readouterr().err
 
 
 def test_several_runs_are_drawn_over_each_other(runs, tmp_path, capsys):
@@ -101,8 +104,45 @@ def test_several_runs_are_drawn_over_each_other(runs, tmp_path, capsys):
     assert command("plot", *runs, "--output", tmp_path / "both.txt") == 2
     assert "both.txt cannot be written" in capsys.readouterr().err
     assert command("plot", runs[0], tmp_path) == 2
+    assert "is not a run directory" in capsys.readouterr().err
+    shutil.copy(runs[0] / "config.json", tmp_path)
+    assert command("plot", runs[0], tmp_path) == 2
     assert "has no metrics yet" in capsys.readouterr().err
     assert command("plot") == 2
+
+
+def test_names_in_figures_may_have_any_letters(tmp_path):
+    for name in ("_rate=$1", "$a$"):
+        write_folder(tmp_path / "images", random_images(2, (32, 32, 3)), [0, 1], (name, f"{name}$b"))
+        recipe = IMAGENET_TINY.replace(dataset=str(tmp_path / "images"), num_classes=2, image_size=(32, 32, 3))
+        source = acr.load_data(str(tmp_path / "images")).as_kind("records")
+        write_details(recipe.build_model(), source, "train", recipe, tmp_path / "details")
+        run = tmp_path / name
+        run.mkdir()
+        (run / "metrics.jsonl").write_text('{"step": 1, "split": "test", "loss": 1.0, "error": 0.5}\n')
+        (run / "config.json").write_text("{}")
+        assert plot_curves(run, name).stat().st_size > 5_000
+        shutil.rmtree(tmp_path / "images")
+    plot_runs([tmp_path / "_rate=$1", tmp_path / "$a$"], tmp_path / "both.svg")
+    drawing = (tmp_path / "both.svg").read_text()
+    assert "_rate=$1, test: 50 at the end" in drawing and "$a$, test: 50 at the end" in drawing
+
+
+def test_evaluations_of_the_training_images_are_no_lines_of_training(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs[0], run)
+    added = [{"split": split, "step": 10**6, "loss": 0.1, "error": 0.901} for split in ("train", "test")]
+    (run / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in added))
+    plot_runs([run], tmp_path / "run.svg")
+    drawing = (tmp_path / "run.svg").read_text()
+    assert "test: 90.1 at the end" in drawing and "train: 90.1 at the end" not in drawing
+
+
+def test_a_network_of_the_package_is_drawn_outside_of_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert command("plot", "cifar10-wide") == 0
+    assert capsys.readouterr().out.strip() == "curves.png" and (tmp_path / "curves.png").exists()
+    assert not (pretrained.find("cifar10-wide") / "curves.png").exists()
 
 
 @pytest.mark.slow

@@ -108,6 +108,7 @@ def test_a_packed_network_is_the_one_of_the_run_in_half_precision(run, packed, p
     error = lines(run, "test")[-1]["error"]
     assert f"| test error | {error:.2%} of 360 test images, in float32" in card and "(n = 1)" in card
     assert str(run.parent) not in "".join(path.read_text() for path in folder.iterdir() if path.suffix != ".npz")
+    assert f"allconv-resnet predict {packed} IMAGE" in card
     assert "Apache-2.0" in card and pretrained.checksum((folder / "weights.npz").read_bytes()) in card
 
 
@@ -116,7 +117,9 @@ def test_kernels_of_a_large_network_are_packed_in_eight_bits(run, pictures, tmp_
     monkeypatch.setattr(packing, "LARGEST", size - 1)
     folder = pack_run(run, "small", tmp_path)
     assert (folder / "weights.npz").stat().st_size < 0.7 * size
-    assert "kernels in int8" in (folder / "MODEL_CARD.md").read_text()
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert "kernels in int8" in card
+    assert "In the directory of this card:" in card and "allconv-resnet predict . IMAGE" in card
     ours, theirs = (acr.load(each) for each in (folder, run))
     for name, value in arrays_by_name(theirs).items():
         step = np.abs(value).max(axis=tuple(range(value.ndim - 1))) / 127 if value.ndim > 1 else np.abs(value) * 2**-10

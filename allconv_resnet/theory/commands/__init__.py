@@ -8,6 +8,7 @@ from importlib import import_module
 
 from allconv_resnet import usage
 from allconv_resnet.errors import BadInput
+from allconv_resnet.files import output_directory
 
 THEORY = {
     "linear": "linear residual networks: small optima, gradient bounds, descent (Hardt & Ma, section 2)",
@@ -45,5 +46,9 @@ def theory_command(arguments):
     if name[0] not in THEORY:
         raise BadInput(f"The experiments of allconv-resnet theory are {', '.join(THEORY)}. Received: {name[0]}")
     command, program = import_module(f"allconv_resnet.theory.commands.{name[0]}"), f"allconv-resnet theory {name[0]}"
-    command.run(usage.parse(command.Options, rest, program, f"{program} --output-dir figures"))
+    options = usage.parse(command.Options, rest, program, f"{program} --output-dir figures")
+    if getattr(options, "seed", 0) < 0:
+        raise BadInput(f"seed must be an integer of at least 0. Received: seed={options.seed}")
+    output_directory(options.output_dir, "output_dir")  # before the experiment, which takes a while
+    command.run(options)
     return 0
