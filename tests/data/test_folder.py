@@ -111,6 +111,7 @@ def test_a_batch_of_files_is_a_function_of_seed_and_step(photos):
     np.testing.assert_allclose(images.mean((1, 2, 3)), 0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_workers_train_together_on_the_batches_of_one(photos):
     source = from_folder(photos)
     shares = [take(source, 4, worker=worker, workers=2) for worker in range(2)]

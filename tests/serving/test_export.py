@@ -102,6 +102,7 @@ def test_a_process_without_keras_and_this_package_gets_the_same_answers(run_pyth
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), logits, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_no_skew_on_500_real_images(run_python, prepared, tmp_path):
     """CIFAR-10's first 500 test images, a network for them, and a process without Keras and this package."""
     data = load_data("cifar10", prepared)

@@ -214,6 +214,7 @@ def test_warm_up_records_are_requests_that_the_model_answers(tmp_path, channels)
         assert answer["logits"].shape == (1, 10)
 
 
+@pytest.mark.slow
 def test_every_run_is_exported_at_its_end(tmp_path, capsys):
     arguments = [option for option in command_line(TINY.replace(steps=2), tmp_path) if option != "--no-export"]
 

@@ -153,6 +153,7 @@ def test_an_empty_signature_name_is_the_default_one(server):
     assert server.predict(**GOOD, signature_name="") == server.predict(**GOOD)
 
 
+@pytest.mark.slow
 def test_a_unix_socket_and_two_signals(exported, tmp_path):
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as left:  # by a server that was killed

@@ -176,6 +176,7 @@ def test_without_images_there_is_a_sentence(export, tmp_path, capsys):
 PREDICT = "import sys; from allconv_resnet import cli; cli.main(sys.argv[1:])"
 
 
+@pytest.mark.slow
 def test_head_ends_it_in_silence_and_an_ascii_terminal_gets_escapes(export, pictures):
     images = [str(pictures / "good.png")] * 200
     environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "PYTHONUNBUFFERED": "1"}

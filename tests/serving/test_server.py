@@ -112,6 +112,7 @@ def command(*arguments):
     return stop.value.code
 
 
+@pytest.mark.slow
 def test_a_port_for_grpc_that_is_taken_leaves_no_unix_socket(exported, tmp_path):
     # So large a limit is one that gRPC itself does not take.
     options = ["--unix-socket", tmp_path / "socket", "--max-body-mb", "5000", "--max-buffered-mb", "1000000"]

@@ -117,6 +117,7 @@ print("equal", histories[0])
 """
 
 
+@pytest.mark.slow
 def test_a_users_compile_and_fit_under_mirrored_strategy_equals_one_device(run_python):
     done = run_python("-c", USER_CODE)
     assert done.returncode == 0, done.stderr

@@ -55,6 +55,7 @@ def test_the_run_directory_has_both_errors_and_the_skipped_images(finished):
     assert (finished / "curves.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_one_that_was_never_interrupted(finished, data_dir, tmp_path):
     run_dir = tmp_path / "run"
     train(TINY.replace(steps=5), run_dir, data_dir)

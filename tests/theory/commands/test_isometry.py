@@ -49,6 +49,7 @@ def test_networks_of_the_training_experiment_have_the_cumulant_they_are_given():
     assert dense_networks.test_accuracy(model, images, labels) == pytest.approx(np.mean(predicted == labels))
 
 
+@pytest.mark.slow
 def test_late_command_on_the_digits_continues_where_it_was_stopped(tmp_path, capsys, monkeypatch):
     options = Options(experiment="late", output_dir=tmp_path, width=16, depth=2, seeds=2, epochs=2)
     run(options)

@@ -282,6 +282,7 @@ print("wrong:", np.count_nonzero(expressivity.predict_labels(model, data["x"]) !
     assert "wrong: 0" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_jax_backend(run_python):
     pytest.importorskip("jax")
     program = """
