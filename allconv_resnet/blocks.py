@@ -11,13 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from allconv_resnet.cpu import (
-    BatchNormalization,
-    Convolution,
-    compiled_convolution,
-    compiled_residual_block,
-    faster_convolution,
-)
+from allconv_resnet.convolutions import compiled_convolution, compiled_residual_block
+from allconv_resnet.cpu import BatchNormalization, Convolution, faster_convolution
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import Configured, convolution, own_activation
 from allconv_resnet.types import Activation, Shape, Tensor
@@ -155,7 +150,7 @@ class ResidualBlock(Configured):
         return None
 
     def fuses(self, x: Tensor) -> bool:
-        """Returns whether `cpu.compiled_residual_block` trains this block on x, with fewer passes over the maps."""
+        """Returns whether `compiled_residual_block` trains this block on x, with fewer passes over the maps."""
         return (
             all(faster_convolution(layer, x) is compiled_convolution for layer in (self.conv1, self.conv2))
             and self.shortcut is not None

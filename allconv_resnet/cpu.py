@@ -12,12 +12,13 @@ import contextlib
 import keras
 from keras import layers, ops
 
-from allconv_resnet import kernels
+from allconv_resnet import convolutions, kernels
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
-# The largest map and the fewest channels for which `filter_gradient` was measured to be faster than oneDNN's kernel.
+# The largest map and the fewest channels for which `convolutions.filter_gradient` was measured to be faster than
+# oneDNN's kernel.
 LARGEST_WIDTH_OF_GRADIENT, FEWEST_CHANNELS_OF_GRADIENT = 14, 96
 
 # Where matrix products are used on processors with AMX: the fewest channels of 1x1 convolutions, and the largest output
@@ -96,8 +97,8 @@ class Convolution(layers.Conv2D):
                 channels_first = self.data_format == "channels_first"
                 y = y + (ops.reshape(self.bias, (1, self.filters, 1, 1)) if channels_first else self.bias)
             y = y if self.activation is None else self.activation(y)
-        if training and convolve is not compiled_convolution and self._has_fusable_bias():
-            return _with_fusable_bias(y)
+        if training and convolve is not convolutions.compiled_convolution and self._has_fusable_bias():
+            return convolutions.with_fusable_bias(y)
         return y
 
     def _has_fusable_bias(self):
@@ -178,8 +179,7 @@ def faster_convolution(layer, x):
         x: Tensor `[n, h, w, c]`, its input.
 
     Returns:
-        `compiled_convolution`, `convolution_with_minimal_gradient`, `pointwise_convolution`, `strided_convolution`, or
-        None.
+        A function of `convolutions`, or None.
     """
     applies = (
         _on_tensorflow_cpu()
@@ -201,207 +201,17 @@ def faster_convolution(layer, x):
     fewest = min(channels, layer.filters)
     kernel_and_strides = layer.kernel_size, layer.strides
     if kernel_and_strides == ((1, 1), (1, 1)):
-        return pointwise_convolution if kernels.has_amx() and fewest >= FEWEST_CHANNELS_OF_POINTWISE else None
+        is_wide = fewest >= FEWEST_CHANNELS_OF_POINTWISE
+        return convolutions.pointwise_convolution if kernels.has_amx() and is_wide else None
     if kernel_and_strides == ((3, 3), (2, 2)):
         is_even = None not in (height, width) and height % 2 == width % 2 == 0
         is_small = is_even and width // 2 <= LARGEST_WIDTH_OF_STRIDED and fewest >= FEWEST_CHANNELS_OF_STRIDED
-        return strided_convolution if kernels.has_amx() and is_small else None
+        return convolutions.strided_convolution if kernels.has_amx() and is_small else None
     if kernel_and_strides != ((3, 3), (1, 1)):
         return None
     if _contexts_of_compiled_convolutions and kernels.faster(images, channels, layer.filters):
-        return compiled_convolution
+        return convolutions.compiled_convolution
     is_wide = fewest >= FEWEST_CHANNELS_OF_GRADIENT
     if is_wide and None not in (height, width) and width <= LARGEST_WIDTH_OF_GRADIENT:
-        return convolution_with_minimal_gradient
+        return convolutions.convolution_with_minimal_gradient
     return None
-
-
-def compiled_convolution(x, kernel):
-    """Returns a 3x3 convolution, SAME and with stride 1, that is computed by `allconv_resnet.kernels`.
-
-    Args:
-        x: bfloat16 tensor `[n, h, w, c]`.
-        kernel: bfloat16 tensor or variable `[3, 3, c, k]`.
-
-    Returns:
-        bfloat16 tensor `[n, h, w, k]`.
-    """
-
-    @tf.custom_gradient
-    def convolution(x, kernel):
-        def gradient(dy):
-            dkernel = kernels.filter_gradient(x, dy)
-            # Each operation has threads of its own. Beside each other, they would wait for each other.
-            with tf.control_dependencies([dkernel]):
-                return kernels.convolution(dy, kernel, transposed=True), dkernel
-
-        return kernels.convolution(x, kernel), gradient
-
-    return convolution(x, tf.convert_to_tensor(kernel))
-
-
-def compiled_residual_block(x, kernel1, kernel2):
-    """Returns `x + C2(ReLU(C1(x)))`, where `allconv_resnet.kernels` takes one pass for each convolution and gradient.
-
-    Args:
-        x: bfloat16 tensor `[n, h, w, c]`.
-        kernel1: bfloat16 tensor or variable `[3, 3, c, c]`, the kernel of C1.
-        kernel2: bfloat16 tensor or variable `[3, 3, c, c]`, the kernel of C2.
-
-    Returns:
-        bfloat16 tensor `[n, h, w, c]`.
-    """
-
-    @tf.custom_gradient
-    def block(x, kernel1, kernel2):
-        hidden = kernels.convolution(x, kernel1, last="relu")
-
-        def gradient(dy):
-            # Each operation has threads of its own. Beside each other, they would wait for each other.
-            dkernel2 = kernels.filter_gradient(hidden, dy)
-            with tf.control_dependencies([dkernel2]):
-                dhidden = kernels.convolution(dy, kernel2, transposed=True, last="mask", other=hidden)
-            dkernel1 = kernels.filter_gradient(x, dhidden)
-            with tf.control_dependencies([dkernel1]):
-                dx = kernels.convolution(dhidden, kernel1, transposed=True, last="add", other=dy)
-            return dx, dkernel1, dkernel2
-
-        return kernels.convolution(hidden, kernel2, last="add", other=x), gradient
-
-    return block(x, tf.convert_to_tensor(kernel1), tf.convert_to_tensor(kernel2))
-
-
-def convolution_with_minimal_gradient(x, kernel):
-    """Returns a 3x3 convolution, SAME and with stride 1, by oneDNN, and with `filter_gradient`.
-
-    Args:
-        x: Float tensor `[n, h, w, c]`. h and w must be static.
-        kernel: Float tensor or variable `[3, 3, c, k]`.
-
-    Returns:
-        Float tensor `[n, h, w, k]`.
-    """
-
-    @tf.custom_gradient
-    def convolution(x, kernel):
-        def gradient(dy):
-            # Without this, what depends on x alone would be computed, and kept, during the forward pass.
-            with tf.control_dependencies([dy]):
-                dkernel = filter_gradient(x, dy)
-            return tf.nn.conv2d_transpose(dy, kernel, tf.shape(x), strides=1), dkernel
-
-        return tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), gradient
-
-    return convolution(x, tf.convert_to_tensor(kernel))
-
-
-def pointwise_convolution(x, kernel):
-    """Returns a 1x1 convolution with stride 1, by oneDNN, whose filter gradient is one matrix product.
-
-    Args:
-        x: Float tensor `[n, h, w, c]`.
-        kernel: Float tensor or variable `[1, 1, c, k]`.
-
-    Returns:
-        Float tensor `[n, h, w, k]`.
-    """
-
-    @tf.custom_gradient
-    def convolution(x, kernel):
-        def gradient(dy):
-            pixels, dpixels = tf.reshape(x, [-1, x.shape[-1]]), tf.reshape(dy, [-1, dy.shape[-1]])
-            dkernel = tf.reshape(tf.matmul(pixels, dpixels, transpose_a=True), kernel.shape)
-            return tf.nn.conv2d_transpose(dy, kernel, tf.shape(x), strides=1), dkernel
-
-        return tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), gradient
-
-    return convolution(x, tf.convert_to_tensor(kernel))
-
-
-def strided_convolution(x, kernel):
-    """Returns a 3x3 convolution, SAME and with stride 2, by oneDNN, whose gradients are one matrix product each.
-
-    If each square of 2x2 pixels is taken for one pixel with four times the channels, this is a convolution with stride
-    1 and four taps: the square itself, the next one in the row, and those two in the next row. So the products are
-    those of the squares, the four shifts of dy, and a 4x4 kernel whose last row and column are zeros.
-
-    Args:
-        x: Float tensor `[n, h, w, c]`. h and w must be static and even.
-        kernel: Float tensor or variable `[3, 3, c, k]`.
-
-    Returns:
-        Float tensor `[n, h / 2, w / 2, k]`.
-    """
-    height, width, channels = x.shape[1:]
-
-    @tf.custom_gradient
-    def convolution(x, kernel):
-        filters = kernel.shape[-1]
-
-        def gradient(dy):
-            below = tf.pad(dy[:, :-1], [(0, 0), (1, 0), (0, 0), (0, 0)])
-            shifts = [shift for rows in (dy, below) for shift in (rows, _shifted_right(rows))]
-            shifts = tf.reshape(tf.concat(shifts, axis=-1), [-1, 4 * filters])
-            with tf.control_dependencies([dy]):  # otherwise the squares would be kept from the forward pass on
-                squares = tf.reshape(tf.nn.space_to_depth(x, 2), [-1, 4 * channels])
-            dkernel = tf.reshape(tf.matmul(squares, shifts, transpose_a=True), [2, 2, channels, 2, 2, filters])
-            dkernel = tf.reshape(tf.transpose(dkernel, [3, 0, 4, 1, 2, 5]), [4, 4, channels, filters])[:3, :3]
-            taps = tf.reshape(tf.pad(kernel, [(0, 1), (0, 1), (0, 0), (0, 0)]), [2, 2, 2, 2, channels, filters])
-            taps = tf.reshape(tf.transpose(taps, [0, 2, 5, 1, 3, 4]), [4 * filters, 4 * channels])
-            dsquares = tf.reshape(tf.matmul(shifts, taps), [-1, height // 2, width // 2, 4 * channels])
-            return tf.nn.depth_to_space(dsquares, 2), dkernel
-
-        return tf.nn.conv2d(x, kernel, strides=2, padding="SAME"), gradient
-
-    return convolution(x, tf.convert_to_tensor(kernel))
-
-
-def _shifted_right(x):
-    return tf.pad(x[:, :, :-1], [(0, 0), (0, 0), (1, 0), (0, 0)])
-
-
-def filter_gradient(x, dy):
-    """Returns the gradient of a 3x3 convolution with respect to its kernel, with 2/3 of the multiplications.
-
-    For each row offset, the three taps along a row are a correlation of x with dy. The algorithm takes two columns of
-    dy at a time. Winograd's F(3, 2) (Lavin & Gray 2015, arXiv 1509.09308, section 4) then needs 4 products, not 6:
-
-        m1 = (x0 - x2) d0    m2 = (x1 + x2) (d0 + d1) / 2    m3 = (x2 - x1) (d0 - d1) / 2    m4 = (x1 - x3) d1
-        taps: m1 + m2 + m3,  m2 - m3,  m2 + m3 - m4
-
-    The products are summed over all images and columns before they are combined, so they are matrix products. In
-    bfloat16 the sums of two columns are rounded. The error is then 0.4 % of the gradient's standard deviation, where
-    oneDNN's is 0.2 %.
-
-    Args:
-        x: Float tensor `[n, h, w, c]`, the input of a SAME convolution with stride 1. h and w must be static.
-        dy: Float tensor `[n, h, w, k]`, the gradient with respect to its output.
-
-    Returns:
-        Float tensor `[3, 3, c, k]`.
-    """
-    _, height, width, channels = x.shape
-    pairs = -(-width // 2)
-    # With rows as the first axis, the rows of one offset are contiguous and slicing copies nothing.
-    x = tf.pad(tf.transpose(x, [1, 0, 2, 3]), [(1, 1), (0, 0), (1, 1 + width % 2), (0, 0)])
-    x = tf.reshape(x, [height + 2, -1, pairs + 1, 2, channels])
-    x0, x1, x2, x3 = x[:, :, :-1, 0], x[:, :, :-1, 1], x[:, :, 1:, 0], x[:, :, 1:, 1]
-    dy = tf.pad(tf.transpose(dy, [1, 0, 2, 3]), [(0, 0), (0, 0), (0, width % 2), (0, 0)])
-    dy = tf.reshape(dy, [-1, 2, dy.shape[-1]])
-    d0, d1 = dy[:, 0], dy[:, 1]
-    xs, dys = (x0 - x2, x1 + x2, x2 - x1, x1 - x3), (d0, (d0 + d1) / 2, (d0 - d1) / 2, d1)
-
-    taps = []
-    for row in range(3):
-        rows = (tf.reshape(part[row : row + height], [-1, channels]) for part in xs)
-        m1, m2, m3, m4 = (tf.matmul(a, b, transpose_a=True) for a, b in zip(rows, dys, strict=True))
-        taps += [m1 + m2 + m3, m2 - m3, m2 + m3 - m4]
-    return tf.reshape(tf.stack(taps), [3, 3, channels, -1])
-
-
-def _with_fusable_bias(y):
-    # The graph optimizer makes one oneDNN primitive of a convolution, its bias and a ReLU or an addition, which saves a
-    # pass over the map. It does not do so without a bias, and it would remove a constant bias of zeros, but it does not
-    # take the default value of a placeholder for a constant.
-    zeros = tf.zeros(y.shape[-1:], y.dtype)
-    return tf.nn.bias_add(y, tf.compat.v1.placeholder_with_default(zeros, zeros.shape))

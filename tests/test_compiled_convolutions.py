@@ -9,7 +9,7 @@ import tensorflow as tf
 from test_kernels import compiled, float64, normal
 
 import allconv_resnet as acr
-from allconv_resnet import baselines, cpu, kernels
+from allconv_resnet import baselines, convolutions, cpu, kernels
 from allconv_resnet.blocks import ResidualBlock, ScaledResidualBlock
 from allconv_resnet.training.engines import steps
 
@@ -66,7 +66,7 @@ def test_the_gradients_of_a_compiled_convolution(channels, filters, graph):
             y = convolve(*tensors[:2])
         return y, *tape.gradient(y, tensors[:2], tensors[2])
 
-    ours = (tf.function(all_of) if graph else all_of)(cpu.compiled_convolution, x, kernel, dy)
+    ours = (tf.function(all_of) if graph else all_of)(convolutions.compiled_convolution, x, kernel, dy)
     exact = (tf.cast(a, tf.float64) for a in (x, kernel, dy))
     theirs = all_of(lambda x, kernel: tf.nn.conv2d(x, kernel, 1, "SAME"), *exact)
     for a, b in zip(float64(*ours), float64(*theirs), strict=True):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from allconv_resnet import cpu, kernels
+from allconv_resnet import convolutions, cpu, kernels
 from allconv_resnet.blocks import ResidualBlock, ScaledResidualBlock
 
 SHAPES = ((3, 8, 8, 5, 7), (2, 7, 7, 4, 4), (1, 1, 1, 2, 3), (4, 5, 2, 3, 6), (2, 2, 5, 6, 2))
@@ -24,7 +24,7 @@ def test_filter_gradient_is_the_gradient(shape):
     with tf.GradientTape() as tape:
         tape.watch(kernel)
         y = tf.nn.conv2d(x, kernel, 1, "SAME")
-    np.testing.assert_allclose(cpu.filter_gradient(x, dy), tape.gradient(y, kernel, dy), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(convolutions.filter_gradient(x, dy), tape.gradient(y, kernel, dy), rtol=1e-4, atol=1e-4)
 
 
 def layer(filters=96, dtype="mixed_bfloat16", **arguments):
@@ -59,17 +59,17 @@ def layer(filters=96, dtype="mixed_bfloat16", **arguments):
 def test_where_the_gradient_is_faster(monkeypatch, shape, arguments, dtype, applies):
     monkeypatch.setattr(kernels, "has_amx", lambda: False)
     found = cpu.faster_convolution(layer(**arguments), keras.KerasTensor(shape, dtype))
-    assert found is (cpu.convolution_with_minimal_gradient if applies else None)
+    assert found is (convolutions.convolution_with_minimal_gradient if applies else None)
 
 
 @pytest.mark.parametrize(
     ("shape", "arguments", "expected"),
     [
-        ((2, 9, 7, 64), {"kernel_size": 1, "filters": 64}, cpu.pointwise_convolution),
-        ((None, None, None, 64), {"kernel_size": 1, "filters": 64}, cpu.pointwise_convolution),
+        ((2, 9, 7, 64), {"kernel_size": 1, "filters": 64}, convolutions.pointwise_convolution),
+        ((None, None, None, 64), {"kernel_size": 1, "filters": 64}, convolutions.pointwise_convolution),
         ((2, 8, 8, 64), {"kernel_size": 1, "filters": 32}, None),
         ((2, 8, 8, 64), {"kernel_size": 1, "filters": 64, "strides": 2}, None),
-        ((None, 16, 16, 96), {"strides": 2}, cpu.strided_convolution),
+        ((None, 16, 16, 96), {"strides": 2}, convolutions.strided_convolution),
         ((2, 18, 18, 96), {"strides": 2}, None),
         ((2, 15, 16, 96), {"strides": 2}, None),
         ((2, None, None, 96), {"strides": 2}, None),
@@ -88,7 +88,8 @@ def test_where_products_are_faster(monkeypatch, amx, shape, arguments, expected)
 
 @pytest.mark.parametrize("shape", [(3, 8, 8, 5, 7), (2, 4, 6, 4, 4), (1, 2, 2, 2, 3)], ids=str)
 @pytest.mark.parametrize(
-    ("convolve", "size", "stride"), [(cpu.pointwise_convolution, 1, 1), (cpu.strided_convolution, 3, 2)]
+    ("convolve", "size", "stride"),
+    [(convolutions.pointwise_convolution, 1, 1), (convolutions.strided_convolution, 3, 2)],
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_convolutions_by_products(convolve, size, stride, dtype, shape):

@@ -1,7 +1,7 @@
 /* The gradient of a 3x3 convolution with respect to its kernel, in bfloat16 on processors with AVX512-BF16.
 
-The algorithm is that of `allconv_resnet.cpu.filter_gradient`: Winograd's minimal filtering F(3, 2) along rows, with 2/3
-of the multiplications (Lavin & Gray 2015, arXiv 1509.09308, section 4). For each pair of columns (d0, d1) of the output
+The algorithm is that of `allconv_resnet.convolutions.filter_gradient`: Winograd's minimal filtering F(3, 2) along rows,
+with 2/3 of the multiplications (Lavin & Gray 2015, arXiv 1509.09308, section 4). For each pair of columns (d0, d1) of the output
 gradient and the four input columns (x0, x1, x2, x3) that the taps reach, and for each of the three row offsets,
 
     m1 = (x0 - x2) d0    m2 = (x1 + x2) (d0 + d1) / 2    m3 = (x2 - x1) (d0 - d1) / 2    m4 = (x1 - x3) d1
