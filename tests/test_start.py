@@ -1,5 +1,6 @@
 """What the command lines print before their own first line, with any settings of Keras, in a process of their own."""
 
+import itertools
 import json
 import os
 import shlex
@@ -109,9 +110,12 @@ COMMANDS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{"floatx": "float16"}, {"image_data_format": "channels_first"}], ids=str)
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:2]))
-def test_settings_of_keras_that_networks_cannot_have(settings, command, tmp_path):
+@pytest.mark.parametrize(
+    ("command", "settings"),
+    zip(COMMANDS, itertools.cycle([{"floatx": "float16"}, {"image_data_format": "channels_first"}]), strict=False),
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else str(value),
+)
+def test_settings_of_keras_that_networks_cannot_have(command, settings, tmp_path):
     usual = {"backend": "tensorflow", "floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
     (tmp_path / "keras.json").write_text(json.dumps({**usual, **settings}))
     command = [str(tmp_path / "run") if part == "RUN" else part for part in command]

@@ -1,5 +1,10 @@
-"""PyTorch: the same network as a torch.nn.Module, channels_last, autocast, fused SGD; eager or compiled."""
+"""PyTorch: the same network as a torch.nn.Module, channels_last, eager or compiled.
 
+It trains with autocast and fused SGD. For inference its weights are converted once, as in a deployment.
+"""
+
+import copy
+import functools
 import os
 
 import numpy as np
@@ -81,9 +86,9 @@ class Contender:
         torch.backends.cudnn.allow_tf32 = False  # so that float32 is float32; bfloat16 is not affected
         network = Network(task)
         network.load(weights)
-        self.model = network.to(DEVICE, memory_format=torch.channels_last)
-        if self.compiled:
-            self.model = torch.compile(self.model)
+        self.network = network.to(DEVICE, memory_format=torch.channels_last)
+        self.model = torch.compile(self.network) if self.compiled else self.network
+        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             networks.LEARNING_RATE,
@@ -91,7 +96,7 @@ class Contender:
             weight_decay=networks.WEIGHT_DECAY,
             fused=True,
         )
-        self.autocast = torch.autocast(DEVICE, torch.bfloat16, enabled=precision == "bfloat16")
+        self.autocast = torch.autocast(DEVICE, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
         images, labels = networks.batch(task, batch)
         self.images, self.labels = self.channels_last(images), torch.from_numpy(labels).to(DEVICE)
 
@@ -109,15 +114,25 @@ class Contender:
         if DEVICE == "cuda":
             torch.cuda.synchronize()
 
-    @torch.inference_mode()
+    @functools.cached_property
+    def deployed(self):
+        """The network with weights in the precision of its convolutions, which torch.compile takes as constants."""
+        network = copy.deepcopy(self.network).eval().requires_grad_(False)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(self.dtype)
+        if self.compiled:
+            from torch._inductor import config
+
+            config.freezing = True
+            network = torch.compile(network)
+        return network
+
+    @torch.no_grad()
     def infer(self, count):
-        self.model.eval()
-        with self.autocast:
-            for _ in range(count):
-                self.model(self.images).cpu().numpy()
+        for _ in range(count):
+            self.deployed(self.images.to(self.dtype)).cpu().numpy()
 
     @torch.no_grad()
     def logits(self, images):
-        self.model.eval()
-        with self.autocast:
-            return self.model(self.channels_last(images)).cpu().numpy()
+        return self.deployed(self.channels_last(images).to(self.dtype)).cpu().numpy()
