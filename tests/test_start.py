@@ -112,7 +112,7 @@ COMMANDS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "settings"),
-    zip(COMMANDS, itertools.cycle([{"floatx": "float16"}, {"image_data_format": "channels_first"}]), strict=False),
+    [*zip(COMMANDS, itertools.cycle([{"floatx": "float16"}, {"image_data_format": "channels_first"}]), strict=False)],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else str(value),
 )
 def test_settings_of_keras_that_networks_cannot_have(command, settings, tmp_path):
