@@ -64,7 +64,9 @@ def assert_as_uninterrupted(engine, run_dir, reference):
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_sigkills_at_random_steps_change_no_bit(engine, start, tmp_path, reference, kills):
     if engine != "synchronous":  # their processes take longer to start
-        kills = min(kills, 8)
+        if kills == 3:
+            pytest.skip("the test with more kills shows it")
+        kills = 8
     seed = random.randrange(10**6)
     print("random seed", seed)
     draw, run_dir = random.Random(seed), tmp_path / "run"
