@@ -578,7 +578,10 @@ COMPARISONS = (
         "were measured. The one that is listed as family 26, model 2, is twice as fast, and was measured later, with "
         "the compiled operations. The figures of the other one are from before that. The Xeon has AMX, for which there "
         "are compiled operations of their own. Others used its cores too, so its speed changed by up to 1.9 times "
-        "between turns. Keras's figures are for whole calls of `fit` and `predict`: "
+        "between turns. For inference ours has constant weights, and Keras's `predict` converts them at each call. "
+        "So did PyTorch when it was measured on the AMD EPYC, under autocast. On the Xeon, measured later, its weights "
+        "are converted once and torch.compile takes them as constants, and our convolutions fuse with the ReLU or the "
+        "addition that follows. Keras's figures are for whole calls of `fit` and `predict`: "
         "[benchmarks/NOTES.md](../benchmarks/NOTES.md) says what is known about their scatter.",
         TRAIN_SPEED | INFERENCE_SPEED,
         ("task", "batch", "precision", *PEERS.values()),
