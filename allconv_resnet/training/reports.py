@@ -164,12 +164,12 @@ def _lines_to_draw(run_dir):
     over the steps.
 
     Raises:
-        BadInput: if it is no run directory, or has no metrics yet.
+        BadInput: if it has no metrics yet, or is no run directory.
     """
-    require_run(run_dir)
     evaluations = [line for line in read_metrics(run_dir, EVALUATIONS) if line["split"] != "train"]
     lines = sorted(read_metrics(run_dir) + evaluations, key=lambda line: line["step"])
     if not lines:
+        require_run(run_dir)
         raise BadInput(f"{run_dir} has no metrics yet, so there is nothing to draw")
     return lines
 
