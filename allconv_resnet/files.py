@@ -117,7 +117,7 @@ def output_directory(path, name):
         there = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
         if not there.is_dir():
             raise BadInput(f"{name} must be the path of a directory. Received: {name}={path}, and {there} is a file")
-        if not os.access(there, os.W_OK | os.X_OK):
+        if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
             raise BadInput(f"{name} must be a directory that can be written to. Received: {name}={path}")
     return path
 

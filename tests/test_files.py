@@ -1,8 +1,10 @@
 """Atomic writes: the old content or the new one, never a part, and nothing left beside it."""
 
 import os
+import tempfile
 
 import pytest
+from privileges import without_privileges
 
 from allconv_resnet import files
 from allconv_resnet.errors import BadInput
@@ -75,8 +77,8 @@ def test_an_output_directory_is_checked_before_there_is_an_output(tmp_path):
         files.output_directory("", "details")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every directory")
-def test_a_directory_that_is_not_ours_is_no_output_directory(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(BadInput, match="details must be a directory that can be written to"):
-        files.output_directory(tmp_path / "a", "details")
+def test_a_directory_that_is_not_ours_is_no_output_directory():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own directories are closed to others
+        os.chmod(folder, 0o555)
+        with without_privileges(), pytest.raises(BadInput, match="details must be a directory that can be written to"):
+            files.output_directory(f"{folder}/a", "details")

@@ -90,7 +90,7 @@ def _run_directories(directory):
 def _subdirectories(directory):
     """Returns the paths of the directories in a directory, and says which of them cannot be read."""
     paths = [path for path in directory.iterdir() if path.is_dir()]
-    readable = [path for path in paths if os.access(path, os.R_OK | os.X_OK)]
+    readable = [path for path in paths if os.access(path, os.R_OK | os.X_OK, effective_ids=True)]
     for path in sorted(set(paths) - set(readable)):
         say(f"{path} cannot be read and is left out")
     return readable

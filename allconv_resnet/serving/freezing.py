@@ -45,9 +45,10 @@ def _with_fusable_biases(function):
         bias = graph.node.add(name=f"{name}/bias", op="PlaceholderWithDefault", input=[zeros.name])
         bias.attr["dtype"].type = dtype.as_datatype_enum
         bias.attr["shape"].shape.CopyFrom(tf.TensorShape([channels]).as_proto())
-        sum_ = graph.node.add(name=name, op="BiasAdd", input=[node.name, bias.name])  # what reads the convolution
-        sum_.attr["T"].type = dtype.as_datatype_enum
-        sum_.attr["data_format"].s = b"NHWC"
+        # It has the name that the convolution had, so that what read the convolution reads this.
+        addition = graph.node.add(name=name, op="BiasAdd", input=[node.name, bias.name])
+        addition.attr["T"].type = dtype.as_datatype_enum
+        addition.attr["data_format"].s = b"NHWC"
     inputs, outputs = ([tensor.name for tensor in part] for part in (function.inputs, function.outputs))
     imported = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph, name=""), [])
     biased_function = imported.prune(inputs, outputs)

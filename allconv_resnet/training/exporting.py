@@ -65,7 +65,7 @@ def export_run(run_dir, checkpoint="latest", output_dir=None, kind="savedmodel",
     from allconv_resnet.serving.export import TOP, export_savedmodel
     from allconv_resnet.serving.formats import export_file, path_of
 
-    directory = files.expand(output_dir, "output_dir") or Path(run_dir) / EXPORT
+    directory = files.output_directory(output_dir, "output_dir") or Path(run_dir) / EXPORT
     labels = run_directory.read_labels(run_dir)
     images = _representative_images(recipe, data_dir) if quantize else None
     model, recipe, step = load_model(run_dir, checkpoint)

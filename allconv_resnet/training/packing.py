@@ -48,7 +48,7 @@ def pack_run(run_dir, name, directory=None):
     labels = run_directory.read_labels(run_dir)
     model, recipe, step = load_model(run_dir)
     content, description = _content(arrays_by_name(model))
-    target = (pretrained.HERE if directory is None else files.expand(directory, "output_dir")) / name
+    target = (pretrained.HERE if directory is None else files.output_directory(directory, "output_dir")) / name
     if target.exists() and (foreign := _foreign(target)):
         raise BadInput(f"{target} would be replaced, but it is not a packed network: it has {foreign[0]}")
     try:

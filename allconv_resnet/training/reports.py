@@ -10,7 +10,7 @@ from allconv_resnet.errors import BadInput
 from allconv_resnet.plotting import add_grids, new_figure, plain, save_figure
 from allconv_resnet.training import json_lines
 from allconv_resnet.training.events import Events
-from allconv_resnet.training.run_directory import EVALUATIONS, METRICS, read_metrics, require_run
+from allconv_resnet.training.run_directory import EVALUATIONS, METRICS, read_metrics, read_recipe
 
 
 class Metrics:
@@ -169,7 +169,7 @@ def _lines_to_draw(run_dir):
     evaluations = [line for line in read_metrics(run_dir, EVALUATIONS) if line["split"] != "train"]
     lines = sorted(read_metrics(run_dir) + evaluations, key=lambda line: line["step"])
     if not lines:
-        require_run(run_dir)
+        read_recipe(run_dir)  # raises if it is no run directory
         raise BadInput(f"{run_dir} has no metrics yet, so there is nothing to draw")
     return lines
 

@@ -40,12 +40,6 @@ EXPORTED = re.compile(r"\d+(\.int8)?\.(onnx|tflite)(\.MODEL_CARD\.md|\.labels\.t
 DIRECTORIES = ("checkpoints", "checkpoints/best", "tensorboard", EXPORT)
 
 
-def require_run(run_dir):
-    """Raises `BadInput` if a path is not that of a run directory."""
-    if not (Path(run_dir) / "config.json").exists():
-        raise BadInput(f"{run_dir} is not a run directory: it has no config.json")
-
-
 def read_recipe(run_dir):
     """Returns the recipe of a run directory. If `centre` is missing it is None, since its default may be wrong.
 

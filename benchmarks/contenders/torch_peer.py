@@ -128,7 +128,7 @@ class Contender:
             network = torch.compile(network)
         return network
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def infer(self, count):
         for _ in range(count):
             self.deployed(self.images.to(self.dtype)).cpu().numpy()

@@ -3,16 +3,19 @@
 import json
 import os
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 from logs import row, write_run, write_seeds
+from privileges import without_privileges
 
 from allconv_resnet import pretrained
 from allconv_resnet.cli import main
 from allconv_resnet.errors import BadInput
 from allconv_resnet.report import Page, Section, Training, write_report
 from allconv_resnet.report.figures import draw_curves
-from allconv_resnet.report.runs import read_run
+from allconv_resnet.report.runs import find_runs, read_run
 from allconv_resnet.report.write import MARKER
 
 COMMAND = "python train_cifar.py --recipe digits"
@@ -151,14 +154,15 @@ def test_runs_without_a_recipe_are_named(tmp_path):
         write_report(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every directory")
-def test_directories_that_cannot_be_read_are_named(tmp_path, capsys):
-    for name in ("once", "other"):
-        write_run(tmp_path / name, 0, 0.5)
-    (tmp_path / "other").chmod(0)
-    text = write_report(tmp_path).read_text()
-    (tmp_path / "other").chmod(0o700)
-    assert "`once`" in text and "other cannot be read and is left out" in capsys.readouterr().err
+def test_directories_that_cannot_be_read_are_named(capsys):
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own directories are closed to others
+        os.chmod(folder, 0o755)
+        for name in ("once", "other"):
+            write_run(Path(folder, name), 0, 0.5)
+        os.chmod(f"{folder}/other", 0)
+        with without_privileges():
+            assert [*find_runs(Path(folder))] == ["once"]
+    assert f"{folder}/other cannot be read and is left out" in capsys.readouterr().err
 
 
 def test_names_may_have_any_letters(tmp_path):

@@ -1,6 +1,5 @@
 """`allconv-resnet predict` on whatever stands on a command line or lies in a directory, and on damaged exports."""
 
-import contextlib
 import io
 import json
 import os
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from privileges import without_privileges
 from serving.hostile import png_header
 from training.runs import TINY
 
@@ -83,19 +83,6 @@ def test_one_bad_file_does_not_hide_the_others(network, request, pictures, capsy
     assert "The path of an image must not be empty" in said.err
     assert "6 of 9 images could not be read. All others were predicted" in said.err
     assert "._good" not in said.err and "Traceback" not in said.err and "function_node" not in said.err
-
-
-@contextlib.contextmanager
-def without_privileges():
-    """Root reads every file, so it becomes another user for a while."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)  # nobody
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_files_and_directories_without_permission(export, pictures, capsys):

@@ -1,6 +1,5 @@
 """Bad input ends in one clear sentence and exit status 2 before anything is written; nothing is lost."""
 
-import contextlib
 import errno
 import fcntl
 import json
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from privileges import without_privileges
 from training.runs import SMALL, TINY, command_line
 
 from allconv_resnet import cli
@@ -193,19 +193,6 @@ def test_a_file_system_without_locks(run_dir, monkeypatch, capsys):
     said = refuse(command_line(TINY, run_dir), capsys)
     assert "must be on a file system that has locks, but flock failed: Function not implemented" in said
     assert "Another process" not in said
-
-
-@contextlib.contextmanager
-def without_privileges():
-    """Root may enter every directory, so it becomes another user for a while."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)  # nobody
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
 
 
 def test_directories_that_may_not_be_entered_and_names_that_no_file_can_have(tmp_path):
