@@ -2,7 +2,7 @@
 # make test     installs into .venv, runs the tests
 # make lint     installs into .venv, checks the style, who imports whom (.importlinter), and what types a user sees
 # make docs     installs into .venv, builds the documentation into site/
-# make tutorials    runs the tutorials, and writes their outputs and figures into docs/tutorials/
+# make tutorials    runs the tutorials and the helps of the commands, and writes their outputs and figures into docs/
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -26,7 +26,7 @@ docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
 
 tutorials: $(VENV)/.installed-test
-	$(VENV)/bin/python docs/pages.py docs/tutorials/*.md
+	$(VENV)/bin/python docs/pages.py docs/tutorials/*.md docs/commands.md
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'

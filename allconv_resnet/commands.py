@@ -11,19 +11,21 @@ from typing import Annotated, Literal
 
 import tyro
 
-from allconv_resnet import doctor, pretrained
+from allconv_resnet import doctor, files, pretrained
 from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.progress import Progress, say
 from allconv_resnet.serving.options import ServeGroups
-from allconv_resnet.usage import default, several
+from allconv_resnet.usage import DATA_DIR, default, several
 
 RunDir = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
-DataDir = Annotated[str | None, default("$TFDS_DATA_DIR or ~/tensorflow_datasets", "DIR")]
+DataDir = Annotated[str | None, DATA_DIR]
 
 
 def evaluate_command(
     run_dir: RunDir,
-    data_dir: DataDir = None,
+    data_dir: Annotated[
+        str | None, default("that of the training, or else $TFDS_DATA_DIR or ~/tensorflow_datasets", "DIR")
+    ] = None,
     split: Literal["train", "test", "holdout"] = "test",
     checkpoint: Literal["latest", "best"] = "latest",
     follow: bool = False,
@@ -72,11 +74,12 @@ def plot_command(
     if not run_dirs:
         raise BadInput("plot needs a run directory, or several")
     found = [pretrained.find(run_dir) for run_dir in run_dirs]
-    packed = (found[0] / pretrained.WEIGHTS).exists()  # nothing is written to the folder of a packed network
+    packed = os.path.exists(found[0] / pretrained.WEIGHTS)  # nothing is written to the folder of a packed network
     if len(found) == 1 and output is None and not packed:
         print(reports.plot_curves(found[0], run_directory.read_recipe(found[0]).name))
     else:
-        print(reports.plot_runs(found, output or Path("curves.png")))
+        output = files.output_file(output or Path("curves.png"), "output")
+        print(reports.plot_runs(dict(zip(map(str, run_dirs), found, strict=True)), output))
 
 
 def pack_command(
@@ -207,6 +210,7 @@ def save_arrays(
 
     if output.suffix != ".npz":
         raise BadInput(f"The file to write must end with .npz. Received: {output}")
+    files.output_file(output, "the file to write")
     found = load_data(dataset, data_dir)
     if found.kind != "arrays":
         raise BadInput(f"{dataset} has image files of all sizes, which do not fit into one array")
@@ -249,7 +253,7 @@ EXAMPLES = {
     export_command: "allconv-resnet export runs/digits --format onnx",
     predict_command: "allconv-resnet predict cifar10-fast photo.png",
     serve_command: "allconv-resnet serve runs/digits/export --port 8501",
-    pack_command: "allconv-resnet pack runs/cifar10-fast cifar10-fast",
+    pack_command: "allconv-resnet pack runs/digits my-digits --output-dir networks",
     save_arrays: "allconv-resnet save-arrays cifar10 cifar10.npz",
     doctor_command: "allconv-resnet doctor",
 }

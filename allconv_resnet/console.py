@@ -10,6 +10,12 @@ from allconv_resnet.errors import BadInput, RunFailed
 from allconv_resnet.interrupts import STATUS, interruptible
 from allconv_resnet.progress import say
 
+FILE_SYSTEM = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP), 2),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EIO), 1),
+}
+"""The exit status for errors of the file system that are no bugs of a program."""
+
 
 @contextlib.contextmanager
 def printing():
@@ -39,6 +45,8 @@ def printing():
 def guarded(run):
     """Returns the exit status of `run()`. Bad input, failed runs and Ctrl-C print one sentence, and bugs a traceback.
 
+    Paths that this user may not read or write are bad input, wherever they are found to be so.
+
     A command whose standard output is closed early, for instance by `| head`, ends without a message.
     """
     try:
@@ -50,11 +58,16 @@ def guarded(run):
     except RunFailed as error:
         say(f"failed: {error}")
         status = 1
+    except BrokenPipeError:
+        status = 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.filename is None or error.errno not in FILE_SYSTEM:
+            raise
+        say(f"error: {os.fsdecode(error.filename)}: {error.strerror}")
+        status = FILE_SYSTEM[error.errno]
     except KeyboardInterrupt:
         say("Stopped by Ctrl-C")
         status = STATUS
-    except BrokenPipeError:
-        status = 128 + signal.SIGPIPE
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,6 +1,6 @@
 """Convolutions with gradients of their own, for TensorFlow on a CPU.
 
-Each is a function of the maps and the kernel. Its results are those of `tf.nn.conv2d` and its gradients up to rounding.
+Their results are those of `tf.nn.conv2d` and its gradients up to rounding. A residual block has a function of its own.
 `cpu.faster_convolution` chooses among them. benchmarks/NOTES.md has the measurements.
 """
 

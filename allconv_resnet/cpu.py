@@ -8,6 +8,7 @@ exported model. benchmarks/NOTES.md has the measurements.
 """
 
 import contextlib
+from collections.abc import Iterator
 
 import keras
 from keras import layers, ops
@@ -30,7 +31,7 @@ _contexts_of_compiled_convolutions = 0
 
 
 @contextlib.contextmanager
-def compiled_convolutions():
+def compiled_convolutions() -> Iterator[None]:
     """Returns a context in which convolutions train with the package's compiled operations.
 
     The context acts on what is traced within it. `fit` traces its train step when it is called for the first time after
@@ -45,6 +46,7 @@ def compiled_convolutions():
 
     Example: training by Keras in bfloat16 on a CPU.
 
+    >>> from allconv_resnet.cpu import compiled_convolutions
     >>> model = keras.Sequential([keras.Input((8, 8, 64)), acr.ResidualBlock(64, dtype="mixed_bfloat16")])
     >>> model.compile("sgd", "mse")
     >>> with compiled_convolutions():
@@ -80,7 +82,9 @@ class Convolution(layers.Conv2D):
 
     Example:
 
-    >>> Convolution(96, 3, padding="same", use_bias=False, dtype="mixed_bfloat16")(np.ones((1, 8, 8, 96))).shape
+    >>> from allconv_resnet.cpu import Convolution
+    >>> layer = Convolution(96, 3, padding="same", use_bias=False, dtype="mixed_bfloat16")
+    >>> keras.ops.shape(layer(np.ones((1, 8, 8, 96))))
     (1, 8, 8, 96)
     """
 
@@ -127,8 +131,9 @@ class BatchNormalization(layers.BatchNormalization):
 
     Example:
 
-    >>> BatchNormalization(dtype="mixed_bfloat16")(np.ones((1, 8, 8, 96)), training=True).shape
-    TensorShape([1, 8, 8, 96])
+    >>> from allconv_resnet.cpu import BatchNormalization
+    >>> keras.ops.shape(BatchNormalization(dtype="mixed_bfloat16")(np.ones((1, 8, 8, 96)), training=True))
+    (1, 8, 8, 96)
     """
 
     def call(self, inputs, training=None, mask=None):

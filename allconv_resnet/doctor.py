@@ -144,7 +144,7 @@ def _data():
     except OSError as error:
         return f"{directory} cannot be read: {error.strerror}"
     if not there:
-        return f"{path} does not exist (TFDS_DATA_DIR and --data-dir name another directory)"
+        return f"{path} is no directory (TFDS_DATA_DIR and --data-dir name another directory)"
     return f"{path} has {', '.join(names) or 'no dataset'}"
 
 

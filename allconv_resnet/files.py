@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from pathlib import Path
 
 from allconv_resnet.errors import BadInput
@@ -113,13 +114,46 @@ def output_directory(path, name):
         BadInput: as in `expand`, and if the directory does not exist and cannot be created, or cannot be written to.
     """
     path = expand(path, name)
-    if path is not None:
-        there = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
-        if not there.is_dir():
-            raise BadInput(f"{name} must be the path of a directory. Received: {name}={path}, and {there} is a file")
-        if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
-            raise BadInput(f"{name} must be a directory that can be written to. Received: {name}={path}")
+    if path is not None and (problem := _problem(path)):
+        raise BadInput(f"{name} must be a directory that can be written to. Received: {str(path)!r}, and {problem}")
     return path
+
+
+def output_file(path, name):
+    """Returns the path of a file that a long computation will write.
+
+    Nothing is created.
+
+    Args:
+        path: Path or string.
+        name: String, name of the argument for messages.
+
+    Raises:
+        BadInput: as in `expand`, and if it is a directory, or its directory does not exist and cannot be created, or
+            cannot be written to.
+    """
+    path = expand(path, name)
+    if problem := f"{path} is a directory" if os.path.isdir(path) else _problem(path.parent):
+        raise BadInput(
+            f"{name} must be a file that can be written. Received: {name}={os.fspath(path)!r}, and {problem}"
+        )
+    return path
+
+
+def _problem(directory):
+    """Returns why a directory cannot be written to or created, or None if it can."""
+    for there in (directory.absolute(), *directory.absolute().parents):
+        try:
+            mode = os.stat(there).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            if there.is_symlink():
+                return f"{there} is a link to nothing"
+            continue  # the directory above will have it
+        except OSError as error:
+            return f"{there} cannot be read: {error.strerror}"
+        if not stat.S_ISDIR(mode):
+            return f"{there} is a file"
+        return None if os.access(there, os.W_OK | os.X_OK, effective_ids=True) else f"{there} may not be written to"
 
 
 def in_bucket(path):

@@ -14,7 +14,7 @@ from allconv_resnet.part import Int32, Minutes, Seconds, part
 from allconv_resnet.recipes import RECIPES, Recipe
 from allconv_resnet.recipes.parts import KINDS
 from allconv_resnet.recipes.recipe import kinds_with
-from allconv_resnet.usage import default
+from allconv_resnet.usage import DATA_DIR, default
 
 
 @part
@@ -37,7 +37,7 @@ class Job:
     """Run directory. The same command with the same directory continues the run."""
     overwrite: bool = False
     """Begin anew, and delete what an earlier run has written to the run directory."""
-    data_dir: Annotated[str | None, default("$TFDS_DATA_DIR or ~/tensorflow_datasets", "DIR")] = None
+    data_dir: Annotated[str | None, DATA_DIR] = None
     """Directory of tensorflow-datasets, which may be in a bucket, gs://..."""
     strategy: Literal["auto", "one", "mirrored", "multi-worker", "parameter-server"] = "auto"
     """One device, mirrored over the accelerators of this machine, or several machines of TF_CONFIG, in step with each

@@ -1,5 +1,8 @@
-"""The memory that a recipe needs at least, and the memory that there is."""
+"""The memory that a recipe needs at least, the memory that there is, and memory that is given back."""
 
+import contextlib
+import ctypes
+import gc
 import math
 import threading
 from pathlib import Path
@@ -44,6 +47,16 @@ def available(meminfo=Path("/proc/meminfo"), cgroup=CGROUP):
     except (OSError, ValueError, LookupError):  # there is no limit
         pass
     return free
+
+
+def give_back():
+    """Gives the memory that this process does not need any more back to the system, where the C library is glibc.
+
+    The graphs of TensorFlow are in reference cycles, and glibc keeps most of what they took while they were prepared.
+    """
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library, or another system
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def sizes(build):

@@ -1,8 +1,10 @@
 """Figures without a display: Matplotlib's `Figure` is used directly, since `pyplot` keeps global state."""
 
+import warnings
 from pathlib import Path
 
 from allconv_resnet.files import replacing
+from allconv_resnet.progress import say
 
 
 def new_figure(width, height, rows=1, columns=1, **options):
@@ -57,5 +59,13 @@ def save_figure(figure, path, dpi=110):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         figure.savefig(temporary, dpi=dpi)
+    messages = [warning.message for warning in caught]
+    lacking = [message for message in messages if "missing from font" in str(message)]
+    for message in messages:
+        if message not in lacking:
+            warnings.warn(message, stacklevel=2)
+    if lacking:
+        say(f"The font of {path} does not have all letters of its texts. They are drawn as boxes.")

@@ -34,14 +34,17 @@ def _text(info: PrimitiveTypeInfo):
 
 @REGISTRY.primitive_rule
 def _path(info: PrimitiveTypeInfo):
-    """Refuses an empty path, which `Path` takes as the current directory. Scripts have one if a variable is unset."""
+    """Refuses an empty path, which `Path` takes as the current directory. Scripts have one if a variable is unset.
+
+    A leading `~/` is the home directory: shells expand it in `--output ~/x`, but not in `--output=~/x`.
+    """
     if info.type is not Path:
         return None
 
     def read(words):
         if not words[0]:
             raise ValueError("a path must not be empty")
-        return Path(words[0])
+        return Path(words[0]).expanduser() if words[0].split("/")[0] == "~" else Path(words[0])
 
     return PrimitiveConstructorSpec(
         nargs=1,
@@ -104,6 +107,10 @@ def default(text, metavar):
         metavar: String that stands for the value of the option.
     """
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {text})")
+
+
+DATA_DIR = default("$TFDS_DATA_DIR or ~/tensorflow_datasets", "DIR")
+"""What the help says of the option for the directory of tensorflow-datasets."""
 
 
 def several(metavar):

@@ -15,8 +15,9 @@ INTRODUCTION = f"""# Results
   normalization the training error is lower (n = 3).
 - **Does not reproduce in 4,000 steps of small networks with clipped gradients:** the paper's initial weights lead to
   more test error than 1/(k sqrt(c)), and batch normalization to less.
-- **Asked here:** with He et al.'s initial weights, training at the paper's size diverges too. In the small networks,
-  those weights have less test error than the paper's, and identity shortcuts reduce the test error.
+- **Questions of this project, not claims of the paper:** with He et al.'s initial weights, training at the paper's size
+  diverges too. In the small networks, those weights have less test error than the paper's, and identity shortcuts
+  reduce the test error.
 - **Not decided:** whether a fixed projection is better than a trained one, whether batch normalization has more test
   error at the paper's size, and whether it has less training error in small networks.
 - **Not run:** CIFAR-100 and ImageNet at the paper's length, ResNet-110, All-CNN-C and DenseNet-BC at their own lengths.
@@ -613,7 +614,10 @@ COMPARISONS = (
     Comparison(
         "Serving",
         "Clients that send one image per request share the two cores with the server. The figures are requests per "
-        "second (minimum to maximum, n runs), and then the median and the 99th percentile of the latency in ms.",
+        "second (minimum to maximum, n runs), and then the median and the 99th percentile of the latency in ms. "
+        "SavedModel is `allconv-resnet serve` with an export, and model.predict is the same server with Keras's "
+        "`model.predict`. With batching, images of several requests go through the network together. Protocol is the "
+        "same server with a model that computes nothing: it shows what the server and the clients cost by themselves.",
         {"benchmarks/serving.json": "python benchmarks/serving.py"},
         ("network", "server", *(f"clients: {number}" for number in CLIENTS)),
         _serving_rows,

@@ -70,9 +70,17 @@ def test_an_output_directory_is_checked_before_there_is_an_output(tmp_path):
     assert files.output_directory(tmp_path / "a" / "b", "details") == tmp_path / "a" / "b"
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file", tmp_path / "file" / "a"):
-        with pytest.raises(BadInput, match=r"details must be the path of a directory\..*file is a file"):
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for path, problem in (
+        (tmp_path / "file", "file is a file"),
+        (tmp_path / "file" / "a", "file is a file"),
+        (tmp_path / "link", "link is a link to nothing"),
+        (tmp_path / ("a" * 300), "cannot be read: File name too long"),
+    ):
+        with pytest.raises(BadInput, match=f"details must be a directory that can be written to.*{problem}"):
             files.output_directory(path, "details")
+        with pytest.raises(BadInput, match=f"output must be a file that can be written.*{problem}"):
+            files.output_file(path / "figure.png", "output")
     with pytest.raises(BadInput, match=r"details must be the path of a directory\. Received: details=''"):
         files.output_directory("", "details")
 
@@ -80,5 +88,15 @@ def test_an_output_directory_is_checked_before_there_is_an_output(tmp_path):
 def test_a_directory_that_is_not_ours_is_no_output_directory():
     with tempfile.TemporaryDirectory() as folder:  # pytest's own directories are closed to others
         os.chmod(folder, 0o555)
-        with without_privileges(), pytest.raises(BadInput, match="details must be a directory that can be written to"):
-            files.output_directory(f"{folder}/a", "details")
+        with without_privileges():
+            with pytest.raises(BadInput, match=f"directory that can be written to.* {folder} may not be written to"):
+                files.output_directory(f"{folder}/a", "details")
+            with pytest.raises(BadInput, match=f"file that can be written.* {folder} may not be written to"):
+                files.output_file(f"{folder}/a.png", "output")
+
+
+def test_an_output_file_is_no_directory(tmp_path):
+    with pytest.raises(BadInput, match=r"output must be a file that can be written\. .* is a directory"):
+        files.output_file(tmp_path, "output")
+    assert files.output_file(tmp_path / "a" / "b.png", "output") == tmp_path / "a" / "b.png"
+    assert not list(tmp_path.iterdir())

@@ -1,15 +1,20 @@
 """The helps of all commands, `--version` and `doctor`: what a user reads first."""
 
+import errno
 import functools
 import importlib.metadata
+import os
 import re
 import shlex
+import tempfile
 
 import pytest
 import tyro
+from privileges import without_privileges
 from test_start import run
 
 from allconv_resnet import cli, commands, doctor, recipes, usage
+from allconv_resnet.console import guarded
 from allconv_resnet.job import parse_job
 from allconv_resnet.serving.options import ServeGroups, ServeOptions
 
@@ -134,6 +139,50 @@ def test_an_empty_path_is_not_the_current_directory(arguments, capsys):
     assert stop.value.code == 2 and "a path must not be empty" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_home_directory_may_be_part_of_a_path(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(SystemExit):
+        cli.main(["plot", "cifar10-wide", "--output=~/wide.svg"])
+    assert capsys.readouterr().out == f"{tmp_path / 'wide.svg'}\n" and (tmp_path / "wide.svg").is_file()
+
+
+@pytest.mark.parametrize("arguments", [["save-arrays", "digits"], ["plot", "cifar10-wide", "--output"]], ids=" ".join)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("allconv_resnet.data.source.load_data", lambda *_: pytest.fail("the work began"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*arguments, str(tmp_path / "file" / "a.npz")])
+    assert stop.value.code == 2 and "must be a file that can be written. Received: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(errno.EACCES, 2), (errno.ENAMETOOLONG, 2), (errno.ENOSPC, 1), (errno.ENOENT, None)]
+)
+def test_errors_of_the_file_system_are_one_sentence_and_bugs_are_not(number, status, capsys):
+    def run():
+        raise OSError(number, os.strerror(number), "runs/a")
+
+    if status is None:
+        with pytest.raises(FileNotFoundError):
+            guarded(run)
+    else:
+        assert guarded(run) == status
+        assert capsys.readouterr().err == f"error: runs/a: {os.strerror(number)}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["plot", "DIR"], ["report", "DIR"], ["evaluate", "DIR"], ["predict", "DIR", "x"]]
+)
+def test_directories_that_may_not_be_read_are_one_sentence(arguments, capsys):
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own directories are closed to others
+        os.chmod(folder, 0o755)
+        os.mkdir(f"{folder}/run", 0)
+        with without_privileges(), pytest.raises(SystemExit) as stop:
+            cli.main([f"{folder}/run" if argument == "DIR" else argument for argument in arguments])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and "Permission denied" in said and len(said.splitlines()) == 1
+
+
 def test_the_version():
     done = run("allconv_resnet_command.py", "--version")
     assert done.stdout == f"allconv_resnet {importlib.metadata.version('allconv_resnet')}\n" and done.stderr == ""
@@ -159,7 +208,7 @@ def test_doctor_fits_on_a_screen_and_says_what_there_is(tmp_path):
     [
         ("~nobody-of-this-name/data", "TFDS_DATA_DIR must name a home directory that exists. Received: "),
         ("gs://bucket/data", "gs://bucket/data (a bucket, which was not looked into)"),
-        ("/nowhere/at/all", "/nowhere/at/all does not exist (TFDS_DATA_DIR and --data-dir name another directory)"),
+        ("/nowhere/at/all", "/nowhere/at/all is no directory (TFDS_DATA_DIR and --data-dir name another directory)"),
     ],
     ids=["home", "bucket", "nowhere"],
 )

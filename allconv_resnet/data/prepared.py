@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
 
-from allconv_resnet import memory
+from allconv_resnet import files, memory
 from allconv_resnet.data import inspection, jpeg
 from allconv_resnet.data.arrays import ArraySource
 from allconv_resnet.data.records import RecordSource, require_complete
@@ -42,12 +42,14 @@ def load_prepared(name, data_dir=None):
     """
     if not name.strip("/. ") or ".." in name.split("/"):
         raise BadInput(f"dataset must be the name of a dataset. Received: dataset={name!r}")
-    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    if data_dir is None:
+        data_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    data_dir = files.expand(data_dir, "data_dir", bucket=True)
     scheme, remote, _ = str(data_dir).partition("://")
     if remote and scheme not in (schemes := set(tf.io.gfile.get_registered_schemes()) & {"gs", "s3"}):
         known = ", ".join(f"{scheme}://" for scheme in sorted(schemes))
         raise BadInput(f"data_dir must be on this machine or in a bucket of {known}. Received: data_dir={data_dir!r}")
-    data_dir = epath.Path(data_dir).expanduser()
+    data_dir = epath.Path(data_dir)
     try:
         directory = prepared_directory(name, data_dir)
     except (OSError, tf.errors.OpError) as error:

@@ -45,23 +45,18 @@ def descriptions():
     """Returns what each recipe is, by its name.
 
     Returns:
-        Dictionary from the name of a recipe to the docstring under it, or to that of the first group of recipes that
-        contains it.
+        Dictionary from the name of a recipe to the docstring under it.
     """
-    own, groups = {}, {}
+    texts = {}
     for module in MODULES:
         body = ast.parse(inspect.getsource(module)).body
         for statement, after in itertools.pairwise(body):
             documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-            if not (isinstance(statement, ast.Assign | ast.AnnAssign) and documented):
-                continue
-            target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
-            value, text = getattr(module, target.id), " ".join(after.value.value.split())
-            if isinstance(value, Recipe):
-                own[value.name] = text
-            else:
-                groups |= {recipe.name: text for recipe in value if recipe.name not in groups}
-    return {**groups, **own}
+            if isinstance(statement, ast.Assign) and documented:
+                value = getattr(module, statement.targets[0].id)
+                if isinstance(value, Recipe):
+                    texts[value.name] = " ".join(after.value.value.split())
+    return texts
 
 
 def lines(recipes, width=80):
@@ -71,14 +66,12 @@ def lines(recipes, width=80):
         recipes: Sequence of `Recipe`.
         width: Integer, number of columns of the terminal.
     """
-    texts, said = descriptions(), set()
+    texts = descriptions()
     for recipe in recipes:
         weights, _ = recipe.sizes()
         yield f"{recipe.name}"
         facts = f"{weights:,} parameters"
         if recipe.name in TIMES:
             facts += f"; {TIMES[recipe.name]}"
-        text = texts[recipe.name]
-        for paragraph in (facts, text if text not in said else "(as above)"):
+        for paragraph in (facts, texts[recipe.name]):
             yield from textwrap.wrap(paragraph, max(width, 30), initial_indent="    ", subsequent_indent="    ")
-        said.add(text)

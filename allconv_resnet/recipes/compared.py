@@ -51,13 +51,13 @@ HE_INITIALIZATION = CIFAR10.replace(name="cifar10-he", initialization="he")
 """Table 1 with He et al.'s initialization, sqrt(2)/(k sqrt(c))."""
 
 BATCH_NORM = HE_INITIALIZATION.replace(name="cifar10-batch-norm", normalization="batch")
-"""HE_INITIALIZATION with batch normalization, with which the network overfits according to section 4.1."""
+"""`cifar10-he` with batch normalization, with which the network overfits according to section 4.1."""
 
 TRAINED_HEAD = CIFAR10.replace(name="cifar10-trained-head", trainable_head=True)
 """Table 1 with a trained last layer instead of the fixed projection."""
 
 NO_IDENTITY = HE_INITIALIZATION.replace(name="cifar10-no-identity", shortcut=None)
-"""HE_INITIALIZATION without identity shortcuts: each block has only two convolutions and one ReLU."""
+"""`cifar10-he` without identity shortcuts: each block has only two convolutions and one ReLU."""
 
 COMPARED: tuple[Recipe, ...] = (
     ALL_CNN_C,
@@ -86,17 +86,27 @@ def _within(minutes: int, recipe: Recipe, steps: int, **changes: Any) -> Recipe:
     return recipe.replace(name=name, steps=steps, boundaries=drops, evaluate_every=-(-steps // 8), **changes)
 
 
-TWENTY_MINUTES: tuple[Recipe, ...] = (
-    _within(20, CIFAR10_SMALL, 12_000),
-    _within(20, RESNET20, 3_450),
-    # Without normalization and clipping the loss was NaN at step 5 with a rate of 0.1. With clipping, the loss fell
-    # faster with a rate of 0.05 than with 0.1.
-    _within(
-        20, RESNET20.replace(name="resnet20-plain", network="resnet20_plain", learning_rate=0.05, clip_norm=1.0), 5_800
-    ),
-    _within(20, ALL_CNN_C, 1_080),
+CIFAR10_SMALL_20 = _within(20, CIFAR10_SMALL, 12_000)
+"""`cifar10-small` in 20 minutes on one core of an AMD EPYC (Zen 4 or 5) in bfloat16."""
+
+RESNET20_20 = _within(20, RESNET20, 3_450)
+"""`resnet20` in 20 minutes on the same core."""
+
+# Without normalization and clipping the loss was NaN at step 5 with a rate of 0.1. With clipping, the loss fell faster
+# with a rate of 0.05 than with 0.1.
+RESNET20_PLAIN_20 = _within(
+    20, RESNET20.replace(name="resnet20-plain", network="resnet20_plain", learning_rate=0.05, clip_norm=1.0), 5_800
 )
-"""Four networks with the same budget: 20 minutes on one core of an AMD EPYC (Zen 4 or 5) in bfloat16."""
+"""`resnet20` without normalization, in 20 minutes on the same core."""
+
+ALL_CNN_C_20 = _within(20, ALL_CNN_C, 1_080)
+"""`all-cnn-c` in 20 minutes on the same core."""
+
+TWENTY_MINUTES: tuple[Recipe, ...] = (CIFAR10_SMALL_20, RESNET20_20, RESNET20_PLAIN_20, ALL_CNN_C_20)
+"""Four networks with the same budget."""
+
+RESNET20_60 = _within(60, RESNET20, 18_000)
+"""`resnet20` in about an hour on two cores of an AMD EPYC (Zen 4 or 5) in bfloat16."""
 
 # Jordan's rates are of the sum over 1,024 images, and in units of the step that constant gradients cause, which is
 # 1 + 1 / (1 - momentum) times the rate. His weight decay is what a weight loses in such a step at the highest rate.
@@ -129,28 +139,50 @@ AIRBENCH_60 = AIRBENCH94.replace(
     evaluate_every=117,
 )
 """The network of airbench95 (Jordan 2024) in 24 epochs, about as many as take an hour on two cores. Jordan reports
-95.0 % accuracy after 15 epochs. What differs from the paper is the same as in AIRBENCH94.
+95.0 % accuracy after 15 epochs. What differs from the paper is the same as in `airbench94`.
 """
 
-SIXTY_MINUTES: tuple[Recipe, ...] = (CIFAR10_FAST, _within(60, RESNET20, 18_000), AIRBENCH94, AIRBENCH_60)
+SIXTY_MINUTES: tuple[Recipe, ...] = (CIFAR10_FAST, RESNET20_60, AIRBENCH94, AIRBENCH_60)
 """Networks for at most an hour on two cores of an AMD EPYC (Zen 4 or 5) in bfloat16."""
 
 SMALL_4000 = CIFAR10_SMALL.replace(
     name="small-4000", steps=4_000, boundaries=(1_600, 2_400, 3_100, 3_700), evaluate_every=500
 )
-"""The base of the ablations below: CIFAR10_SMALL with 4,000 steps, which are 5 epochs."""
+"""`cifar10-small` in 4,000 steps, which are 5 epochs. The other recipes small-4000-... change it."""
 
-TWICE_AS_DEEP = ((2, 48, 2), (4, 96, 2), (4, 192, 2))  # twice the blocks of CIFAR10_SMALL
+SMALL_NEAR_IDENTITY = SMALL_4000.replace(name="small-4000-near-identity", initialization="near_identity")
+"""`small-4000` with the paper's initial weights, of standard deviation 1/(k^2 c), in place of He et al.'s."""
+
+SMALL_STANDARD = SMALL_4000.replace(name="small-4000-standard", initialization="standard")
+"""`small-4000` with initial weights of standard deviation 1/(k sqrt(c)) in place of He et al.'s."""
+
+SMALL_TRAINED_HEAD = SMALL_4000.replace(name="small-4000-trained-head", trainable_head=True)
+"""`small-4000` with a trained last layer instead of the fixed projection."""
+
+SMALL_BATCH_NORM = SMALL_4000.replace(name="small-4000-batch-norm", normalization="batch")
+"""`small-4000` with batch normalization."""
+
+SMALL_NO_IDENTITY = SMALL_4000.replace(name="small-4000-no-identity", shortcut=None)
+"""`small-4000` without identity shortcuts."""
+
+SMALL_DEEP = SMALL_4000.replace(name="small-4000-deep", stages=((2, 48, 2), (4, 96, 2), (4, 192, 2)))
+"""`small-4000` with twice as many blocks."""
+
+SMALL_DEEP_NEAR_IDENTITY = SMALL_DEEP.replace(name="small-4000-deep-near-identity", initialization="near_identity")
+"""`small-4000-deep` with the paper's initial weights."""
+
+SMALL_DEEP_NO_IDENTITY = SMALL_DEEP.replace(name="small-4000-deep-no-identity", shortcut=None)
+"""`small-4000-deep` without identity shortcuts."""
 
 SMALL_ABLATIONS: tuple[Recipe, ...] = (
-    SMALL_4000.replace(name="small-4000-near-identity", initialization="near_identity"),
-    SMALL_4000.replace(name="small-4000-standard", initialization="standard"),
-    SMALL_4000.replace(name="small-4000-trained-head", trainable_head=True),
-    SMALL_4000.replace(name="small-4000-batch-norm", normalization="batch"),
-    SMALL_4000.replace(name="small-4000-no-identity", shortcut=None),
-    SMALL_4000.replace(name="small-4000-deep", stages=TWICE_AS_DEEP),
-    SMALL_4000.replace(name="small-4000-deep-near-identity", stages=TWICE_AS_DEEP, initialization="near_identity"),
-    SMALL_4000.replace(name="small-4000-deep-no-identity", stages=TWICE_AS_DEEP, shortcut=None),
+    SMALL_NEAR_IDENTITY,
+    SMALL_STANDARD,
+    SMALL_TRAINED_HEAD,
+    SMALL_BATCH_NORM,
+    SMALL_NO_IDENTITY,
+    SMALL_DEEP,
+    SMALL_DEEP_NEAR_IDENTITY,
+    SMALL_DEEP_NO_IDENTITY,
 )
 """Ablations of the claims of sections 1 and 4 on a small network: the initialization, the fixed projection, training
 without normalization, identity shortcuts, and the effect of depth with and without them.

@@ -24,8 +24,8 @@ IMAGENET = Recipe(
     schedule=Epochs(learning_rate=0.1, decay_factor=0.94, decay_epochs=2, epoch_images=1_281_167),
     run=Run(batch_size=256, steps=700_000, evaluate_every=5_000),
 )
-"""The ImageNet network of section 4.2, with 35.7M parameters. The paper reports 35.29 % top-1 and 14.17 % top-5 error
-after a week on 6 machines of 8 GPUs, which made their steps asynchronously, each with batches of 256 images
+"""The ImageNet network of section 4.2, with 35.7M trained parameters. The paper reports 35.29 % top-1 and 14.17 %
+top-5 error after a week on 6 machines of 8 GPUs, which made their steps asynchronously, each with batches of 256 images
 (`--strategy parameter-server`). For ImageNet the paper states neither the widths, nor the weight decay, nor how images
 are cropped: the widths are inferred, the weight decay is that of CIFAR-10, and the crops are those of common practice.
 """
@@ -35,7 +35,7 @@ IMAGENET_PLAIN = IMAGENET.replace(
     stem=tuple(imagenet_stem(PLAIN_IMAGENET_WIDTHS[0])),
     stages=tuple(map(tuple, imagenet_stages(PLAIN_IMAGENET_WIDTHS))),
 )
-"""IMAGENET with the widths of He et al., and so 21.1M parameters."""
+"""`imagenet` with the widths of He et al. and 21.1M trained parameters."""
 
 IMAGENET_TINY = IMAGENET.replace(
     name="imagenet-tiny",

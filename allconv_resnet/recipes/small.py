@@ -48,7 +48,7 @@ CIFAR10_FIXED_NORM = CIFAR10_FAST.replace(
     reflect=True,
     alternate=True,
 )
-"""CIFAR10_FAST with kernels of fixed norm, a trained scalar for each branch, alternating flips and mirrored borders.
+"""`cifar10-fast` with kernels of fixed norm, a trained scalar for each branch, alternating flips and mirrored borders.
 benchmarks/NOTES.md has the short runs that led to it. A network that it trained comes with the package.
 """
 
@@ -58,7 +58,7 @@ CIFAR10_WIDE = CIFAR10_FIXED_NORM.replace(
     cutout=8,
     steps=5_600,  # 29 epochs
 )
-"""CIFAR10_FIXED_NORM with 4/3 of its widths and cutout, 6.6M parameters. results/README.md has what was tried."""
+"""`cifar10-fixed-norm` with 4/3 of its widths and cutout, 6.6M parameters. results/README.md has what was tried."""
 
 DIGITS = CIFAR10.replace(
     name="digits",

@@ -84,14 +84,14 @@ def draw_ratios(rows, title, axis, path):
         ends = [[values["median"] - values["min"] for _, values in points]]
         ends += [[values["max"] - values["median"] for _, values in points]]
         heights = [row + 0.18 * (number - (len(peers) - 1) / 2) for row, _ in points]
-        axes.errorbar(middle, heights, xerr=ends, fmt="o", ms=4, color=f"C{number}", label=f"over {peer}")
+        axes.errorbar(middle, heights, xerr=ends, fmt="o", ms=4, color=f"C{number}", label=plain(f"over {peer}"))
     axes.axvline(1, color="black", lw=1)
     axes.set_xscale("log", base=2)
     ticks = (0.75, 1, 1.25, 1.5, 2, 3, 4)
     axes.set_xticks(ticks, [format(tick, "g") for tick in ticks])
     axes.minorticks_off()
     axes.set_yticks(range(len(rows)), [plain(setting) for setting, _ in rows], fontsize="small")
-    axes.set(xlabel=axis, title=plain(title), ylim=(len(rows) - 0.4, -0.6))
+    axes.set(xlabel=plain(axis), title=plain(title), ylim=(len(rows) - 0.4, -0.6))
     axes.grid(alpha=0.3, axis="x")
     figure.legend(fontsize="small", loc="outside lower center", ncols=len(peers))
     save_figure(figure, path, dpi=120)
@@ -110,7 +110,7 @@ def at_common_steps(seeds, columns=1):
     Returns:
         Array of the steps `[points]`, and for each column an array `[points, seeds]`.
     """
-    if not all(seeds):
+    if not seeds or not all(seeds):
         return np.empty(0), *[np.empty((0, len(seeds)))] * columns
     seeds = [np.array(points, float) for points in seeds]
     first, last = max(points[0, 0] for points in seeds), min(points[-1, 0] for points in seeds)

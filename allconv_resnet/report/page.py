@@ -10,7 +10,8 @@ from allconv_resnet.errors import BadInput
 
 HOW_TO_READ = (
     "Errors are percentages. Each figure is the mean ± standard deviation over the seeds that have finished, at the "
-    "last step. The training loss and the training error are means over the steps since the previous line of the log, "
+    "last step. If none has finished, it is that over all seeds at the last step that all of them have passed. The "
+    "training loss and the training error are means over the steps since the previous line of the log, "
     "on the images as the steps saw them: augmented, with label smoothing, dropout and batch statistics where a recipe "
     "has them. The minutes are the time of the training steps. The processor minutes are the time of the whole process "
     "on all its cores from the first step to the last, including the evaluations between them. If a run was stopped "

@@ -44,23 +44,33 @@ class Run:
         """Returns the step at which the loss was no longer finite and the run ended, or None."""
         return self.sessions[-1].get("not_finite_at")
 
-    def minutes(self):
-        """Returns the time of the training steps, from the images per second of each line."""
-        train = [line for line in self.lines if line["split"] == "train"]
-        steps = [line["step"] - before for line, before in zip(train, [0, *(x["step"] for x in train)], strict=False)]
-        rates = [line["images_per_second"] for line in train]
-        return sum(self.recipe["batch_size"] * n / rate for n, rate in zip(steps, rates, strict=True)) / 60
+    def minutes(self, step=None):
+        """Returns the time of the training steps up to a step, or up to the last one.
+
+        It is that of the images per second of each line.
+        """
+        batch = self.recipe["batch_size"]
+        parts = self._train_lines(step)
+        return sum(part * steps * batch / line["images_per_second"] for line, steps, part in parts) / 60
 
     def processor_minutes(self, step=None):
-        """Returns the processor time up to a step, or up to the last step. It is None if the log does not have it."""
-        seconds, before = 0.0, 0
+        """Returns the processor time up to a step, or up to the last one. It is None if the log does not have it."""
+        if not any("cpu_seconds" in line for line in self.lines if line["split"] == "train"):
+            return None
+        parts = self._train_lines(step)
+        if not all("cpu_seconds" in line for line, _, _ in parts):
+            return None
+        return sum(part * line["cpu_seconds"] for line, _, part in parts) / 60
+
+    def _train_lines(self, until):
+        """Returns the lines of training, each with the number of its steps and which part of them is before a step."""
+        found, before = [], 0
         for line in self.lines:
-            if line["split"] == "train" and (step is None or before < step):
-                if "cpu_seconds" not in line:
-                    return None
-                part = 1 if step is None else min(1, (step - before) / (line["step"] - before))
-                seconds, before = seconds + part * line["cpu_seconds"], line["step"]
-        return seconds / 60 if before or step == 0 else None
+            if line["split"] == "train" and (until is None or before < until):
+                steps = line["step"] - before
+                found.append((line, steps, 1 if until is None else min(1, (until - before) / steps)))
+                before = line["step"]
+        return found
 
 
 def find_runs(directory):
@@ -147,11 +157,18 @@ def read_run(path):
         for line in run.lines:
             _need(line, "step", "split", "loss", "error", *["images_per_second"] * (line.get("split") == "train"))
         for session in run.sessions:
-            _need(session, "commit", "cpu", "cores")  # a packed network does not have its command
+            _need(session, "commit", "cpu", "cores")
+            command = session.get("command", [])  # a packed network does not have it
+            if not (isinstance(command, list) and all(isinstance(word, str) for word in command)):
+                raise ValueError(f"the command of a session is not a list of words: {command!r}")
         if not run.sessions:
             raise ValueError("environment.json has no session")
         run.minutes(), run.processor_minutes()  # they divide by what the log has
         return run
+    except FileNotFoundError as error:
+        raise BadInput(
+            f"Expected the log of a run in {path}. Received: a directory without {Path(error.filename).name}"
+        ) from error
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise BadInput(f"Expected the log of a run in {path}. Received: {error}") from error
 

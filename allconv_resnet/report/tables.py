@@ -3,7 +3,7 @@
 from urllib.parse import quote
 
 from allconv_resnet.data.holdout import HOLDOUT
-from allconv_resnet.report.figures import mean
+from allconv_resnet.report.figures import at_common_steps, mean
 
 NOT_RUN = "*not run*"
 HELD_OUT = "held-out error"
@@ -45,17 +45,19 @@ def training_row(training, runs, directory):
     )
     ended = [run for run in counted if run.finished()] or counted  # the others have no lines of the last step
     train, held_out, test = (last_lines(ended, split) for split in ("train", HOLDOUT, "test"))
+    shown = {line["step"] for line in train + held_out + test}
+    until = max(shown) if shown and not all(run.finished() for run in ended) else None
     return (
         f"`{training.name}`",
         what,
         n + f", {unfinished} unfinished" * (unfinished > 0),
-        steps(counted, train + held_out + test),
+        steps(counted, shown),
         mean([line["loss"] for line in train], 3),
         mean([100 * line["error"] for line in train]),
         mean([100 * line["error"] for line in held_out]),
         describe_test_errors(counted, test),
-        mean([run.minutes() for run in ended], 1),
-        mean([minutes for run in ended if (minutes := run.processor_minutes()) is not None], 1),
+        mean([run.minutes(until) for run in ended], 1),
+        mean([minutes for run in ended if (minutes := run.processor_minutes(until)) is not None], 1),
         "; ".join(dict.fromkeys(where(session) for run in counted for session in run.sessions)),
         " ".join(links),
     )
@@ -84,7 +86,8 @@ def finished(runs):
 def last_lines(runs, split):
     """Returns the lines of a split whose mean is shown, one of each run that has any: those of the last step.
 
-    Runs that have not finished may be at different steps. Their lines are those of the last step that all of them have.
+    Runs that have not finished may be at different steps, and may have logged at different steps. Their lines are those
+    of the last step that all of them have passed, where losses and errors are interpolated between those of the log.
 
     Args:
         runs: List of `Run`.
@@ -92,10 +95,15 @@ def last_lines(runs, split):
     """
     if all(run.finished() for run in runs):
         return [line for run in runs if (line := run.last(split))]
-    by_step = [{line["step"]: line for line in run.lines if line["split"] == split} for run in runs]
-    by_step = [lines for lines in by_step if lines]
-    common = set.intersection(*map(set, by_step)) if by_step else ()
-    return [lines[max(common)] for lines in by_step] if common else []
+    points = [[(x["step"], x["loss"], x["error"]) for x in run.lines if x["split"] == split] for run in runs]
+    points = [lines for lines in points if lines]
+    steps, losses, errors = at_common_steps(points, columns=2)
+    if not points or not len(steps):
+        return []
+    return [
+        {"step": int(steps[-1]), "loss": loss, "error": error}
+        for loss, error in zip(losses[-1], errors[-1], strict=True)
+    ]
 
 
 def describe_test_errors(runs, lines):
@@ -112,14 +120,14 @@ def steps(runs, shown=()):
 
     Args:
         runs: List of `Run`.
-        shown: The lines of their logs that a row shows. Their steps are named if the runs are at different steps.
+        shown: The steps whose losses and errors a row shows. They are named if the runs are at different steps.
     """
     done = sorted({run.diverged_at() or (run.lines[-1]["step"] if run.lines else 0) for run in runs})
     planned = max(run.recipe["steps"] for run in runs)
     text = " to ".join(f"{step:,}" for step in dict.fromkeys((done[0], done[-1])))
     if done[0] == planned or all(run.finished() for run in runs):
         return text
-    at = " and ".join(f"{step:,}" for step in sorted({line["step"] for line in shown}))
+    at = " and ".join(f"{step:,}" for step in sorted(shown))
     at = f", figures of step {at}" if at and len(done) > 1 else ""
     return f"{text} of {planned:,}{at}"
 

@@ -45,7 +45,7 @@ def write_report(directory, page=None):
         )
     found = find_runs(directory)
     if page is None and not found:
-        raise BadInput(f"Expected run directories at NAME or NAME/* in {directory}. Received: no config.json there")
+        raise BadInput(f"Expected run directories at NAME or NAME/* in {directory}. Received: none that can be read")
     page = page or neutral_page(directory)
     parts, figures = [MARKER, page.introduction], []  # the figures are drawn when all logs have been read
     for section in (*page.sections, *_other_trainings(page, found)):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
 
 
 def freeze(function):
@@ -18,20 +18,22 @@ def freeze(function):
     Returns:
         Function of one tensor.
     """
-    frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
-    if not tf.config.list_logical_devices("GPU"):
-        frozen = _with_fusable_biases(frozen)
+    frozen, graph = convert_variables_to_constants_v2_as_graph(function, lower_control_flow=False)
+    network = frozen if tf.config.list_logical_devices("GPU") else _with_fusable_biases(graph, frozen)
     structure = function.structured_outputs
-    return lambda x: tf.nest.pack_sequence_as(structure, frozen(x))
+    return lambda x: tf.nest.pack_sequence_as(structure, network(x))
 
 
-def _with_fusable_biases(function):
-    """Returns a copy of a concrete function in which each convolution without a bias has a bias of zeros.
+def _with_fusable_biases(graph, function):
+    """Returns a function of one tensor whose convolutions all have a bias, which is of zeros where they had none.
 
     The zeros are the default value of a placeholder, since the graph optimizer would remove a constant. This is what
     `convolutions.with_fusable_bias` does in training. Exports do not have it: the placeholder would become an input.
+
+    Args:
+        graph: `GraphDef` of the function. It is changed, since a copy would have all weights.
+        function: `tf.types.experimental.ConcreteFunction`.
     """
-    graph = function.graph.as_graph_def()
     biased = {name.split(":")[0] for node in graph.node if node.op == "BiasAdd" for name in node.input}
     for node in list(graph.node):
         channels = function.graph.get_operation_by_name(node.name).outputs[0].shape[-1] if node.op == "Conv2D" else None
@@ -49,9 +51,9 @@ def _with_fusable_biases(function):
         addition = graph.node.add(name=name, op="BiasAdd", input=[node.name, bias.name])
         addition.attr["T"].type = dtype.as_datatype_enum
         addition.attr["data_format"].s = b"NHWC"
-    inputs, outputs = ([tensor.name for tensor in part] for part in (function.inputs, function.outputs))
-    imported = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph, name=""), [])
-    biased_function = imported.prune(inputs, outputs)
-    for tensor, original in zip(biased_function.inputs, function.inputs, strict=True):
-        tensor.set_shape(original.shape)
-    return biased_function
+    (argument,), outputs = function.inputs, [tensor.name for tensor in function.outputs]
+
+    def network(x):
+        return tf.graph_util.import_graph_def(graph, {argument.name: x}, outputs, name="")
+
+    return tf.function(network, input_signature=[tf.TensorSpec(argument.shape, argument.dtype)]).get_concrete_function()

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from allconv_resnet import memory
 from allconv_resnet.errors import BadInput, reason
 from allconv_resnet.serving.encoded import inspect
 from allconv_resnet.serving.freezing import freeze
@@ -57,6 +58,7 @@ class SavedModel:
             for signature, inputs in read_warmup(self.directory):
                 if signature in self.signatures:
                     self(signature, inputs[self.signatures[signature].name])
+                    memory.give_back()
         except Exception as error:  # as above
             raise BadInput(f"The export in {self.directory} does not answer: {reason(error)}") from error
 

@@ -90,4 +90,4 @@ def _source(entry, path):
             latest = max(1, policy.latest.num_versions)
         case "specific":
             specific = frozenset(policy.specific.versions)
-    return Source(entry.name, Path(entry.base_path), latest, specific, dict(entry.version_labels))
+    return Source(entry.name, files.expand(entry.base_path, "base_path"), latest, specific, dict(entry.version_labels))

@@ -46,14 +46,14 @@ def pack_run(run_dir, name, directory=None):
     if not run_state.finished(run_dir, recipe.run):
         raise BadInput(f"The run in {run_dir} has not finished")
     labels = run_directory.read_labels(run_dir)
-    model, recipe, step = load_model(run_dir)
-    content, description = _content(arrays_by_name(model))
-    target = (pretrained.HERE if directory is None else files.output_directory(directory, "output_dir")) / name
+    target = files.output_directory(pretrained.HERE if directory is None else directory, "output_dir") / name
     if target.exists() and (foreign := _foreign(target)):
         raise BadInput(f"{target} would be replaced, but it is not a packed network: it has {foreign[0]}")
+    if target.exists() and any(target.iterdir()) and not _is_of(target, run_dir):
+        raise BadInput(f"{target} is a packed network of another run: choose another name, or move it away")
+    model, recipe, step = load_model(run_dir)
+    content, description = _content(arrays_by_name(model))
     try:
-        if target.exists() and any(target.iterdir()) and not _is_of(target, run_dir):
-            raise BadInput(f"{target} is a packed network of another run: choose another name, or move it away")
         target.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(target) as temporary:
             temporary.mkdir()

@@ -126,12 +126,12 @@ def plot_curves(run_dir, title=""):
     return path
 
 
-def plot_runs(run_dirs, path):
+def plot_runs(runs, path):
     """Draws the errors of several runs over each other, the training errors dashed and the others solid (figure 1).
 
     Args:
-        run_dirs: Sequence of paths of run directories. The errors on held-out images are drawn where a run has them,
-            and otherwise those on the test images.
+        runs: Dictionary from the name of each run in the legend to the path of its directory. The errors on held-out
+            images are drawn where a run has them, and otherwise those on the test images.
         path: Path of the figure. Its suffix is that of a format of Matplotlib, such as `.png` or `.pdf`.
 
     Returns:
@@ -140,16 +140,18 @@ def plot_runs(run_dirs, path):
     Raises:
         BadInput: if a run has no metrics yet, or the figure cannot be written.
     """
-    figure, axes = new_figure(8, 4.5 + 0.25 * len(run_dirs))
-    for number, run_dir in enumerate(run_dirs):
+    longest = max(map(len, runs))
+    columns = 2 if len(runs) > 1 and longest < 30 else 1  # beside each other, longer names would be cut off
+    figure, axes = new_figure(max(8, 2 + 0.09 * longest), 4.5 + 0.5 * len(runs) / columns)
+    for number, (name, run_dir) in enumerate(runs.items()):
         lines = _lines_to_draw(run_dir)
         split = HOLDOUT if any(line["split"] == HOLDOUT for line in lines) else "test"
         style = {"color": f"C{number % 10}", "lw": 1.2}
-        _draw(axes, lines, "train", "error", 100, label=plain(f"{run_dir}, train"), ls="--", **style)
-        _draw(axes, lines, split, "error", 100, label=plain(f"{run_dir}, {split}"), marker="o", ms=3, **style)
+        _draw(axes, lines, "train", "error", 100, label=plain(f"{name}, train"), ls="--", **style)
+        _draw(axes, lines, split, "error", 100, label=plain(f"{name}, {split}"), marker="o", ms=3, **style)
     axes.set(xlabel="step", ylabel="error (%)", xlim=(0, None), ylim=(0, None))
     add_grids(figure)
-    figure.legend(fontsize="small", loc="outside lower center", ncols=2 if len(run_dirs) > 1 else 1)
+    figure.legend(fontsize="small", loc="outside lower center", ncols=columns)
     try:
         save_figure(figure, path, dpi=120)
     except (OSError, ValueError) as error:

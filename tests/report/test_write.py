@@ -14,10 +14,11 @@ from allconv_resnet import pretrained
 from allconv_resnet.cli import main
 from allconv_resnet.errors import BadInput
 from allconv_resnet.report import Page, Section, Training, write_report
-from allconv_resnet.report.figures import draw_curves
+from allconv_resnet.report.figures import draw_curves, draw_ratios
 from allconv_resnet.report.runs import find_runs, read_run
 from allconv_resnet.report.write import MARKER
 
+UNREADABLE = "$x_$^{"  # Matplotlib cannot read it as a formula
 COMMAND = "python train_cifar.py --recipe digits"
 TRAININGS = (Training("digits", "The digits.", COMMAND), Training("small", "A small network.", COMMAND, 1))
 PAGE = Page("# Results\n", (Section("Short trainings", "All are short.", TRAININGS, notes=("One try failed.",)),))
@@ -127,9 +128,18 @@ def test_runs_in_progress_are_compared_at_a_step_that_all_have(tmp_path):
     assert (
         cells[2:4] == ["2", "20 to 30 of 40, figures of step 20"] and cells[6] == "30.00 ± 14.14"
     )  # 40 and 20 % at step 20
-    lines = [line for line in lines if line["step"] != 20]
-    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert row(write_report(tmp_path).read_text(), "`digits`")[6] == "-"
+    assert cells[7:9] == ["0.7 ± 0.0", "1.0 ± 0.0"]  # of 20 steps
+
+
+def test_runs_in_progress_that_logged_at_different_steps_are_compared_between_them(tmp_path):
+    for seed, steps in enumerate([(10, 20, 30), (15, 25)]):
+        write_run(tmp_path / "digits" / f"seed{seed}", seed, 0.4, step=steps[-1])
+        log = tmp_path / "digits" / f"seed{seed}" / "metrics.jsonl"
+        train = [line for line in log.read_text().splitlines() if json.loads(line)["split"] == "train"]
+        tests = [{"step": step, "split": "test", "loss": 1.0, "error": step / 100} for step in steps]
+        log.write_text("".join(f"{line}\n" for line in [*train, *map(json.dumps, tests)]))
+    cells = row(write_report(tmp_path).read_text(), "`digits`")
+    assert cells[3] == "25 to 30 of 40, figures of step 20 and 25" and cells[6] == "25.00 ± 0.00"
 
 
 def test_the_command_of_a_run_is_that_of_its_last_session_as_a_shell_takes_it(tmp_path):
@@ -166,15 +176,18 @@ def test_directories_that_cannot_be_read_are_named(capsys):
 
 
 def test_names_may_have_any_letters(tmp_path):
-    for name in ("_rate=$1", "$a$ b", "^_{x"):
+    for name in ("_rate=$1", "$a$ b", "^_{x", UNREADABLE):
         write_seeds(tmp_path / name, (0.1, 0.2))
     section = Section("All $ of_ them", "", tuple(Training(p.name, "", COMMAND) for p in tmp_path.iterdir()), "all.svg")
     text = write_report(tmp_path, Page("# Results\n", (section,))).read_text()
     assert "`_rate=$1`" in text
     # Matplotlib writes the texts of an SVG as comments before their outlines.
     drawing = (tmp_path / "all.svg").read_text()
-    for name in ("All $ of_ them", " _rate=$1: 15.00", "$a$ b: 15.00", "^_{x: 15.00"):
+    for name in ("All $ of_ them", " _rate=$1: 15.00", "$a$ b: 15.00", "^_{x: 15.00", f"{UNREADABLE}: 15.00"):
         assert f"<!-- {name}" in drawing
+    values = {"min": 1.0, "median": 1.5, "max": 2.0}
+    draw_ratios([(UNREADABLE, {UNREADABLE: values})], UNREADABLE, UNREADABLE, tmp_path / "ratios.svg")
+    assert f"<!-- over {UNREADABLE} -->" in (tmp_path / "ratios.svg").read_text()
 
 
 def test_errors_on_held_out_images_are_drawn(tmp_path):
@@ -215,7 +228,7 @@ def test_a_broken_log_is_named_and_nothing_is_written(tmp_path):
 def test_a_directory_without_runs_is_refused(tmp_path):
     with pytest.raises(BadInput, match="nowhere is not a directory"):
         write_report(tmp_path / "nowhere")
-    with pytest.raises(BadInput, match=r"no config\.json there"):
+    with pytest.raises(BadInput, match="Received: none that can be read"):
         write_report(tmp_path)
     assert "*not run*" in write_report(tmp_path, PAGE).read_text()
 

@@ -134,6 +134,7 @@ def test_what_names_no_models(tmp_path):
             'model_config_list { config { name: "a" base_path: "x" model_platform: "torch" } }',
             "platform must be tensor",
         ),
+        ('model_config_list { config { name: "a" } }', "base_path must be the path of a directory. Received: base_path=''"),
         ("", "must have a model_config_list"),
     ]:
         config.write_text(text)

@@ -11,10 +11,13 @@ from training.runs import TINY, lines
 
 import allconv_resnet as acr
 from allconv_resnet import cli, pretrained
+from allconv_resnet.plotting import new_figure, save_figure
 from allconv_resnet.recipes import IMAGENET_TINY
 from allconv_resnet.training.details import write_details
 from allconv_resnet.training.loop import train
 from allconv_resnet.training.reports import plot_curves, plot_runs
+
+UNREADABLE = "$x_$^{"  # Matplotlib cannot read it as a formula
 
 
 def command(*arguments):
@@ -89,7 +92,7 @@ def test_details_of_one_checkpoint_alone(runs, tmp_path, capsys):
     assert "give --follow or --checkpoint, but not both" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert command("evaluate", runs[0], "--details", tmp_path / "file") == 2
-    assert "details must be the path of a directory" in capsys.readouterr().err
+    assert "details must be a directory that can be written to" in capsys.readouterr().err
 
 
 def test_several_runs_are_drawn_over_each_other(runs, tmp_path, capsys):
@@ -112,7 +115,7 @@ def test_several_runs_are_drawn_over_each_other(runs, tmp_path, capsys):
 
 
 def test_names_in_figures_may_have_any_letters(tmp_path):
-    for name in ("_rate=$1", "$a$"):
+    for name in ("_rate=$1", "$a$", UNREADABLE):
         write_folder(tmp_path / "images", random_images(2, (32, 32, 3)), [0, 1], (name, f"{name}$b"))
         recipe = IMAGENET_TINY.replace(dataset=str(tmp_path / "images"), num_classes=2, image_size=(32, 32, 3))
         source = acr.load_data(str(tmp_path / "images")).as_kind("records")
@@ -123,9 +126,25 @@ def test_names_in_figures_may_have_any_letters(tmp_path):
         (run / "config.json").write_text("{}")
         assert plot_curves(run, name).stat().st_size > 5_000
         shutil.rmtree(tmp_path / "images")
-    plot_runs([tmp_path / "_rate=$1", tmp_path / "$a$"], tmp_path / "both.svg")
+    names = ("_rate=$1", "$a$", UNREADABLE)
+    plot_runs({name: tmp_path / name for name in names}, tmp_path / "all.svg")
+    drawing = (tmp_path / "all.svg").read_text()
+    assert all(f"{name}, test: 50 at the end" in drawing for name in names)
+
+
+def test_letters_that_the_font_does_not_have_are_one_sentence(tmp_path, capsys):
+    figure, axes = new_figure(4, 3)
+    axes.set_title("猫 犬")
+    save_figure(figure, tmp_path / "cats.png")
+    said = capsys.readouterr()
+    path = tmp_path / "cats.png"
+    assert said.err == f"The font of {path} does not have all letters of its texts. They are drawn as boxes.\n"
+
+
+def test_the_legend_has_the_names_that_were_given(tmp_path, capsys):
+    assert command("plot", "cifar10-wide", "cifar10-fast", "--output", tmp_path / "both.svg") == 0
     drawing = (tmp_path / "both.svg").read_text()
-    assert "_rate=$1, test: 50 at the end" in drawing and "$a$, test: 50 at the end" in drawing
+    assert "<!-- cifar10-wide, test: 5.41 at the end -->" in drawing and "<!-- cifar10-fast, holdout: " in drawing
 
 
 def test_evaluations_of_the_training_images_are_no_lines_of_training(runs, tmp_path):
@@ -133,7 +152,7 @@ def test_evaluations_of_the_training_images_are_no_lines_of_training(runs, tmp_p
     shutil.copytree(runs[0], run)
     added = [{"split": split, "step": 10**6, "loss": 0.1, "error": 0.901} for split in ("train", "test")]
     (run / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in added))
-    plot_runs([run], tmp_path / "run.svg")
+    plot_runs({"run": run}, tmp_path / "run.svg")
     drawing = (tmp_path / "run.svg").read_text()
     assert "test: 90.1 at the end" in drawing and "train: 90.1 at the end" not in drawing
 

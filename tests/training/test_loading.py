@@ -218,6 +218,11 @@ def test_what_cannot_be_packed_is_refused(run, tmp_path, capsys):
         assert command("pack", run, name, "--output-dir", tmp_path / "out") == 2
         assert f"must be that of a folder. Received: name={name!r}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "load_model", lambda _: pytest.fail("the work began"))
+        assert command("pack", run, "mine", "--output-dir", tmp_path / "file") == 2
+    assert "output_dir must be a directory that can be written to" in capsys.readouterr().err
     before = sorted(run.rglob("*"))
     assert command("pack", run, run.name, "--output-dir", run.parent) == 2  # it would replace the run itself
     assert "is not a packed network: it has .lock" in capsys.readouterr().err and sorted(run.rglob("*")) == before

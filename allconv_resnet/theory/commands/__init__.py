@@ -3,6 +3,7 @@
 An experiment's module imports Keras and the theorems only when it runs, so that `--help` is shown at once.
 """
 
+import dataclasses
 import sys
 from importlib import import_module
 
@@ -13,7 +14,7 @@ from allconv_resnet.files import output_directory
 THEORY = {
     "linear": "linear residual networks: small optima, gradient bounds, descent (Hardt & Ma, section 2)",
     "expressivity": "networks that fit random labels, and their size (Hardt & Ma, section 3)",
-    "landscape": "residual networks are never worse than linear predictors (Shamir)",
+    "landscape": "residual networks against the best linear predictor (Shamir)",
     "isometry": "spectra of Jacobians of residual networks (Tarnowski et al.)",
     "gradients": "gradients against depth at initialization, for several initializations (Balduzzi et al.)",
 }
@@ -49,6 +50,6 @@ def theory_command(arguments):
     options = usage.parse(command.Options, rest, program, f"{program} --output-dir figures")
     if getattr(options, "seed", 0) < 0:
         raise BadInput(f"seed must be an integer of at least 0. Received: seed={options.seed}")
-    output_directory(options.output_dir, "output_dir")  # before the experiment, which takes a while
-    command.run(options)
+    directory = output_directory(options.output_dir, "output_dir")  # before the experiment, which takes a while
+    command.run(dataclasses.replace(options, output_dir=directory))
     return 0

@@ -13,7 +13,7 @@ import numpy as np
 
 import allconv_resnet as acr
 from allconv_resnet.errors import BadInput
-from allconv_resnet.plotting import add_grids, new_figure, save_figure
+from allconv_resnet.plotting import add_grids, new_figure, plain, save_figure
 from allconv_resnet.theory import autodiff, landscape
 from allconv_resnet.theory.commands.reporting import add_statement, print_table, progress_callback, write_results
 from allconv_resnet.theory.shamir.certificates import ESCAPES, GOOD, MOVING, RESTING
@@ -171,7 +171,7 @@ def draw_certificates(results, linear, settings, path):
     path_axes.set_ylim(low - 0.3 * (high - low), high + 0.1 * (high - low))
     for axes in (objectives, spectra, path_axes):
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1, fontsize="small")
-    figure.suptitle(f"Residual network on {settings['images']:,} images of {settings['data']}, 8x8 pixels, tanh")
+    figure.suptitle(f"Residual network on {settings['images']:,} images of {plain(settings['data'])}, 8x8 pixels, tanh")
     add_statement(
         figure,
         "Measured for this network: a point above the best linear predictor has a gradient, or a direction of negative "

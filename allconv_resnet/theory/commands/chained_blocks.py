@@ -9,7 +9,7 @@ the Hessian.
 import numpy as np
 from scipy.optimize import minimize
 
-from allconv_resnet.plotting import add_grids, new_figure, save_figure
+from allconv_resnet.plotting import add_grids, new_figure, plain, save_figure
 from allconv_resnet.theory import landscape
 from allconv_resnet.theory.commands.reporting import add_statement, print_table, progress_callback, write_results
 from allconv_resnet.theory.commands.stationary_points import ESTIMATE
@@ -131,7 +131,7 @@ def draw_chains(results, settings, path):
     panels[0, 0].set_ylabel(f"excess over the best linear predictor with |U| ≤ {RADIUS:g}")
     figure.legend(handles=panels[0, 0].get_lines()[:-1], loc="outside right upper", fontsize="small")
     figure.suptitle(
-        f"Chains of {BLOCKS} blocks of {HIDDEN} neurons on {settings['images']:,} images of {settings['data']}"
+        f"Chains of {BLOCKS} blocks of {HIDDEN} neurons on {settings['images']:,} images of {plain(settings['data'])}"
     )
     add_statement(
         figure,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from allconv_resnet.plotting import add_grids, new_figure, save_figure
+from allconv_resnet.plotting import add_grids, new_figure, plain, save_figure
 from allconv_resnet.theory.commands.reporting import add_statement, legend_beside
 
 MARKERS = {"points": "o", "sweep": "s"}
@@ -31,7 +31,9 @@ def draw_parameters(rows, options, dimension, path):
             total.loglog(sizes, [row["parameters"] for row in chosen], **style)
             of_blocks.loglog(sizes, blocks / sizes, label=f"{NAMES[construction]}, width {width}", **style)
     total.set(
-        xlabel="points n", ylabel="weights of all layers", title=f"Random labels, {options.data}, d = {dimension}"
+        xlabel="points n",
+        ylabel="weights of all layers",
+        title=f"Random labels, {plain(options.data)}, d = {dimension}",
     )
     of_blocks.set(xlabel="points n", ylabel="weights of the blocks / n", title="Without projection and last layers")
     legend_beside(of_blocks)
@@ -65,7 +67,7 @@ def draw_margins(rows, options, path):
                 )
     axes.plot([], [], "ko", label="float32 suffices")
     axes.plot([], [], "ks", label="needs float64")
-    axes.set(xlabel="points n", ylabel="smallest relative margin", title=f"Room for rounding ({options.data})")
+    axes.set(xlabel="points n", ylabel="smallest relative margin", title=f"Room for rounding ({plain(options.data)})")
     legend_beside(axes)
     add_grids(figure)
     add_statement(figure, "A neuron that is active on its points is inactive on all later ones by at least the margin.")

@@ -8,6 +8,7 @@ gradients at close inputs. It prints one table and writes gradients.png and grad
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import threadpoolctl
@@ -24,6 +25,7 @@ from allconv_resnet.theory.commands.reporting import (
     progress_callback,
     write_results,
 )
+from allconv_resnet.usage import DATA_DIR
 
 DEPTHS = (1, 2, 4, 8, 16, 32, 64)
 NAMES = {
@@ -48,8 +50,8 @@ class Options:
 
     data: str = "digits"
     """Dataset of images, such as digits or cifar10. They are reduced to size x size pixels."""
-    data_dir: Path | None = None
-    """Directory of tensorflow-datasets. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    data_dir: Annotated[Path | None, DATA_DIR] = None
+    """Directory of tensorflow-datasets."""
     images: int = 64
     """Number of training images; the first images of the dataset are used."""
     size: int = 8

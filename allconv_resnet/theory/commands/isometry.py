@@ -11,11 +11,12 @@ There are five experiments. Each prints a table and writes a figure and a JSON f
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from allconv_resnet.errors import BadInput
 from allconv_resnet.theory.checks import positive_integer
 from allconv_resnet.theory.commands.reporting import refuse_unused
+from allconv_resnet.usage import DATA_DIR, default
 
 TRAINED = ("data", "data_dir", "width", "depth", "seeds", "c", "weight_scale")
 USED = {  # by each experiment, apart from experiment and output_dir
@@ -37,12 +38,12 @@ class Options:
     """Directory of the figures and the JSON files. Measurements that it already has are not repeated."""
     data: str = "digits"
     """training, late: dataset, digits, which needs no download, or another one with ten classes, such as cifar10."""
-    data_dir: Path | None = None
-    """training, late, network: directory of tensorflow-datasets. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
-    width: int | None = None
-    """Number of neurons of a layer. Default: 600 for spectra, 200 for outliers, 256 for training and late."""
-    depth: int | None = None
-    """spectra, training, late: number of residual layers. Default: 100 for spectra, 20 for training and late."""
+    data_dir: Annotated[Path | None, DATA_DIR] = None
+    """training, late, network: directory of tensorflow-datasets."""
+    width: Annotated[int | None, default("600 for spectra, 200 for outliers, 256 for training and late", "INT")] = None
+    """Number of neurons of a layer."""
+    depth: Annotated[int | None, default("100 for spectra, 20 for training and late", "INT")] = None
+    """spectra, training, late: number of residual layers."""
     seeds: int = 3
     """outliers, training, late: number of networks of each kind."""
     steps: int = 100

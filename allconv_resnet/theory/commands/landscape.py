@@ -13,10 +13,11 @@ In all but `network` the inputs are the first 64 principal components of the ima
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from allconv_resnet.theory.checks import positive_integer
 from allconv_resnet.theory.commands.reporting import refuse_unused
+from allconv_resnet.usage import DATA_DIR, default
 
 SHARED = ("experiment", "output_dir", "data", "data_dir", "images", "seed")
 USED = {  # by each experiment, apart from those
@@ -38,14 +39,14 @@ class Options:
     """Directory of the figure and the JSON file."""
     data: str = "digits"
     """Dataset: digits, which needs no download, or another one with ten classes, such as cifar10."""
-    data_dir: Path | None = None
-    """Directory of tensorflow-datasets, for other datasets. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    data_dir: Annotated[Path | None, DATA_DIR] = None
+    """Directory of tensorflow-datasets, for other datasets."""
     images: int = 500
     """Number of training images; the first images of the dataset are used."""
     iterations: int = 200
     """training: number of L-BFGS iterations between two certificates."""
-    steps: int | None = None
-    """regret, network: number of steps. Default: 10,000 of projected SGD for regret, 300 of Adam for network."""
+    steps: Annotated[int | None, default("10,000 of projected SGD for regret, 300 of Adam for network", "INT")] = None
+    """regret, network: number of steps."""
     radius: float = 1.0
     """regret: radius of the ball for (w, v)."""
     seed: int = 0

@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 
-from allconv_resnet.plotting import add_grids, new_figure, save_figure
+from allconv_resnet.plotting import add_grids, new_figure, plain, save_figure
 from allconv_resnet.theory import isometry
 from allconv_resnet.theory.commands.dense_networks import (
     ARMS,
@@ -124,7 +124,7 @@ def draw_accuracies(results, summary, settings, path):
     axes[0].set_ylabel("test accuracy")
     identity = "" if settings["skip"] == 1 else f", {settings['skip']:g} x + phi(W x + b)"
     figure.suptitle(
-        f"Networks of width {settings['width']} and depth {settings['depth']} on {settings['data']}{identity}, "
+        f"Networks of width {settings['width']} and depth {settings['depth']} on {plain(settings['data'])}{identity}, "
         "mean and range over the seeds"
     )
     figure.supxlabel(STATEMENT, fontsize="small")

@@ -17,7 +17,7 @@ import numpy as np
 import allconv_resnet as acr
 from allconv_resnet.errors import BadInput
 from allconv_resnet.layers import standardize
-from allconv_resnet.plotting import new_figure, save_figure
+from allconv_resnet.plotting import new_figure, plain, save_figure
 from allconv_resnet.theory import isometry
 from allconv_resnet.theory.commands.reporting import (
     add_statement,
@@ -67,7 +67,10 @@ def measure_networks(output_dir, data_dir, run_dirs, train_steps, body):
     for run_dir in run_dirs:
         model, step = load_run(run_dir)
         check_stages(model, run_dir)
-        builders[f"{'/'.join(run_dir.resolve().parts[-2:])}, step {step}"] = lambda model=model: model
+        name = f"{'/'.join(run_dir.resolve().parts[-2:])}, step {step}"
+        if name in builders:
+            raise BadInput(f"Expected run directories whose last two names differ. Received: {name} twice")
+        builders[name] = lambda model=model: model
     results = []
     for name, build in builders.items():
         path = output_dir / "network" / f"{name}.json".replace(" ", "_").replace(",", "").replace("/", "_")
@@ -75,7 +78,7 @@ def measure_networks(output_dir, data_dir, run_dirs, train_steps, body):
         measurements |= {"body": (path, measure)} if body else {}
         found = {"network": name}
         for file, function in measurements.values():
-            if not file.is_file():
+            if not file.is_file() or json.loads(file.read_text())["network"] != name:
                 write_results(file, network=name, **function(build(), image, name))
             found |= json.loads(file.read_text())
         results.append(found)
@@ -257,7 +260,7 @@ def draw_spectrum(ax, r):
         ax.plot(grid, grid * isometry.spectral_density(grid, c, **law), style, lw=1.2, label=name)
         distances.append(f"{isometry.kolmogorov_smirnov(values, c, **law):.3f}")
     ax.set(xscale="log", xlabel="squared singular value")
-    ax.set_title(f"{r['network']}: c = {c:.3g}\nKS distances to the laws: {', '.join(distances)}", fontsize=10)
+    ax.set_title(f"{plain(r['network'])}: c = {c:.3g}\nKS distances to the laws: {', '.join(distances)}", fontsize=10)
     if high < 2 * low:
         ax.set_xscale("linear")
         ax.locator_params(axis="x", nbins=4)
@@ -293,7 +296,7 @@ def marks_of(whole):
     """Returns the handles of the legend of the lower row."""
     from matplotlib.lines import Line2D
 
-    networks = [Line2D([], [], color=f"C{i}", label=r["network"]) for i, r in enumerate(whole)]
+    networks = [Line2D([], [], color=f"C{i}", label=plain(r["network"])) for i, r in enumerate(whole)]
     stages = [Line2D([], [], color="0.4", ls="", marker=m, label=f"left: stage {i}") for i, m in enumerate(MARKERS, 1)]
     return [
         *networks,

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from allconv_resnet.plotting import add_grids, new_figure, save_figure
+from allconv_resnet.plotting import add_grids, new_figure, plain, save_figure
 from allconv_resnet.theory import landscape
 from allconv_resnet.theory.commands.reporting import add_statement, print_table, progress_callback, write_results
 
@@ -82,7 +82,8 @@ def draw_regret(results, settings, path):
             ax.set_ylabel("logistic loss (nats)")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     figure.suptitle(
-        f"Projected SGD with a direct linear path, {settings['images']:,} images of {settings['data']}, two classes"
+        f"Projected SGD with a direct linear path, {settings['images']:,} images of {plain(settings['data'])}, "
+        "two classes"
     )
     add_statement(
         figure,

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from allconv_resnet.errors import BadInput
-from allconv_resnet.plotting import add_grids, new_figure, save_figure
+from allconv_resnet.plotting import add_grids, new_figure, plain, save_figure
 from allconv_resnet.theory import autodiff, landscape
 from allconv_resnet.theory.commands.reporting import add_statement, print_table, progress_callback, write_results
 from allconv_resnet.theory.shamir.certificates import ESCAPES, GOOD, MOVING, RESTING
@@ -184,8 +184,8 @@ def draw_runs(results, settings, path):
     for ax in panels[:, -1]:
         ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, fontsize="small")
     figure.suptitle(
-        f"Residual networks on {settings['images']:,} images of {settings['data']} (64 principal components), trained "
-        "from good and bad initializations"
+        f"Residual networks on {settings['images']:,} images of {plain(settings['data'])} (64 principal components), "
+        "trained from good and bad initializations"
     )
     add_statement(
         figure,

@@ -7,7 +7,7 @@ but the excess does not, because V grows in turn. This is why theorem 3 of Shami
 
 import numpy as np
 
-from allconv_resnet.plotting import add_grids, new_figure, save_figure
+from allconv_resnet.plotting import add_grids, new_figure, plain, save_figure
 from allconv_resnet.theory import landscape
 from allconv_resnet.theory.commands.reporting import add_statement, print_table, progress_callback, write_results
 
@@ -107,7 +107,7 @@ def draw_excess(results, settings, path):
     ax.set_title(FAMILIES[1])
     lines = [line for axes in panels[0, -2:] for line in axes.get_lines()]
     figure.legend(handles=lines, loc="outside right upper", fontsize="small")
-    figure.suptitle(f"Points of residual networks on {settings['images']:,} images of {settings['data']}")
+    figure.suptitle(f"Points of residual networks on {settings['images']:,} images of {plain(settings['data'])}")
     add_statement(
         figure,
         "Shamir, theorem 3: at points that are stationary up to epsilon, with bounded W and V, the excess is "
