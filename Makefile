@@ -14,7 +14,7 @@ train: $(VENV)/.installed
 	$(VENV)/bin/python train_cifar.py --recipe digits --run-dir runs/digits
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile
+	OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

@@ -33,7 +33,8 @@ def test_from_a_folder_to_answers_by_the_commands_of_the_page(prepared, tmp_path
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     script = commands_of_the_page().replace("8501", str(port))
-    assert "$HOME/photos" in script
+    assert "$HOME/photos" in script and "--evaluate-every 100" in script
+    script = script.replace("--evaluate-every 100", "--evaluate-every 40")  # patience ends the run sooner
     command = tmp_path / "bin" / "allconv-resnet"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/allconv_resnet_command.py "$@"\n')

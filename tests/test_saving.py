@@ -143,8 +143,7 @@ def test_features_under_a_mirror_average_can_be_extracted_saved_and_trained_on(t
     assert np.isfinite(tuned.evaluate(X, Y, batch_size=3, verbose=0)).all()
 
 
-@pytest.mark.parametrize("kind", [acr.Momentum, acr.Muon])
-@pytest.mark.parametrize("by_name", [True, False])
+@pytest.mark.parametrize(("kind", "by_name"), [(acr.Momentum, True), (acr.Momentum, False), (acr.Muon, False)])
 def test_a_loaded_optimizer_excludes_the_same_variables(kind, by_name, tmp_path):
     model = acr.AllConvResNet(**SMALL, use_bias=True, seed=1)
     optimizer = kind(0.05, weight_decay=0.5)

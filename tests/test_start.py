@@ -1,15 +1,17 @@
 """What the command lines print before their own first line, with any settings of Keras, in a process of their own."""
 
-import itertools
 import json
 import os
 import shlex
 import subprocess
 import sys
 
+import keras
 import pytest
 
+import allconv_resnet as acr
 import allconv_resnet_command
+from allconv_resnet import cli
 
 ROOT = os.path.dirname(os.path.abspath(allconv_resnet_command.__file__))
 UNSET = ("TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND", "KERAS_HOME", "COLUMNS")
@@ -51,8 +53,15 @@ def test_a_mistake_is_one_sentence(tmp_path):
 
 @pytest.mark.slow
 def test_importing_the_package_changes_no_setting():
-    program = "import os, {}; print(os.environ.get('TF_CPP_MIN_LOG_LEVEL'))"
-    assert run("-c", program.format("allconv_resnet, keras")).stdout == run("-c", program.format("keras")).stdout
+    program = """
+import os
+import keras
+before = dict(os.environ)
+import allconv_resnet
+allconv_resnet.AllConvResNet
+print(before == dict(os.environ))
+"""
+    assert run("-c", program).stdout == "True\n"
 
 
 @pytest.mark.parametrize("script", ["allconv_resnet_command.py", "train_cifar.py"])
@@ -70,18 +79,16 @@ runpy.run_path({script!r}, run_name="__main__")
 @pytest.mark.slow
 def test_saved_networks_can_be_loaded_once_the_package_is_imported(imports, tmp_path):
     path = str(tmp_path / "network.keras")
-    write = f"import allconv_resnet as acr; acr.AllConvResNet(stages=[(1, 16, 1)]).save({path!r})"
-    assert run("-c", write).returncode == 0
+    acr.AllConvResNet(stages=[(1, 16, 1)], name="allconv_resnet").save(path)
     read = f"import {imports}; print(keras.saving.load_model({path!r}).name)"
     assert run("-c", read).stdout == "allconv_resnet\n"
 
 
-@pytest.mark.slow
 def test_other_lines_on_standard_error_are_kept():
     program = """
 import sys, os
 from allconv_resnet_command import starting
-with starting():
+with starting(needs_keras=False):
     os.write(2, b"I0000 00:00:1795670373.1 1 port.cc:153] oneDNN\\nW0000 00:00:17.1 1 x.cc:1] warning\\nours\\n")
 print("after", file=sys.stderr)
 """
@@ -102,26 +109,40 @@ def test_a_backend_that_keras_cannot_import(backend, command):
 
 
 COMMANDS = [
-    ["train_cifar.py", "--recipe", "digits", "--run-dir", "RUN"],
-    *(["allconv_resnet_command.py", *command, "RUN"] for command in (["evaluate"], ["export"], ["plot"], ["report"])),
-    ["allconv_resnet_command.py", "predict", "RUN", "examples/seven.png"],
-    ["allconv_resnet_command.py", "theory", "linear", "--output-dir", "RUN"],
+    ["train", "--recipe", "digits", "--run-dir", "RUN"],
+    *([command, "RUN"] for command in ("evaluate", "export", "plot", "report")),
+    ["predict", "RUN", "examples/seven.png"],
+    ["theory", "linear", "--output-dir", "RUN"],
 ]
+REFUSED = "image_data_format channels_last and floatx float32"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize("setting", ["float16", "channels_first"])
+def test_settings_of_keras_that_networks_cannot_have(command, setting, tmp_path, capsys):
+    change, usual = (
+        (keras.config.set_floatx, "float32")
+        if setting == "float16"
+        else (keras.config.set_image_data_format, "channels_last")
+    )
+    change(setting)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(tmp_path / "run") if word == "RUN" else word for word in command])
+    finally:
+        change(usual)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and len(said.splitlines()) == 1 and REFUSED in said
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("command", "settings"),
-    [*zip(COMMANDS, itertools.cycle([{"floatx": "float16"}, {"image_data_format": "channels_first"}]), strict=False)],
-    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else str(value),
-)
-def test_settings_of_keras_that_networks_cannot_have(command, settings, tmp_path):
-    usual = {"backend": "tensorflow", "floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
-    (tmp_path / "keras.json").write_text(json.dumps({**usual, **settings}))
-    command = [str(tmp_path / "run") if part == "RUN" else part for part in command]
-    done = run(*command, KERAS_HOME=str(tmp_path))
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
-    assert "image_data_format channels_last and floatx float32" in done.stderr
+def test_settings_of_the_file_of_keras(tmp_path):
+    settings = {"backend": "tensorflow", "floatx": "float16", "epsilon": 1e-7, "image_data_format": "channels_last"}
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    options = ("--recipe", "digits", "--run-dir", tmp_path / "run")
+    done = run("train_cifar.py", *options, KERAS_HOME=str(tmp_path))
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and REFUSED in done.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -136,7 +157,8 @@ def test_a_program_of_a_user_can_be_as_quiet_as_the_commands():
 
 @pytest.mark.slow
 def test_training_and_evaluation_print_their_own_lines_alone(tmp_path):
-    done = run("train_cifar.py", "--recipe", "digits", "--steps", "2", "--run-dir", tmp_path / "run")
+    small = ("--stem", "4", "3", "4", "1", "--stages", "1", "8", "1", "--batch-size", "16")
+    done = run("train_cifar.py", "--recipe", "digits", "--steps", "2", *small, "--run-dir", tmp_path / "run")
     assert done.returncode == 0 and done.stdout == ""
     first, *_, last = done.stderr.splitlines()
     assert first.startswith("digits: from step 0 to 2, ") and last.startswith("Exported to ")

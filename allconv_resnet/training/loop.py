@@ -148,7 +148,7 @@ def _run_loop(recipe, run, source, engine, stop, data_dir, transfer):
     schedule = recipe.build_schedule()
     watched = HOLDOUT if recipe.data.holdout else "test"
     engine.begin(step, stop)
-    clock, drawn = Clock(), -math.inf
+    clock, drawn = Clock(), time.perf_counter()
 
     def test(split, name, **more):
         sums = engine.test(split)

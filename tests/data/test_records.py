@@ -32,14 +32,20 @@ def take(data, count, recipe=RECIPE, **arguments):
     return [[x.numpy() for x in batch] for batch in itertools.islice(data.training_batches(recipe, **arguments), count)]
 
 
+@pytest.fixture(scope="module")
+def batches(data):
+    """Twenty batches of training, which is four epochs."""
+    return take(data, 20)
+
+
 def same(first, second):
     return all(
         np.array_equal(a, b) for one, two in zip(first, second, strict=True) for a, b in zip(one, two, strict=True)
     )
 
 
-def test_a_batch_is_a_function_of_seed_and_step(data):
-    run = take(data, 12)
+def test_a_batch_is_a_function_of_seed_and_step(data, batches):
+    run = batches[:12]
     assert [x.shape for x in run[0]] == [(6, 24, 24, 3), (6,), (6,)]
     assert same(run, take(data, 12))
     for step in (1, 4, 5, 11):  # within an epoch, at its end, and in later ones
@@ -48,17 +54,16 @@ def test_a_batch_is_a_function_of_seed_and_step(data):
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-def test_the_global_seed_of_a_program_changes_nothing(data, seed):
-    expected = take(data, 6)
+def test_the_global_seed_of_a_program_changes_nothing(data, batches, seed):
     tf.random.set_seed(seed)
     try:
-        assert same(take(data, 6), expected)
+        assert same(take(data, 6), batches[:6])
     finally:
         tf.random.set_seed(None)
 
 
-def test_every_epoch_shows_every_image_once_in_an_order_of_its_own(data):
-    labels = np.concatenate([labels for _, labels, _ in take(data, 15)]).reshape(3, 30)
+def test_every_epoch_shows_every_image_once_in_an_order_of_its_own(batches):
+    labels = np.concatenate([labels for _, labels, _ in batches[:15]]).reshape(3, 30)
     assert all(sorted(epoch) == list(range(30)) for epoch in labels)
     assert len({tuple(epoch) for epoch in labels}) == 3
 
@@ -118,10 +123,10 @@ def test_evaluation_shows_every_image_once(data):
     assert sorted(np.concatenate(parts)) == list(range(30))
 
 
-def test_training_images_are_standardized_and_flipped_half_of_the_time(data):
+def test_training_images_are_standardized_and_flipped_half_of_the_time(data, batches):
     left = RECIPE.replace(flip=False)
     flipped = []
-    for (x, _, _), (y, _, _) in zip(take(data, 20), take(data, 20, left), strict=True):
+    for (x, _, _), (y, _, _) in zip(batches, take(data, 20, left), strict=True):
         np.testing.assert_allclose(x.mean((1, 2, 3)), 0, atol=1e-5)
         np.testing.assert_allclose(x.std((1, 2, 3)), 1, atol=1e-4)
         for one, other in zip(x, y, strict=True):
@@ -131,8 +136,8 @@ def test_training_images_are_standardized_and_flipped_half_of_the_time(data):
     assert 0.35 < np.mean(flipped) < 0.65
 
 
-def test_cutout_is_the_mean_and_leaves_the_rest_as_it_was(data):
-    plain, cut = (np.concatenate([x for x, *_ in take(data, 20, r)]) for r in (RECIPE, RECIPE.replace(cutout=5)))
+def test_cutout_is_the_mean_and_leaves_the_rest_as_it_was(data, batches):
+    plain, cut = (np.concatenate([x for x, *_ in run]) for run in (batches, take(data, 20, RECIPE.replace(cutout=5))))
     changed = cut != plain
     assert (cut[changed] == 0).all()
     areas = changed.any(-1).sum((1, 2))

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import numpy as np
@@ -115,14 +114,6 @@ class Run:
         return self.log.read_text()
 
 
-COMPILED = tempfile.TemporaryDirectory()
-JAX_CACHE = {  # most of the time of a short run is that of XLA's compiler, so runs share what it has compiled
-    "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
-
-
 class JaxRun(Run):
     """A training command with Keras on JAX, forked by a server of its own: the other one has imported TensorFlow."""
 
@@ -135,7 +126,7 @@ class JaxRun(Run):
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={**os.environ, **JAX_CACHE, "KERAS_BACKEND": "jax", "PYTHONPATH": os.pathsep.join(sys.path)},
+                env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": os.pathsep.join(sys.path)},
             )
         arguments, *rest = self.options
         self.number = self.ask("run", (("digits",), arguments, str(self.log), *rest))

@@ -12,6 +12,7 @@ from allconv_resnet import cli, recipes
 from allconv_resnet.errors import BadInput
 from allconv_resnet.training import run_directory
 from allconv_resnet.training.adaptation import adapt
+from allconv_resnet.training.loop import train as train_run
 
 NETWORK = ["--stem", "4", "3", "2", "1", "--stages", "1", "8", "2"]
 SMALL = [*NETWORK, "--steps", "3", "--batch-size", "8", "--evaluate-every", "3", "--no-export"]
@@ -102,13 +103,19 @@ def test_the_centre_of_an_image_is_a_number(grey, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("recipe", ["cifar10", "cifar10-fast", "resnet20", "all-cnn-c", "densenet-bc", "airbench-60"])
-def test_the_network_of_every_kind_adapts(recipe, grey, tmp_path, capsys):
-    few = ["--steps", "1", "--batch-size", "8", "--no-export", "--evaluate-every", "1"]
-    few += {"cifar10": ["--stages", "1", "16", "2"], "densenet-bc": ["--depth", "10"]}.get(recipe, [])
-    few += ["--stages", "1", "96", "2"] if recipe == "cifar10-fast" else []
-    status, said = train(capsys, "--recipe", recipe, "--dataset", grey, *few, "--run-dir", tmp_path / "run")
-    assert status == 0 and "image_size=(28, 28, 1)" in said, said
-    assert ("stem=(9, 3, 1, 1)" in said) == (recipe == "cifar10-fast")
+def test_the_network_of_every_kind_adapts(recipe, grey, tmp_path):
+    few = {
+        "cifar10": {"stages": ((1, 16, 2),)},
+        "densenet-bc": {"depth": 10},
+        "cifar10-fast": {"stages": ((1, 96, 2),)},
+    }
+    asked = recipes.RECIPES[recipe].replace(dataset=str(grey), steps=1, batch_size=8, **few.get(recipe, {}))
+    adapted, _, said = adapt(asked, {"dataset"}, tmp_path / "run")
+    assert "image_size=(28, 28, 1)" in said[0] and ("stem=(9, 3, 1, 1)" in said[0]) == (recipe == "cifar10-fast")
+    model = adapted.build_model()
+    assert model.input_shape == (None, 28, 28, 1) and model.output_shape == (None, 3)
+    if recipe == "cifar10-fast":  # its first layer is made of the images
+        assert train_run(adapted, tmp_path / "run", given={"dataset"}) is None
 
 
 def test_a_network_says_which_size_it_needs(tmp_path, capsys):

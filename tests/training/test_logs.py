@@ -78,6 +78,11 @@ def test_a_damaged_line_is_left_out_and_only_that_line(run_dir, capsys, kind):
     for _ in range(2):
         assert run_directory.read_metrics(run_dir) == whole
     assert capsys.readouterr().err.count("line 4 cannot be read and is left out") == 1
+    if kind not in ("no step", "empty"):  # the others are read by the same function
+        json_lines.repair(path, print)
+        assert run_directory.read_metrics(run_dir) == whole
+        assert (run_dir / "metrics.jsonl.damaged-1").read_bytes() == damaged
+        return
     assert command("plot", run_dir) == command("evaluate", run_dir) == 0
     status, said = train_again(capsys, SMALL.replace(steps=8), run_dir)
     assert status == 0 and said.count("line 4 cannot be read and is left out") == 1
@@ -102,6 +107,9 @@ def test_a_line_that_a_kill_cut_short_is_no_damage(tmp_path, capsys):
 def test_environments_that_cannot_be_read(run_dir, capsys, content):
     path = run_dir / "environment.json"
     path.write_text(content)
+    assert run_directory.read_sessions(run_dir) == ([{}] if "{}]" in content else [])
+    if content not in ('{"sessions": [{}]}', '{"sess'):  # the others are read by the same function
+        return
     assert "not recorded" in (exporting.export_run(run_dir) / "MODEL_CARD.md").read_text()
     assert train_again(capsys, SMALL.replace(steps=8), run_dir)[0] == 0
     assert run_directory.read_sessions(run_dir)[-1]["first_step"] == 6

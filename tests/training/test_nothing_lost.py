@@ -21,8 +21,8 @@ from allconv_resnet.training.loop import train
 from allconv_resnet.training.run_name import default_run_dir
 
 
-@pytest.mark.parametrize("name", ["lr[0.05]", "a*b?", "back\\slash", "two words", "ä"])
-def test_directories_of_any_name(finished, tmp_path, name, capsys, write_image):
+def test_directories_of_any_name(finished, tmp_path, capsys, write_image):
+    name = "lr[0.05] a*b? back\\slash ä"
     run_dir = shutil.copytree(finished, tmp_path / name)
     assert train(SMALL.replace(steps=8), run_dir) is None
     assert steps_on_disk(run_dir / "checkpoints") == [4, 6, 8]

@@ -70,6 +70,9 @@ PEAK = """
 import sys
 import allconv_resnet_command
 sys.argv = ["allconv-resnet", "theory", *sys.argv[1:]]
+with allconv_resnet_command.starting():  # fewer depths and networks, which do not matter for the memory
+    from allconv_resnet.theory.commands import gradients, same_cumulant
+gradients.DEPTHS, same_cumulant.NETWORKS = gradients.DEPTHS[:2], same_cumulant.NETWORKS[:1]
 try:
     allconv_resnet_command.main()
 except SystemExit as stop:

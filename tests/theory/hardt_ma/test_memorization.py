@@ -350,6 +350,11 @@ def test_every_cifar_training_image_with_random_labels(
     assert len(images) == 50_000 and model.report.precision == "float32"
     assert model.report.parameters <= most
     model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    for saved, weight in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(saved, weight)
+    if construction != "sweep":
+        return
     program = """
 import sys, keras, numpy as np
 from allconv_resnet.theory import expressivity

@@ -44,7 +44,7 @@ def gradient_norm(problem, W, V, f):
     return np.sqrt(sum(np.sum(g**2) for g in problem.gradient(W, V, f)))
 
 
-def violations(loss, branch, points, seed, per_draw=50):
+def violations(loss, branch, points, seed, per_draw):
     """Returns the number of violations of the bound, the number of points above linear, and the smallest ratio."""
     rng = np.random.default_rng(seed)
     bad, above, ratios = 0, 0, []
@@ -77,15 +77,6 @@ def test_gradient_bound_holds(loss, branch):
     assert bad == 0
     assert above > 850  # at most points the bound says something
     assert ratio < 20  # and something sharp
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("branch", BRANCHES)
-@pytest.mark.parametrize("loss", OUTPUTS)
-def test_gradient_bound_holds_at_10000_points(loss, branch):
-    bad, above, ratio = violations(loss, BRANCHES[branch](), 10_000, seed=1)
-    print(loss, branch, "violations", bad, "points above linear", above, "smallest ratio", ratio)
-    assert bad == 0
 
 
 @pytest.mark.parametrize("loss", OUTPUTS)
