@@ -2,6 +2,7 @@
 # make test     installs into .venv, runs the tests
 # make lint     installs into .venv, checks the style, who imports whom (.importlinter), and what types a user sees
 # make docs     installs into .venv, builds the documentation into site/
+#               (`python -m http.server --directory site` shows it with its search at http://127.0.0.1:8000/)
 # make tutorials    runs the tutorials and the helps of the commands, and writes their outputs and figures into docs/
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
