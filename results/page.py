@@ -944,9 +944,9 @@ MEASUREMENTS = (
     Measurement(
         "benchmarks/time_to_accuracy-*.json",
         "Processor minutes to an accuracy on the original CIFAR-10: the median, the range, and how many of the "
-        "trainings reached it. `ours` are this project's networks, `keras` and `torch` are the batch-normalized network of "
-        "airbench94 in Keras with this project's faster layers and in PyTorch with `torch.compile`. Other guests used "
-        "the core. The trainings for 93.62 % have not ended.",
+        "trainings reached it. `ours` are this project's networks, `keras` and `torch` are the batch-normalized "
+        "network of airbench94 in Keras with this project's faster layers and in PyTorch with `torch.compile`. "
+        "Other guests used the core. The trainings for 93.62 % have not ended.",
         "taskset -c 0 python benchmarks/time_to_accuracy.py --data-dir DIR",
         _time_to_accuracy,
     ),

@@ -188,7 +188,7 @@ def test_exports_by_keras_itself_have_one_input(tmp_path):
 def test_a_format_that_cannot_be_written(finished, tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("")
     assert command("export", finished, "--format", "litert", "--output-dir", tmp_path / "file") == 2
-    assert "output_dir must be the path of a directory" in capsys.readouterr().err
+    assert "output_dir must be a directory that can be written to" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "tf2onnx", None)  # as if it were not installed
     from keras.src.utils import module_utils
 
