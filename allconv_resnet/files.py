@@ -134,9 +134,7 @@ def output_file(path, name):
     """
     path = expand(path, name)
     if problem := f"{path} is a directory" if os.path.isdir(path) else _problem(path.parent):
-        raise BadInput(
-            f"{name} must be a file that can be written. Received: {name}={os.fspath(path)!r}, and {problem}"
-        )
+        raise BadInput(f"{name} must be a file that can be written. Received: {str(path)!r}, and {problem}")
     return path
 
 

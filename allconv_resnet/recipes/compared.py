@@ -90,20 +90,20 @@ CIFAR10_SMALL_20 = _within(20, CIFAR10_SMALL, 12_000)
 """`cifar10-small` in 20 minutes on one core of an AMD EPYC (Zen 4 or 5) in bfloat16."""
 
 RESNET20_20 = _within(20, RESNET20, 3_450)
-"""`resnet20` in 20 minutes on the same core."""
+"""`resnet20` in 20 minutes on one core of an AMD EPYC (Zen 4 or 5)."""
 
 # Without normalization and clipping the loss was NaN at step 5 with a rate of 0.1. With clipping, the loss fell faster
 # with a rate of 0.05 than with 0.1.
 RESNET20_PLAIN_20 = _within(
     20, RESNET20.replace(name="resnet20-plain", network="resnet20_plain", learning_rate=0.05, clip_norm=1.0), 5_800
 )
-"""`resnet20` without normalization, in 20 minutes on the same core."""
+"""`resnet20` without normalization, in 20 minutes on one core of an AMD EPYC (Zen 4 or 5)."""
 
 ALL_CNN_C_20 = _within(20, ALL_CNN_C, 1_080)
-"""`all-cnn-c` in 20 minutes on the same core."""
+"""`all-cnn-c` in 20 minutes on one core of an AMD EPYC (Zen 4 or 5)."""
 
 TWENTY_MINUTES: tuple[Recipe, ...] = (CIFAR10_SMALL_20, RESNET20_20, RESNET20_PLAIN_20, ALL_CNN_C_20)
-"""Four networks with the same budget."""
+"""Four networks with the same budget: 20 minutes on one core."""
 
 RESNET20_60 = _within(60, RESNET20, 18_000)
 """`resnet20` in about an hour on two cores of an AMD EPYC (Zen 4 or 5) in bfloat16."""

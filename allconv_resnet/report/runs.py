@@ -68,7 +68,7 @@ class Run:
         for line in self.lines:
             if line["split"] == "train" and (until is None or before < until):
                 steps = line["step"] - before
-                found.append((line, steps, 1 if until is None else min(1, (until - before) / steps)))
+                found.append((line, steps, 1 if until is None or not steps else min(1, (until - before) / steps)))
                 before = line["step"]
         return found
 
