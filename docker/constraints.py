@@ -6,7 +6,6 @@
 pip resolves all extras together without installing anything.
 """
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -20,7 +19,6 @@ ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "docker" / "constraints.txt"
 HEADER = (
     "# The versions of all packages of all extras, also those of CUDA. `python docker/constraints.py` wrote them.\n"
-    "# pip resolved requirements with the checksum {}.\n"
 )
 
 
@@ -29,23 +27,6 @@ def extras():
     config = ConfigParser()
     config.read(ROOT / "setup.cfg")
     return sorted(config["options.extras_require"])
-
-
-def requirements():
-    """Returns the part of setup.cfg that says what an installation needs, as text."""
-    config = ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    return "".join([config["options"]["install_requires"], *dict(config["options.extras_require"]).values()])
-
-
-def content(versions):
-    """Returns the text of constraints.txt.
-
-    Args:
-        versions: Dictionary from the name of each package to its version.
-    """
-    lines = "".join(f"{name}=={version}\n" for name, version in versions.items())
-    return HEADER.format(hashlib.sha256((requirements() + lines).encode()).hexdigest()) + lines
 
 
 def resolve(*options):
@@ -70,4 +51,4 @@ def resolve(*options):
 
 if __name__ == "__main__":
     options = [] if "--upgrade" in sys.argv else ["--constraint", str(FILE)]
-    FILE.write_text(content(resolve(*options)))
+    FILE.write_text(HEADER + "".join(f"{name}=={version}\n" for name, version in resolve(*options).items()))

@@ -206,10 +206,17 @@ def test_every_requirement_is_pinned():
     assert pinned()["tensorflow"] == version("tensorflow")  # the one that these tests run on
 
 
+@pytest.mark.slow
 def test_all_extras_can_be_installed_together_and_nothing_is_left_open():
-    """pip resolves all extras for minutes, and so `docker/constraints.py` alone does it and leaves a checksum."""
-    assert constraints.FILE.read_text() == constraints.content(pinned()), "run python docker/constraints.py"
-    assert {"starlette", "click", "anyio", "nvidia-cudnn-cu12", "jaxlib", "torch", "onnxruntime"} <= pinned().keys()
+    """pip resolves all extras within constraints.txt, and takes nothing else than what stands there."""
+    try:
+        resolved = constraints.resolve("--constraint", str(constraints.FILE))
+    except subprocess.CalledProcessError as error:
+        if "Temporary failure in name resolution" in error.stderr or "NewConnectionError" in error.stderr:
+            pytest.skip("no package registry can be reached")
+        raise AssertionError(error.stderr) from error
+    assert resolved == pinned()
+    assert {"starlette", "click", "anyio", "nvidia-cudnn-cu12", "jaxlib", "torch", "onnxruntime"} <= resolved.keys()
 
 
 def test_the_commit_is_known_inside_of_a_container(run_python, tmp_path):

@@ -134,10 +134,7 @@ def test_what_names_no_models(tmp_path):
             'model_config_list { config { name: "a" base_path: "x" model_platform: "torch" } }',
             "platform must be tensor",
         ),
-        (
-            'model_config_list { config { name: "a" } }',
-            "base_path must be the path of a directory",
-        ),
+        ('model_config_list { config { name: "a" } }', "base_path must be the path of a directory"),
         ("", "must have a model_config_list"),
     ]:
         config.write_text(text)
@@ -189,7 +186,7 @@ def test_several_models_with_versions_and_labels_over_http(exported, expected, t
 
 
 @pytest.mark.slow
-def test_clients_while_versions_come_and_go(exported, expected, tmp_path):
+def test_a_minute_of_clients_while_versions_come_and_go(exported, expected, tmp_path):
     """Every request is answered, and rightly; the newest version is damaged now and then."""
     base, numbers = tmp_path / "base", itertools.count(2)
     shutil.copytree(exported / "60", base / "1")
@@ -205,8 +202,8 @@ def test_clients_while_versions_come_and_go(exported, expected, tmp_path):
 
         with ThreadPoolExecutor(32) as clients:
             running = [clients.submit(client, i) for i in range(32)]
-            end, previous = time.monotonic() + 120, 1
-            while time.monotonic() < end and (len(seen) < 6 or sum(counts) < 300):
+            end, previous = time.monotonic() + 60, 1
+            while time.monotonic() < end:
                 number = next(numbers)
                 shutil.copytree(exported / "60", base / f".{number}.part")
                 (base / f".{number}.part").rename(base / str(number))

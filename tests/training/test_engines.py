@@ -157,8 +157,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_left_alone(engine, start, tm
     assert (run_dir / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_full_disk_leaves_the_last_good_checkpoint(engine, start, tmp_path):
-    require_synchronous(engine)
+def test_a_full_disk_leaves_the_last_good_checkpoint(start, tmp_path):
     recipe = TINY.replace(stages=((1, 64, 2), (1, 64, 2)), steps=10)
     run_dir = tmp_path / "run"
     assert start(recipe, run_dir).wait() == 0
@@ -188,8 +187,7 @@ def test_a_network_that_could_not_be_written_whole_is_written_by_the_same_comman
     assert model.stat().st_size == whole
 
 
-def test_a_prolonged_run_is_not_finished_by_the_network_of_the_shorter_one(engine, start, tmp_path):
-    require_synchronous(engine)
+def test_a_prolonged_run_is_not_finished_by_the_network_of_the_shorter_one(start, tmp_path):
     run_dir = tmp_path / "run"
     assert start(TINY.replace(steps=10), run_dir).wait() == 0
     first = (run_dir / "model.keras").read_bytes()
